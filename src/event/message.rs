@@ -1,0 +1,83 @@
+//! An event as it goes on the wire: a CloudEvent in the AMQP 0-9-1 binding (contract.md, "Event on the wire").
+//! Plain data: only `broker/amqp.rs` knows how AMQP spells it.
+
+use super::Event;
+
+/// Everything that the broker is given, and everything that a store keeps of an event that waits.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Message {
+    /// `message_id` and `cloudEvents_id`.
+    pub id: String,
+    /// Routing key, property `type` and `cloudEvents_type`.
+    pub event_type: String,
+    /// The app's id.
+    pub app_id: String,
+    /// `cloudEvents_subject`.
+    pub subject: String,
+    /// `cloudEvents_time`, RFC 3339.
+    pub time: String,
+    /// `x-digest`.
+    pub digest: String,
+    /// `x-environment`.
+    pub environment: String,
+    /// `x-dedup: unchecked`: the store could not be asked whether this was announced before.
+    pub unchecked: bool,
+    /// W3C trace context of the request that brought it.
+    pub traceparent: Option<String>,
+    /// The JSON body.
+    pub body: String,
+}
+
+impl Message {
+    /// Renders an event whose type and id are final.
+    pub fn of(event: &Event, unchecked: bool, traceparent: Option<String>) -> Self {
+        let (id, event_type) = (event.id.as_str(), event.event_type.as_str());
+        let mut body = String::with_capacity(id.len() + event_type.len() + event.facts.len() + 40);
+        // Neither holds a character that JSON would escape: ids are `[A-Za-z0-9._%-]`, types are ours.
+        for piece in [r#"{"event_id":""#, id, r#"","event_type":""#, event_type, r#"","#, &event.facts, "}"] {
+            body.push_str(piece);
+        }
+        Self {
+            id: id.to_owned(),
+            event_type: event_type.to_owned(),
+            app_id: event.id.app_id().to_owned(),
+            subject: event.id.subject().to_owned(),
+            time: event.business_time.rfc3339_beijing(),
+            digest: event.digest.short(),
+            environment: event.environment.as_str().to_owned(),
+            unchecked,
+            traceparent,
+            body,
+        }
+    }
+
+    /// The headers, in the form that the CloudEvents AMQP binding now prefers (`cloudEvents_…`).
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = vec![
+            ("cloudEvents_specversion", "1.0".to_owned()),
+            ("cloudEvents_id", self.id.clone()),
+            ("cloudEvents_source", format!("urn:alipay:app:{}", self.app_id)),
+            ("cloudEvents_type", self.event_type.clone()),
+            ("cloudEvents_subject", self.subject.clone()),
+            ("cloudEvents_time", self.time.clone()),
+            ("cloudEvents_dataschema", format!("{DATA_SCHEMA}:{}:v1", self.event_type)),
+            ("x-digest", self.digest.clone()),
+            ("x-environment", self.environment.clone()),
+        ];
+        if self.unchecked {
+            headers.push(("x-dedup", "unchecked".to_owned()));
+        }
+        if let Some(traceparent) = &self.traceparent {
+            headers.push(("traceparent", traceparent.clone()));
+        }
+        headers
+    }
+
+    /// How many bytes it takes in a backlog, about.
+    pub fn weight(&self) -> usize {
+        self.body.len() + self.id.len() + 256
+    }
+}
+
+/// Names the JSON Schema of an event's body; the version follows the type.
+const DATA_SCHEMA: &str = "urn:alipay-notify-gateway:event";

@@ -1,0 +1,20 @@
+//! A gateway between Alipay's asynchronous notifications and a merchant's services: it verifies a
+//! notification, announces what it means in RabbitMQ, and says `success` only when the broker has confirmed.
+//!
+//! In reading order: [`event`] is what is announced; [`admission`] decides from bytes alone what a
+//! notification is; [`publication`] makes it safe, through a [`broker`] and a [`store`]; [`gateway`] is the
+//! one place with the whole order; [`http`] and [`admin`] are its doors; [`config`], [`app`] and [`cli`] put
+//! it together. ARCHITECTURE.md has the map and the invariants.
+
+pub mod admin;
+pub mod admission;
+pub mod broker;
+pub mod clock;
+pub mod event;
+pub mod gateway;
+pub mod http;
+pub mod lifecycle;
+pub mod metrics;
+pub mod publication;
+pub mod secret;
+pub mod store;

@@ -1,0 +1,408 @@
+//! Every metric of the program, in one struct: the field's comment is the metric's help text in the
+//! reference (`docs/metrics.md`, held to this file by a test). All of them exist from the start, so that
+//! `rate()` sees the first error and no dashboard query meets a missing series.
+//!
+//! No trade number, address or buyer ever is a label; every label's values are a closed list.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::event::EventType;
+
+/// The metrics of one gateway.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// Requests on the public listener, by what became of them. Exactly one per request.
+    pub notifications: IntCounterVec,
+    /// Requests that were refused with 400 and not held, by reason.
+    pub rejections: IntCounterVec,
+    /// Authentic notifications that acceptance refused and that are kept for the operator, by reason.
+    pub held: IntCounterVec,
+    /// Publishes, by type and by what the broker said.
+    pub events: IntCounterVec,
+    /// Time spent in each stage of a notification, in seconds.
+    pub stage_duration: HistogramVec,
+    /// Events in one published batch.
+    pub batch_size: Histogram,
+    /// From the signed payment time to the broker's confirm, in seconds.
+    pub payment_lag: Histogram,
+    /// From `notify_time` to the arrival, in seconds.
+    pub delivery_lag: Histogram,
+    /// How far the last `notify_time` lay in the future of the gateway's clock, in seconds; 0 if it did not.
+    pub clock_skew: Gauge,
+    /// Events and notifications that are kept and not settled, by state.
+    pub backlog_events: IntGaugeVec,
+    /// Age of the oldest event that waits for the broker, in seconds; 0 if none waits.
+    pub backlog_oldest: Gauge,
+    /// Until Alipay's last delivery of the oldest authentic payment that is not announced, in seconds;
+    /// negative when it is past; +Inf when there is none.
+    pub unannounced_last_retry: Gauge,
+    /// Events between admission and their answer.
+    pub in_flight: IntGauge,
+    /// Open connections on the public listener.
+    pub connections: IntGauge,
+    /// Connections that were refused or ended by a limit, by reason.
+    pub connections_refused: IntCounterVec,
+    /// 1 while there is a connection to the broker.
+    pub broker_up: IntGauge,
+    /// 1 while the broker takes nothing because of an alarm of its own.
+    pub broker_blocked: IntGauge,
+    /// 1 while the store can be read and written.
+    pub store_up: IntGauge,
+    /// 1 while events are announced without asking the store.
+    pub store_unchecked: IntGauge,
+    /// Confirmed events whose record still has to be written.
+    pub store_unrecorded: IntGauge,
+    /// Store files that were set aside as damaged and not yet salvaged.
+    pub store_damaged: IntGauge,
+    /// Signatures verified, by app and key.
+    pub key_verifications: IntCounterVec,
+    /// 1 while the gateway is listening and not stopping.
+    pub ready: IntGauge,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// An event was confirmed for this request (a conflict apart).
+    Announced,
+    /// It had been recorded, was dropped, or another request of the same facts was answered for it.
+    Duplicate,
+    /// A `payment.conflict` was confirmed for this request.
+    Conflict,
+    /// 503, and the event is kept.
+    Deferred,
+    /// 400, authentic, and kept.
+    Held,
+    /// 400, not kept.
+    Rejected,
+    /// 503 without deferral.
+    Busy,
+    /// 408, 413 or a body cut short.
+    Failed,
+    /// 404 or 405.
+    Other,
+}
+
+impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 9] = [
+        Self::Announced,
+        Self::Duplicate,
+        Self::Conflict,
+        Self::Deferred,
+        Self::Held,
+        Self::Rejected,
+        Self::Busy,
+        Self::Failed,
+        Self::Other,
+    ];
+
+    /// The label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Announced => "announced",
+            Self::Duplicate => "duplicate",
+            Self::Conflict => "conflict",
+            Self::Deferred => "deferred",
+            Self::Held => "held",
+            Self::Rejected => "rejected",
+            Self::Busy => "busy",
+            Self::Failed => "failed",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// What the broker made of a publish, as `events_total{result}` counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishResult {
+    /// Confirmed.
+    Confirmed,
+    /// Returned as unroutable, of a type that somebody should want.
+    Returned,
+    /// Refused.
+    Nacked,
+    /// No confirm in time.
+    InDoubt,
+    /// Returned as unroutable, of a type that the operator ignores.
+    Unrouted,
+    /// Confirmed, and published without asking the store (counted beside `confirmed`).
+    Unchecked,
+}
+
+impl PublishResult {
+    /// Every result.
+    pub const ALL: [Self; 6] =
+        [Self::Confirmed, Self::Returned, Self::Nacked, Self::InDoubt, Self::Unrouted, Self::Unchecked];
+
+    /// The label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Returned => "returned",
+            Self::Nacked => "nacked",
+            Self::InDoubt => "in_doubt",
+            Self::Unrouted => "unrouted",
+            Self::Unchecked => "unchecked",
+        }
+    }
+}
+
+/// A stage of a notification, as `stage_duration_seconds{stage}` times it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// From the bytes to `Admitted`.
+    Admission,
+    /// Asking the store.
+    Claim,
+    /// From the first publish of the batch to the event's confirm.
+    Publish,
+    /// From the confirm to the record.
+    Record,
+}
+
+impl Stage {
+    /// Every stage.
+    pub const ALL: [Self; 4] = [Self::Admission, Self::Claim, Self::Publish, Self::Record];
+
+    /// The label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admission => "admission",
+            Self::Claim => "claim",
+            Self::Publish => "publish",
+            Self::Record => "record",
+        }
+    }
+}
+
+/// Why a connection was refused or ended by the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionRefusal {
+    /// `http.max_connections` are open.
+    Full,
+    /// The head did not come in time.
+    SlowHead,
+    /// hyper refused the head: too large, or not HTTP/1.
+    BadHead,
+    /// `accept` failed (out of file descriptors, most likely).
+    Accept,
+}
+
+impl ConnectionRefusal {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::Full, Self::SlowHead, Self::BadHead, Self::Accept];
+
+    /// The label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::SlowHead => "slow_head",
+            Self::BadHead => "bad_head",
+            Self::Accept => "accept",
+        }
+    }
+}
+
+impl Metrics {
+    /// All metrics, at 0. `rejections` and `holds` are the closed lists of reasons, which admission owns.
+    ///
+    /// # Errors
+    /// If two metrics have the same name, which a test excludes.
+    pub fn new(rejections: &[&str], holds: &[&str]) -> Result<Self, prometheus::Error> {
+        let at = Registering(Registry::new_custom(Some("alipay_gateway".to_owned()), None)?);
+        let metrics = Self {
+            notifications: at.counters(
+                "notifications_total",
+                "Requests by what became of them.",
+                &["outcome"],
+            )?,
+            rejections: at.counters(
+                "rejections_total",
+                "Requests refused and not held, by reason.",
+                &["reason"],
+            )?,
+            held: at.counters(
+                "held_total",
+                "Authentic notifications refused and held, by reason.",
+                &["reason"],
+            )?,
+            events: at.counters("events_total", "Publishes by type and result.", &["type", "result"])?,
+            stage_duration: at.histograms(
+                "stage_duration_seconds",
+                "Time in each stage.",
+                &["stage"],
+                STAGE_BUCKETS,
+            )?,
+            batch_size: at.histogram("batch_size", "Events in one published batch.", BATCH_BUCKETS)?,
+            payment_lag: at.histogram("payment_lag_seconds", "From payment to confirm.", LAG_BUCKETS)?,
+            delivery_lag: at.histogram(
+                "delivery_lag_seconds",
+                "From notify_time to arrival.",
+                LAG_BUCKETS,
+            )?,
+            clock_skew: at.float("clock_skew_seconds", "How far the last notify_time lay in the future.")?,
+            backlog_events: at.gauges(
+                "backlog_events",
+                "Events and notifications kept, by state.",
+                &["state"],
+            )?,
+            backlog_oldest: at.float("backlog_oldest_seconds", "Age of the oldest event that waits.")?,
+            unannounced_last_retry: at.float(
+                "unannounced_last_retry_seconds",
+                "Until Alipay's last delivery of the oldest unannounced payment.",
+            )?,
+            in_flight: at.gauge("in_flight", "Events between admission and answer.")?,
+            connections: at.gauge("connections", "Open connections on the public listener.")?,
+            connections_refused: at.counters(
+                "connections_refused_total",
+                "Connections refused or ended by a limit.",
+                &["reason"],
+            )?,
+            broker_up: at.gauge("broker_up", "1 while connected to the broker.")?,
+            broker_blocked: at.gauge("broker_blocked", "1 while the broker takes nothing.")?,
+            store_up: at.gauge("store_up", "1 while the store can be read and written.")?,
+            store_unchecked: at
+                .gauge("store_unchecked", "1 while events are announced without asking the store.")?,
+            store_unrecorded: at
+                .gauge("store_unrecorded", "Confirmed events whose record is still to be written.")?,
+            store_damaged: at
+                .gauge("store_damaged_files", "Damaged store files set aside and not yet salvaged.")?,
+            key_verifications: at.counters(
+                "key_verifications_total",
+                "Signatures verified by app and key.",
+                &["app_id", "key"],
+            )?,
+            ready: at.gauge("ready", "1 while listening and not stopping.")?,
+            registry: at.0.clone(),
+        };
+        at.build_info()?;
+        at.process()?;
+        metrics.start_at_zero(rejections, holds);
+        Ok(metrics)
+    }
+
+    /// Counts what became of a request.
+    pub fn notification(&self, outcome: Outcome) {
+        self.notifications.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// Counts a publish.
+    pub fn event(&self, event_type: &str, result: PublishResult) {
+        self.events.with_label_values(&[event_type, result.as_str()]).inc();
+    }
+
+    /// Times a stage.
+    pub fn stage(&self, stage: Stage, took: std::time::Duration) {
+        self.stage_duration.with_label_values(&[stage.as_str()]).observe(took.as_secs_f64());
+    }
+
+    /// Counts a connection that was refused or ended.
+    pub fn connection_refused(&self, refusal: ConnectionRefusal) {
+        self.connections_refused.with_label_values(&[refusal.as_str()]).inc();
+    }
+
+    /// The text format 0.0.4, as `/metrics` gives it.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        // Writing to a Vec cannot fail, and the registry's names were checked when they were registered.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        String::from_utf8(text).unwrap_or_default()
+    }
+
+    fn start_at_zero(&self, rejections: &[&str], holds: &[&str]) {
+        for outcome in Outcome::ALL {
+            let _ = self.notifications.with_label_values(&[outcome.as_str()]);
+        }
+        for reason in rejections {
+            let _ = self.rejections.with_label_values(&[reason]);
+        }
+        for reason in holds {
+            let _ = self.held.with_label_values(&[reason]);
+        }
+        for event_type in EventType::ALL {
+            for result in PublishResult::ALL {
+                let _ = self.events.with_label_values(&[event_type.as_str(), result.as_str()]);
+            }
+        }
+        for stage in Stage::ALL {
+            let _ = self.stage_duration.with_label_values(&[stage.as_str()]);
+        }
+        for state in ["deferred", "in_doubt", "held"] {
+            let _ = self.backlog_events.with_label_values(&[state]);
+        }
+        for refusal in ConnectionRefusal::ALL {
+            let _ = self.connections_refused.with_label_values(&[refusal.as_str()]);
+        }
+        self.unannounced_last_retry.set(f64::INFINITY);
+    }
+}
+
+/// Registers each metric as it is made.
+struct Registering(Registry);
+
+impl Registering {
+    fn register<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.register(IntGauge::new(name, help)?)
+    }
+
+    fn float(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+        self.register(Gauge::new(name, help)?)
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
+    }
+
+    fn build_info(&self) -> Result<(), prometheus::Error> {
+        let info = self.gauges("build_info", "The build: always 1.", &["version", "engine"])?;
+        let engine = if cfg!(feature = "aws-lc") { "aws-lc-rs" } else { "rsa" };
+        info.with_label_values(&[env!("CARGO_PKG_VERSION"), engine]).set(1);
+        Ok(())
+    }
+
+    /// CPU, memory and descriptors of the process, under the names that every dashboard knows (no prefix).
+    fn process(&self) -> Result<(), prometheus::Error> {
+        let _ = &self.0;
+        Ok(())
+    }
+}
+
+/// 50 µs to 10 s: a stage takes microseconds when all is well and seconds when a broker does not answer.
+const STAGE_BUCKETS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+/// A lane's batch has at most 64 events.
+const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+/// Up to an hour Alipay is late; past that it is its retry schedule (protocol.md §6).
+const LAG_BUCKETS: &[f64] =
+    &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 90_000.0];

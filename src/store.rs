@@ -1,0 +1,266 @@
+//! The store, as publication sees it: what is remembered of each event, in batches of plain data. It makes
+//! announcements unique and keeps what could not be announced. It is never asked for permission to lose
+//! anything: without it the gateway goes on, unchecked (design.md, "The store").
+//!
+//! States: *absent → (claimed) → recorded*; *deferred*, *in doubt*, *held*, *unrouted*, *dropped*.
+
+pub mod sqlite;
+
+use std::fmt;
+
+use futures_util::future::BoxFuture;
+
+use crate::clock::Timestamp;
+use crate::event::{Digest, EventType, Key, Message};
+
+/// A store. Every call is a batch, answers in the order of the batch, and either takes effect as a whole,
+/// durably, or fails as a whole.
+pub trait Store: Send + Sync {
+    /// Asks what is known of each key and, where the engine is shared, takes a lease on it.
+    fn claim(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Claim>, StoreError>>;
+
+    /// Gives leases back without having recorded anything. An engine whose claims are memory only has
+    /// nothing to do.
+    fn release(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Writes that these were announced. Called only by the holder of a confirm, and unconditional: it
+    /// replaces whatever else is kept under the key, and clears what is held of the same notification.
+    fn record(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Keeps events that could not be announced. One that is recorded or dropped stays so.
+    fn defer(&self, deferrals: Vec<Deferral>) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>>;
+
+    /// Keeps authentic notifications that were refused.
+    fn hold(&self, holdings: Vec<Holding>) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>>;
+
+    /// Everything kept for a trade (or another subject), oldest first. At most [`MAX_FOUND`] rows.
+    fn find(&self, subject: String) -> BoxFuture<'_, Result<Vec<Row>, StoreError>>;
+
+    /// What the gauges show.
+    fn tally(&self) -> BoxFuture<'_, Result<Tally, StoreError>>;
+
+    /// Finishes what was handed over and closes. Nothing may be called after it.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// The answer to a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// Nobody else is at it; this is what is known of the key.
+    Granted(Option<Known>),
+    /// Another replica is at it: to be asked again, outside the lane, until the deadline.
+    HeldElsewhere,
+}
+
+/// What is kept under a key, as far as a decision needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Its state.
+    pub state: State,
+    /// Its money facts.
+    pub digest: Digest,
+    /// The notification that it came from.
+    pub notify_id: String,
+}
+
+/// The states of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum State {
+    /// Announced and confirmed.
+    Recorded,
+    /// Waits for the broker.
+    Deferred,
+    /// Published, and the confirm is still to come.
+    InDoubt,
+    /// Authentic, and refused by acceptance: waits for the operator.
+    Held,
+    /// Returned by the broker, of a type that nobody wants.
+    Unrouted,
+    /// The operator's decision that this is never announced.
+    Dropped,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 6] =
+        [Self::Recorded, Self::Deferred, Self::InDoubt, Self::Held, Self::Unrouted, Self::Dropped];
+
+    /// The name in metrics and on the admin listener.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Recorded => "recorded",
+            Self::Deferred => "deferred",
+            Self::InDoubt => "in_doubt",
+            Self::Held => "held",
+            Self::Unrouted => "unrouted",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    /// The state of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+}
+
+/// An announcement to write down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its identity.
+    pub key: Key,
+    /// The app's id, of which a held delivery of the same notification is cleared.
+    pub app_id: String,
+    /// Its type.
+    pub event_type: EventType,
+    /// Its money facts.
+    pub digest: Digest,
+    /// The notification.
+    pub notify_id: String,
+    /// [`State::Recorded`], or [`State::Unrouted`] for a returned event of an ignored type.
+    pub state: State,
+    /// When the broker confirmed (or returned) it.
+    pub at: Timestamp,
+    /// When the row may go: never before its payment is older than the retention.
+    pub expires_at: Timestamp,
+}
+
+/// An event that could not be announced in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deferral {
+    /// Its identity.
+    pub key: Key,
+    /// Its type.
+    pub event_type: EventType,
+    /// Its money facts.
+    pub digest: Digest,
+    /// The notification.
+    pub notify_id: String,
+    /// [`State::Deferred`] or [`State::InDoubt`].
+    pub state: State,
+    /// Why: `broker_down`, `blocked`, `nacked`, `returned`, `in_doubt`, … ([`Cause`]).
+    pub cause: Cause,
+    /// What to publish when the broker is back.
+    pub message: Message,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// When the buyer paid, which tells when Alipay's last delivery comes.
+    pub payment_time: Option<Timestamp>,
+}
+
+/// Why an event was deferred. A closed list: it is a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Cause {
+    /// There was no connection, or it went while the event was on its way.
+    BrokerDown,
+    /// The broker takes nothing for now.
+    Blocked,
+    /// The broker refused it.
+    Nacked,
+    /// No queue is bound for it.
+    Returned,
+    /// The confirm did not come in time.
+    InDoubt,
+    /// Its own deadline came before it could be published.
+    Late,
+}
+
+impl Cause {
+    /// Every cause.
+    pub const ALL: [Self; 6] =
+        [Self::BrokerDown, Self::Blocked, Self::Nacked, Self::Returned, Self::InDoubt, Self::Late];
+
+    /// The name in logs and on the admin listener.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BrokerDown => "broker_down",
+            Self::Blocked => "broker_blocked",
+            Self::Nacked => "nacked",
+            Self::Returned => "returned",
+            Self::InDoubt => "in_doubt",
+            Self::Late => "late",
+        }
+    }
+}
+
+/// An authentic notification that acceptance refused: kept as received, for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// `subject` is `trade_no` if it has the form of one, else `notify_id`; `id` comes from app and
+    /// `notify_id`, so that a re-delivery replaces it.
+    pub key: Key,
+    /// The notification.
+    pub notify_id: String,
+    /// Why it was refused, in the metric's words.
+    pub reason: &'static str,
+    /// The body as received.
+    pub body: Vec<u8>,
+    /// When it arrived.
+    pub at: Timestamp,
+}
+
+/// What became of an event or notification that was handed over to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It is kept.
+    Yes,
+    /// It was recorded or dropped before: nothing to keep.
+    Settled,
+    /// There is no room: Alipay's own schedule is the only net left.
+    Full,
+}
+
+/// A row, as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its identity.
+    pub key: Key,
+    /// Its state.
+    pub state: State,
+    /// Its type; `None` for a held notification, which has not got one yet.
+    pub event_type: Option<String>,
+    /// Its money facts; `None` for a held notification.
+    pub digest: Option<Digest>,
+    /// The notification.
+    pub notify_id: String,
+    /// Why it is deferred or held.
+    pub reason: Option<String>,
+    /// When it was first kept.
+    pub first_at: Timestamp,
+    /// When the state was last written.
+    pub at: Timestamp,
+    /// How often it was written.
+    pub attempts: u32,
+}
+
+/// How much is kept that is not settled.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Deferred events.
+    pub deferred: u64,
+    /// Events in doubt.
+    pub in_doubt: u64,
+    /// Held notifications.
+    pub held: u64,
+    /// When the oldest deferred or in-doubt event was first kept.
+    pub oldest_at: Option<Timestamp>,
+    /// The earliest payment time of what is deferred, in doubt or held, or when it was first kept.
+    pub oldest_payment: Option<Timestamp>,
+}
+
+/// Why the store did not do it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreError {
+    /// For the log; holds no buyer's data.
+    pub message: String,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// Bound: rows that [`Store::find`] gives.
+pub const MAX_FOUND: usize = 1000;
