@@ -37,12 +37,12 @@ use tokio::time::Instant;
 
 use crate::admission::acceptance::Objection;
 use crate::admission::{Admitted, Withheld};
-use crate::broker::Broker;
+use crate::broker::{Broker, Link};
 use crate::clock::{Clock, Timestamp};
 use crate::event::{Digest, Event, EventType};
 use crate::lifecycle::Tasks;
 use crate::metrics::Metrics;
-use crate::store::{self, Cause, Holding, Kept, Row, Store, StoreError};
+use crate::store::{self, Cause, Holding, Kept, Row, Store, StoreError, Tally};
 
 use flight::{Flight, Join};
 use lane::{Job, Lane};
@@ -156,6 +156,16 @@ impl Announced {
     }
 }
 
+/// What is kept and not settled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backlog {
+    /// How much.
+    pub tally: Tally,
+    /// Seconds until Alipay's last delivery of the oldest payment of it; negative when it is past, infinite
+    /// when there is none.
+    pub last_retry: f64,
+}
+
 /// What became of an admitted event, as far as its request can wait.
 #[derive(Debug)]
 pub enum Outcome {
@@ -264,14 +274,43 @@ impl Publication {
         self.shared.store.find(trade_no.to_owned()).await
     }
 
+    /// The parts that are away, and why.
+    pub fn degraded(&self) -> Vec<(&'static str, String)> {
+        let mut degraded = self.shared.broker.problems();
+        match *self.shared.broker.link().borrow() {
+            Link::Up(_) => {}
+            Link::Down => degraded.push(("broker", "no connection".to_owned())),
+            Link::Blocked(_) => {
+                degraded.push(("broker", "it takes nothing: a memory or disk alarm".to_owned()))
+            }
+        }
+        if self.shared.metrics.store_unchecked.get() == 1 {
+            degraded.push(("store", "away: events are announced unchecked".to_owned()));
+        }
+        degraded
+    }
+
+    /// What waits, and how long Alipay will still deliver the oldest of it. `None` if the store is away.
+    pub async fn backlog(&self, now: Timestamp) -> Option<Backlog> {
+        let tally = within(STORE_DEADLINE, self.shared.store.tally()).await.ok()?;
+        let last_retry = tally.oldest_payment.map_or(f64::INFINITY, |paid| {
+            let last = paid.plus(LAST_DELIVERY);
+            last.since(now).as_secs_f64() - now.since(last).as_secs_f64()
+        });
+        Some(Backlog { tally, last_retry })
+    }
+
+    /// Resolves when nothing is in flight and everything that was confirmed is recorded. There is no deadline
+    /// here: shutdown has the grace period.
+    pub async fn idle(&self) {
+        while !(self.shared.flight.is_empty() && self.shared.unrecorded.is_empty()) {
+            tokio::time::sleep(IDLE_LOOK).await;
+        }
+    }
+
     /// Lets the lanes end when they have done what waits. What comes after it is refused.
     pub fn close(&self) {
         self.shared.queue.close();
-    }
-
-    /// Whether nothing is in flight.
-    pub fn is_idle(&self) -> bool {
-        self.shared.flight.is_empty()
     }
 }
 
@@ -383,3 +422,8 @@ async fn within<T>(
 
 /// Bound: how long one call of the store may take before the gateway goes on without it.
 const STORE_DEADLINE: Duration = Duration::from_secs(2);
+/// Alipay's eighth and last delivery comes 4 + 10 + 10 minutes and 1 + 2 + 6 + 15 hours after the first
+/// (protocol.md §6).
+const LAST_DELIVERY: Duration = Duration::from_secs(24 * 3600 + 24 * 60);
+/// How often [`Publication::idle`] looks.
+const IDLE_LOOK: Duration = Duration::from_millis(10);
