@@ -57,9 +57,9 @@ impl Bench {
         let answer_timeout = config.answer_timeout;
         let publication = Publication::start(publication::Parts {
             config,
-            broker: broker.clone(),
-            store: store.clone(),
-            clock: clock.clone(),
+            broker: Arc::<ScriptedBroker>::clone(&broker),
+            store: Arc::<MemoryStore>::clone(&store),
+            clock: Arc::<StillClock>::clone(&clock),
             tasks: tasks.clone(),
             metrics: Arc::clone(&metrics),
             seed: 7,
@@ -68,7 +68,7 @@ impl Bench {
             policy: alipay::policy(),
             publication: publication.clone(),
             answer_timeout,
-            clock: clock.clone(),
+            clock: Arc::<StillClock>::clone(&clock),
             tasks,
             metrics: Arc::clone(&metrics),
         });
@@ -547,7 +547,7 @@ async fn what_acceptance_refuses_is_held_with_its_body_and_nothing_is_published(
     .into_iter()
     .enumerate()
     {
-        let notification = notification.set("notify_id", &format!("n{n}"));
+        let notification = notification.set("notify_id", format!("n{n}"));
         assert!(matches!(bench.deliver(&notification).await.unwrap(), Reply::Rejected));
         assert_eq!(bench.count(&format!("held_total{{reason=\"{reason}\"}}")), 1.0);
     }
