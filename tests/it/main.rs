@@ -5,7 +5,6 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
-    clippy::wildcard_enum_match_arm,
     reason = "tests may fail loudly, and spawn"
 )]
 

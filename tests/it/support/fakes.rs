@@ -188,7 +188,7 @@ pub struct MemoryStore {
 #[derive(Debug, Clone)]
 pub enum Kind {
     Record(Record),
-    Deferral(Deferral),
+    Deferral(Box<Deferral>),
     Holding(Holding),
 }
 
@@ -273,7 +273,7 @@ impl Store for MemoryStore {
                 Some(Kind::Record(_)) => Kept::Settled,
                 _ if full => Kept::Full,
                 _ => {
-                    rows.insert(deferral.key.clone(), Kind::Deferral(deferral));
+                    rows.insert(deferral.key.clone(), Kind::Deferral(Box::new(deferral)));
                     Kept::Yes
                 }
             };
