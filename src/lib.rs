@@ -8,7 +8,9 @@
 
 pub mod admin;
 pub mod admission;
+pub mod app;
 pub mod broker;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod event;

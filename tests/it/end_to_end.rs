@@ -78,7 +78,8 @@ fn every_class_of_event_is_announced_as_what_it_is() {
         let mut queue = Queue::bound(&program.exchange, &["#"]).await;
         let now = SystemClock.now();
         let old = now.plus(std::time::Duration::ZERO);
-        let months_ago = alipay_notify_gateway::clock::Timestamp::from_unix_millis(old.unix_millis() - 40 * 86_400_000);
+        let months_ago =
+            alipay_notify_gateway::clock::Timestamp::from_unix_millis(old.unix_millis() - 40 * 86_400_000);
         let refund = |n: u64| {
             payment(n)
                 .set("gmt_refund", format!("{}.125", now.alipay()))
@@ -95,7 +96,10 @@ fn every_class_of_event_is_announced_as_what_it_is() {
             (payment(1), "payment.succeeded"),
             (payment(2).set("refund_fee", "0.00"), "payment.succeeded"),
             (refund(3), "payment.refunded"),
-            (refund(4).set("trade_status", "TRADE_CLOSED").set("gmt_close", now.alipay()), "payment.refunded"),
+            (
+                refund(4).set("trade_status", "TRADE_CLOSED").set("gmt_close", now.alipay()),
+                "payment.refunded",
+            ),
             (payment(5).set("trade_status", "TRADE_CLOSED").without("gmt_payment"), "trade.closed"),
             (payment(6).set("trade_status", "WAIT_BUYER_PAY").without("gmt_payment"), "trade.pending"),
             (payment(7).set("trade_status", "TRADE_FINISHED"), "payment.succeeded"),
@@ -106,7 +110,10 @@ fn every_class_of_event_is_announced_as_what_it_is() {
             (payment(1).set("total_amount", "88.89"), "payment.conflict"),
             (payment(1).set("trade_status", "TRADE_FINISHED").set("notify_id", "finish-1"), "trade.finished"),
             (payment(12).set("trade_status", "TRADE_ODD"), "notification.other"),
-            (payment(13).set("notify_type", "fund_auth_freeze").set("status", "SUCCESS"), "notification.other"),
+            (
+                payment(13).set("notify_type", "fund_auth_freeze").set("status", "SUCCESS"),
+                "notification.other",
+            ),
         ];
         for (n, (notification, event_type)) in cases.into_iter().enumerate() {
             let answer = program.post(&notification.body());
@@ -182,15 +189,10 @@ fn what_no_queue_takes_is_not_success_until_it_is_bound() {
 fn a_returned_event_of_an_ignored_type_is_success() {
     let program = Program::with("ignored", "");
     drop(program);
-    let program = Program::launch(
-        "ignored",
-        "",
-        &crate::support::program::amqp_url(),
-        |mut command| {
-            command.env("GATEWAY_AMQP__IGNORE", "trade.pending");
-            command
-        },
-    );
+    let program = Program::launch("ignored", "", &crate::support::program::amqp_url(), |mut command| {
+        command.env("GATEWAY_AMQP__IGNORE", "trade.pending");
+        command
+    });
     let pending = payment(1).set("trade_status", "WAIT_BUYER_PAY").without("gmt_payment");
     assert!(program.post(&pending.body()).is_success());
     assert_eq!(program.states(pending.trade_no()), ["unrouted"]);

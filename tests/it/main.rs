@@ -8,5 +8,7 @@
     reason = "tests may fail loudly, and spawn"
 )]
 
+mod end_to_end;
 mod publication;
+mod shutdown;
 mod support;

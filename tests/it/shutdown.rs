@@ -91,7 +91,8 @@ fn as_pid_1_it_ends_on_sigterm() {
 #[test]
 fn it_starts_with_the_broker_absent_and_is_degraded() {
     let nobody = free_port();
-    let program = Program::launch("absent", "", &format!("amqp://guest:guest@{nobody}/%2f"), |command| command);
+    let program =
+        Program::launch("absent", "", &format!("amqp://guest:guest@{nobody}/%2f"), |command| command);
     let ready = program.get("/readyz").unwrap();
     assert_eq!(ready.status, 200);
     assert!(ready.body.contains("degraded") && ready.body.contains("broker"), "{}", ready.body);

@@ -2,3 +2,5 @@
 
 pub mod alipay;
 pub mod fakes;
+pub mod program;
+pub mod queue;

@@ -103,7 +103,8 @@ impl Program {
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = wrap(command).spawn().unwrap();
         let program = Self { child, http, admin, exchange, dir };
-        program.wait_until("it is ready", || program.get("/readyz").is_some_and(|answer| answer.status == 200));
+        program
+            .wait_until("it is ready", || program.get("/readyz").is_some_and(|answer| answer.status == 200));
         program
     }
 
