@@ -8,8 +8,11 @@
 
 pub mod admin;
 pub mod admission;
+pub mod app;
 pub mod broker;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod event;
 pub mod gateway;
 pub mod http;
@@ -18,3 +21,4 @@ pub mod metrics;
 pub mod publication;
 pub mod secret;
 pub mod store;
+pub mod telemetry;

@@ -1,6 +1,7 @@
 //! The operators' door.
 
 use alipay_notify_gateway::admin::Phase;
+use alipay_notify_gateway::broker::Link;
 
 use crate::support::doors::AdminDoor;
 use crate::support::raw_client::{End, RawAnswer, RawClient};
@@ -40,6 +41,18 @@ async fn it_is_alive_in_every_phase_and_ready_in_one() {
         let ready = format!("\nalipay_gateway_ready {}\n", u8::from(phase == Phase::Ready));
         assert!(metrics.contains(&ready), "{name}");
     }
+}
+
+#[tokio::test]
+async fn without_a_broker_it_is_degraded_and_still_ready() {
+    let door = AdminDoor::open(None);
+    door.readiness.enter(Phase::Ready);
+    door.broker.set(Link::Down);
+    let answer = get(&door, "/readyz").await;
+    assert_eq!(answer.status, 200);
+    let degraded = serde_json::json!({ "status": "degraded", "parts": { "broker": "no connection" } });
+    assert_eq!(json(&answer), degraded);
+    assert_eq!(get(&door, "/livez").await.status, 200);
 }
 
 #[tokio::test]

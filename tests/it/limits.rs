@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
+use alipay_notify_gateway::broker::Link;
 use alipay_notify_gateway::http::Config;
+use alipay_notify_gateway::metrics::Outcome;
 
+use crate::support::alipay::Notification;
 use crate::support::doors::{PublicDoor, generous};
 use crate::support::eventually;
 use crate::support::raw_client::{End, RawAnswer, RawClient};
@@ -12,16 +15,28 @@ use crate::support::raw_client::{End, RawAnswer, RawClient};
 /// A request that the gateway refuses: it reached admission.
 const FORGED: &[u8] = b"POST /alipay/notify HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\na=b";
 
+/// A payment that Alipay could have sent, with one more header.
+fn genuine(header: &str) -> Vec<u8> {
+    post(&Notification::payment().body(), header)
+}
+
+fn post(body: &[u8], header: &str) -> Vec<u8> {
+    let mut request =
+        format!("POST /alipay/notify HTTP/1.1\r\n{header}\r\ncontent-length: {}\r\n\r\n", body.len())
+            .into_bytes();
+    request.extend_from_slice(body);
+    request
+}
+
 fn assert_fail(answer: &RawAnswer, status: u16) {
     assert_eq!(answer.status, status, "{}", answer.head);
     assert_eq!(answer.body, b"fail", "{}", answer.head);
     assert_eq!(answer.header("content-type"), Some("text/plain"), "{}", answer.head);
 }
 
-/// The counters of all outcomes together: one per request, whatever it was. The gateway counts its own, so
-/// only what never reaches it can be asked of each.
-fn counted_by_the_door(door: &PublicDoor) -> u64 {
-    door.outcome("other") + door.outcome("failed")
+/// All outcomes together: exactly one per request, whatever it was.
+fn counted(door: &PublicDoor) -> u64 {
+    Outcome::ALL.iter().map(|outcome| door.outcome(outcome.as_str())).sum()
 }
 
 /// Generous bounds but for one.
@@ -60,6 +75,63 @@ async fn a_refusal_is_these_bytes_and_no_others() {
 }
 
 #[tokio::test]
+async fn success_is_these_bytes_and_no_others_and_comes_after_the_confirm() {
+    let door = PublicDoor::open(generous()).await;
+    let mut client = door.connect().await;
+    client.send(genuine("x: y")).await;
+    client.finish_sending().await;
+    let batch = door.broker.batch().await;
+    assert_eq!(counted(&door), 0);
+    batch.confirm_all().await;
+    let (bytes, end) = client.rest().await;
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert_eq!(body, "success");
+    let mut lines: Vec<&str> = head.lines().filter(|line| !line.starts_with("date: ")).collect();
+    lines[1..].sort_unstable();
+    assert_eq!(lines, ["HTTP/1.1 200 OK", "content-length: 7", "content-type: text/plain"]);
+    assert_eq!(end, End::Closed);
+    assert_eq!((door.outcome("announced"), counted(&door)), (1, 1));
+}
+
+#[tokio::test]
+async fn what_cannot_be_announced_is_503_fail() {
+    let door = PublicDoor::open(generous()).await;
+    door.broker.set(Link::Down);
+    let (answer, _client) = one_answer(&door, genuine("x: y")).await;
+    assert_fail(&answer, 503);
+    assert!(!answer.is_last());
+    assert_eq!((door.outcome("deferred"), counted(&door)), (1, 1));
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_stops_nothing() {
+    let door = PublicDoor::open(generous()).await;
+    let mut client = door.connect().await;
+    client.send(genuine("x: y")).await;
+    drop(client);
+    door.broker.batch().await.confirm_all().await;
+    eventually("it is recorded", async || !door.store.is_empty()).await;
+    eventually("it is counted", async || door.outcome("announced") == 1).await;
+    eventually("the connection is gone", async || door.metrics.connections.get() == 0).await;
+}
+
+#[tokio::test]
+async fn a_trace_context_travels_into_the_event_only_if_it_is_one() {
+    let door = PublicDoor::open(generous()).await;
+    let context = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let mut client = door.connect().await;
+    client.send(genuine(&format!("traceparent: {context}"))).await;
+    let batch = door.broker.batch().await;
+    assert_eq!(batch.messages[0].traceparent.as_deref(), Some(context));
+    let other = Notification::payment().trade("2026112322001427340000000001");
+    client.send(post(&other.body(), &format!("traceparent: {}", context.to_uppercase()))).await;
+    batch.confirm_all().await;
+    assert_eq!(client.answer().await.body, b"success");
+    assert_eq!(door.broker.batch().await.messages[0].traceparent, None);
+}
+
+#[tokio::test]
 async fn other_paths_are_not_found_and_other_methods_not_allowed() {
     let door = PublicDoor::open(generous()).await;
     let mut client = door.connect().await;
@@ -81,7 +153,7 @@ async fn other_paths_are_not_found_and_other_methods_not_allowed() {
     assert_eq!(door.outcome("other"), 13);
     client.send(FORGED).await;
     assert_fail(&client.answer().await, 400);
-    assert_eq!(counted_by_the_door(&door), 13, "what reaches the gateway is the gateway's to count");
+    assert_eq!((door.outcome("rejected"), counted(&door)), (1, 14));
 }
 
 #[tokio::test]
@@ -90,7 +162,7 @@ async fn the_query_does_not_matter() {
     let request = b"POST /alipay/notify?sign=x&sign_type=RSA2 HTTP/1.1\r\ncontent-length: 0\r\n\r\n";
     let (answer, _client) = one_answer(&door, request).await;
     assert_fail(&answer, 400);
-    assert_eq!(counted_by_the_door(&door), 0);
+    assert_eq!((door.outcome("rejected"), counted(&door)), (1, 1));
 }
 
 #[tokio::test]
@@ -131,7 +203,7 @@ async fn a_length_that_is_too_large_is_refused_before_the_body() {
     assert!(answer.is_last());
     assert_eq!(client.rest().await, (Vec::new(), End::Closed));
     assert_eq!(door.outcome("failed"), 1);
-    assert_eq!(counted_by_the_door(&door), 1);
+    assert_eq!(counted(&door), 1);
 }
 
 #[tokio::test]
@@ -280,7 +352,7 @@ async fn a_head_that_is_too_large_is_answered_431_or_414_and_nothing_more() {
         assert!(!text.to_ascii_lowercase().contains("server:"), "{text:?}");
     }
     eventually("all are counted", async || door.refused("bad_head") == bombs.len() as u64).await;
-    assert_eq!(counted_by_the_door(&door), 0, "they are counted with the connections");
+    assert_eq!(counted(&door), 0, "they are counted with the connections");
     assert_serves(&door).await;
 }
 
@@ -311,7 +383,7 @@ async fn other_protocols_are_turned_away() {
         assert!(!bytes.ends_with(b"fail"), "{text}");
     }
     eventually("all are counted", async || door.refused("bad_head") == strangers.len() as u64).await;
-    assert_eq!(counted_by_the_door(&door), 0);
+    assert_eq!(counted(&door), 0);
     assert_serves(&door).await;
 }
 
@@ -354,7 +426,7 @@ async fn an_ambiguous_length_is_no_request() {
         assert!(bytes.starts_with(b"HTTP/1.1 400 "), "{head:?}: {text}");
         assert_eq!(bytes.windows(5).filter(|five| five == b"HTTP/").count(), 1, "{head:?}: {text}");
     }
-    assert_eq!(counted_by_the_door(&door), 0);
+    assert_eq!(counted(&door), 0);
     eventually("all are counted", async || door.refused("bad_head") == heads.len() as u64).await;
 }
 
@@ -367,7 +439,7 @@ async fn what_follows_a_length_that_is_too_short_is_no_request() {
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.body.len(), answer.is_last()), (400, 0, true));
     assert_eq!(client.rest().await, (Vec::new(), End::Closed));
-    assert_eq!(counted_by_the_door(&door), 0);
+    assert_eq!((door.outcome("rejected"), counted(&door)), (1, 1));
 }
 
 #[tokio::test]
@@ -380,6 +452,7 @@ async fn a_thousand_pipelined_requests_get_a_thousand_answers() {
     }
     client.finish_sending().await;
     assert_eq!(client.rest().await, (Vec::new(), End::Closed));
+    assert_eq!((door.outcome("rejected"), counted(&door)), (1000, 1000));
 }
 
 #[tokio::test]

@@ -1,12 +1,18 @@
-//! The integration tests, in one binary: linking is what they cost most.
+//! One binary for all integration tests: one link instead of twenty.
+
 #![expect(
+    unreachable_pub,
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a test that meets the unexpected ends there"
+    clippy::disallowed_methods,
+    reason = "tests may fail loudly, and spawn"
 )]
 
-mod support;
-
 mod admin;
+mod end_to_end;
 mod limits;
 mod metrics;
+mod publication;
+mod shutdown;
+mod support;

@@ -1,13 +1,17 @@
-//! What the tests stand on.
+//! What the tests share.
 
-pub(crate) mod doors;
-pub(crate) mod raw_client;
+pub mod alipay;
+pub mod doors;
+pub mod fakes;
+pub mod program;
+pub mod queue;
+pub mod raw_client;
 
 use std::future::Future;
 use std::time::Duration;
 
-/// Waits until `condition` holds, asking it again and again: never a fixed sleep.
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+/// Waits until `condition` holds, asking it again and again.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let patience = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -17,4 +21,4 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut conditi
 }
 
 /// Bound: how long a test waits for anything before it fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -10,22 +10,22 @@ use super::PATIENCE;
 
 /// One connection.
 #[derive(Debug)]
-pub(crate) struct RawClient {
+pub struct RawClient {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
 /// An answer with a Content-Length.
 #[derive(Debug)]
-pub(crate) struct RawAnswer {
-    pub(crate) status: u16,
-    pub(crate) head: String,
-    pub(crate) body: Vec<u8>,
+pub struct RawAnswer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
 }
 
 /// How the peer ended the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub enum End {
     /// In order.
     Closed,
     /// By a reset, which may have discarded what was not read yet.
@@ -33,36 +33,36 @@ pub(crate) enum End {
 }
 
 impl RawClient {
-    pub(crate) async fn connect(addr: SocketAddr) -> Self {
+    pub async fn connect(addr: SocketAddr) -> Self {
         Self { stream: TcpStream::connect(addr).await.unwrap(), received: Vec::new() }
     }
 
-    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).await.unwrap();
     }
 
     /// For sending to a peer that may have closed already.
-    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref()).await
     }
 
     /// Says that nothing more will be sent.
-    pub(crate) async fn finish_sending(&mut self) {
+    pub async fn finish_sending(&mut self) {
         self.stream.shutdown().await.unwrap();
     }
 
     /// Waits for the next answer and leaves what follows it for the next call.
-    pub(crate) async fn answer(&mut self) -> RawAnswer {
+    pub async fn answer(&mut self) -> RawAnswer {
         tokio::time::timeout(PATIENCE, self.next_answer(HasBody::Yes)).await.expect("no answer in time")
     }
 
     /// The answer to a HEAD: it tells a length and has no body.
-    pub(crate) async fn answer_to_head(&mut self) -> RawAnswer {
+    pub async fn answer_to_head(&mut self) -> RawAnswer {
         tokio::time::timeout(PATIENCE, self.next_answer(HasBody::No)).await.expect("no answer in time")
     }
 
     /// Waits for exactly these bytes.
-    pub(crate) async fn expect(&mut self, bytes: &[u8]) {
+    pub async fn expect(&mut self, bytes: &[u8]) {
         let read = async {
             while self.received.len() < bytes.len() {
                 self.read_on().await;
@@ -74,7 +74,7 @@ impl RawClient {
     }
 
     /// Reads to the end: what had not been taken as an answer, and how it ended.
-    pub(crate) async fn rest(&mut self) -> (Vec<u8>, End) {
+    pub async fn rest(&mut self) -> (Vec<u8>, End) {
         let read = async {
             loop {
                 match self.read_more().await {
@@ -120,12 +120,12 @@ impl RawClient {
 
 impl RawAnswer {
     /// The value of a header, by its name in lower case.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.head, name)
     }
 
     /// Is it the last on its connection?
-    pub(crate) fn is_last(&self) -> bool {
+    pub fn is_last(&self) -> bool {
         self.header("connection") == Some("close")
     }
 }
