@@ -76,11 +76,12 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, Problems> {
 /// Every problem at once.
 pub fn load_from(file: Option<&Path>, environment: Vec<(String, String)>) -> Result<Loaded, Problems> {
     let gathered = source::gather(file, environment);
-    let mut reader = Reader::new(gathered.values, gathered.folder, gathered.problems, gathered.remarks);
+    let file = gathered.file.clone();
+    let mut reader = Reader::new(gathered);
     let config = sections::config(&mut reader);
     let remarks = reader.finish()?;
     let config = config.ok_or_else(|| Problems(vec!["the configuration is not complete".to_owned()]))?;
-    Ok(Loaded { config, remarks, file: gathered.file })
+    Ok(Loaded { config, remarks, file })
 }
 
 /// Loads only what admission judges by, for `explain`: nothing but `[[apps]]` has to be there.
@@ -88,19 +89,19 @@ pub fn load_from(file: Option<&Path>, environment: Vec<(String, String)>) -> Res
 /// # Errors
 /// Every problem at once.
 pub fn load_policy(file: Option<&Path>) -> Result<Policy, Problems> {
-    let gathered = source::gather(file, environment());
-    let mut reader = Reader::new(gathered.values, gathered.folder, gathered.problems, gathered.remarks);
+    load_policy_from(file, environment())
+}
+
+/// As [`load_policy`], with an environment of the caller's.
+///
+/// # Errors
+/// Every problem at once.
+pub fn load_policy_from(file: Option<&Path>, environment: Vec<(String, String)>) -> Result<Policy, Problems> {
+    let mut reader = Reader::new(source::gather(file, environment));
     let policy = sections::policy(&mut reader);
     reader.leave_the_rest();
     reader.finish()?;
     policy.ok_or_else(|| Problems(vec!["apps: there is no app".to_owned()]))
-}
-
-/// What the logs are to be before anything else is known.
-pub fn log_level_and_format() -> (Option<String>, Option<String>) {
-    let environment = environment();
-    let find = |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    (find("RUST_LOG"), find("LOG_FORMAT"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that asks")]

@@ -89,6 +89,11 @@ impl Amqp {
     }
 }
 
+/// Whether lapin takes this for a URI. The value is not repeated in any message, because it holds a password.
+pub fn is_uri(uri: &Secret) -> bool {
+    uri.expose().parse::<AMQPUri>().is_ok()
+}
+
 /// Looks at the broker without declaring anything: for `check --connect`. Gives what was seen.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ use bytesize::ByteSize;
 use toml::Value;
 
 use super::Problems;
+use super::source::Gathered;
 use crate::secret::Secret;
 
 /// The values that are still to be read, and what was wrong with those that were.
@@ -23,12 +24,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(
-        values: BTreeMap<String, Value>,
-        folder: PathBuf,
-        problems: Vec<String>,
-        remarks: Vec<String>,
-    ) -> Self {
+    pub(super) fn new(gathered: Gathered) -> Self {
+        let Gathered { values, folder, problems, remarks, .. } = gathered;
         Self { values, folder, problems, remarks }
     }
 
@@ -40,11 +37,6 @@ impl Reader {
     /// Notes something odd.
     pub(super) fn remark(&mut self, what: impl Into<String>) {
         self.remarks.push(what.into());
-    }
-
-    /// Whether the key was given.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.values.contains_key(key)
     }
 
     /// How many tables an array of tables has.
@@ -105,7 +97,10 @@ impl Reader {
 
     pub(super) fn size(&mut self, key: &str, default: &str, bounds: RangeInclusive<usize>) -> usize {
         let text = self.text_or(key, default);
-        let bytes = text.parse::<ByteSize>().ok().and_then(|size| usize::try_from(size.as_u64()).ok());
+        // A number alone is refused, although the parser takes it for bytes: the contract wants the unit.
+        let has_unit = text.ends_with(|last: char| last.is_ascii_alphabetic());
+        let size = text.parse::<ByteSize>().ok().filter(|_| has_unit);
+        let bytes = size.and_then(|size| usize::try_from(size.as_u64()).ok());
         match bytes {
             Some(bytes) if bounds.contains(&bytes) => bytes,
             Some(_) => {
@@ -180,6 +175,11 @@ impl Reader {
         let in_place = self.text(key);
         let key_of_file = format!("{key}_file");
         let Some(file) = self.text(&key_of_file) else { return in_place.map(Secret::new) };
+        if file.contains("://") {
+            // Somebody's URI with its password, one key too far: not to be printed as a path.
+            self.problem(&key_of_file, format!("is to name a file; a URI belongs in {key}"));
+            return None;
+        }
         match std::fs::read_to_string(self.path(&file)) {
             Ok(content) if content.trim().is_empty() => {
                 self.problem(&key_of_file, format!("{file} is empty"));

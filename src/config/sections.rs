@@ -10,6 +10,7 @@ use super::source::INLINE;
 use crate::admission::key_ring::PublicKey;
 use crate::admission::policy::{App, Buyer, Policy, SignType};
 use crate::broker::{amqp, topology};
+use crate::clock::{Clock as _, SystemClock};
 use crate::event::{Environment, EventType};
 use crate::lifecycle::Shutdown;
 use crate::{admin, http, publication, store, telemetry};
@@ -27,8 +28,17 @@ pub(super) fn config(reader: &mut Reader) -> Option<Config> {
         grace: reader.duration("shutdown.grace", "25s", SECOND..=MINUTE * 10),
     };
     let log = log(reader);
-    if let Some(policy) = &policy {
-        check_environments(reader, policy);
+    match &policy {
+        Some(policy) => check_apps(reader, policy),
+        None => {
+            let _ = reader.flag("amqp.mix_environments", false);
+        }
+    }
+    if let (Some(http), Some(admin)) = (&http, &admin)
+        && http.listen == admin.listen
+        && http.listen.port() != 0
+    {
+        reader.problem("admin.listen", "is http.listen: the admin listener is apart from the public one");
     }
     if let Some(amqp) = &amqp {
         remark_unbound(reader, amqp, &publication);
@@ -47,7 +57,7 @@ pub(super) fn config(reader: &mut Reader) -> Option<Config> {
 
 /// What admission judges by.
 pub(super) fn policy(reader: &mut Reader) -> Option<Policy> {
-    let max_age = reader.duration("freshness.max_age", "24h", MINUTE..=DAY * 30);
+    let max_age = reader.duration("freshness.max_age", "24h", MINUTE..=DAY * 3600);
     let retention = reader.duration("store.retention", "35d", DAY..=DAY * 3650);
     // A record must outlive every delivery that could be accepted: Alipay's last comes 25 hours after the
     // first, and its notify_time may be max_age old when it arrives.
@@ -142,6 +152,9 @@ fn public_keys(reader: &mut Reader, key: &str, app_id: &str, sign_type: Option<S
                 for remark in remarks {
                     reader.remark(format!("{name}: {remark}"));
                 }
+                if let Some(end) = public.expires_at().filter(|end| *end < SystemClock.now()) {
+                    reader.remark(format!("{name}: its certificate ended at {}", end.rfc3339_utc()));
+                }
                 if keys.contains(&public) {
                     reader.remark(format!("{name}: the same key is there twice"));
                 } else {
@@ -164,7 +177,7 @@ fn read_key_file(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// A consumer that trusts one exchange must not be paid from the sandbox.
-fn check_environments(reader: &mut Reader, policy: &Policy) {
+fn check_apps(reader: &mut Reader, policy: &Policy) {
     let mixed = reader.flag("amqp.mix_environments", false);
     let sandboxes = policy.apps.values().filter(|app| app.environment == Environment::Sandbox).count();
     if sandboxes > 0 && sandboxes < policy.apps.len() && !mixed {
@@ -173,32 +186,31 @@ fn check_environments(reader: &mut Reader, policy: &Policy) {
             "production and sandbox on one exchange: set amqp.mix_environments = true if you mean it",
         );
     }
+    // An RSA2 key belongs to one app (protocol.md §3): the same in two places is one of them in the wrong place.
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for app in policy.apps.values().filter(|app| app.sign_type == SignType::Rsa2) {
+        for key in &app.keys {
+            if let Some(other) = owners.insert(key.fingerprint(), &app.app_id) {
+                let (fingerprint, app_id) = (key.fingerprint(), &app.app_id);
+                reader.remark(format!(
+                    "apps {other} and {app_id} have the same key {fingerprint}: Alipay's RSA2 keys belong to one app"
+                ));
+            }
+        }
+    }
 }
 
 fn amqp(reader: &mut Reader) -> Option<amqp::Config> {
     let uri = reader.secret("amqp.uri");
     let uri = uri.unwrap_or_else(|| crate::secret::Secret::new("amqp://guest:guest@127.0.0.1:5672/%2f"));
-    if !(uri.expose().starts_with("amqp://") || uri.expose().starts_with("amqps://")) {
-        reader.problem("amqp.uri", "does not begin with amqp:// or amqps://");
+    if !amqp::is_uri(&uri) {
+        reader.problem("amqp.uri", "is not a URI such as amqp://USER:PASSWORD@HOST:5672/%2f");
     }
     let exchange = reader.text_or("amqp.exchange", "payments");
     if exchange.is_empty() || exchange.len() > 127 || exchange.starts_with("amq.") {
         reader.problem("amqp.exchange", "is to be a name of 1 to 127 bytes that does not begin with amq.");
     }
-    let mut queues = Vec::new();
-    for index in 0..reader.tables("amqp.queues") {
-        let (name_key, bind_key) =
-            (format!("amqp.queues[{index}].name"), format!("amqp.queues[{index}].bind"));
-        let name = reader.text(&name_key).unwrap_or_default();
-        if name.is_empty() || name.len() > 255 || name.starts_with("amq.") {
-            reader.problem(&name_key, "is required: a name of 1 to 255 bytes that does not begin with amq.");
-        }
-        let bind = reader.list(&bind_key);
-        if bind.is_empty() || bind.iter().any(|pattern| pattern.is_empty() || pattern.len() > 255) {
-            reader.problem(&bind_key, "is required: event types, or patterns such as trade.#");
-        }
-        queues.push(topology::Queue { name, bind });
-    }
+    let queues = queues(reader);
     let mut required_queues = reader.list("amqp.required_queues");
     if required_queues.iter().any(|name| name.is_empty() || name.len() > 255) {
         reader.problem("amqp.required_queues", "a queue's name has 1 to 255 bytes");
@@ -209,6 +221,32 @@ fn amqp(reader: &mut Reader) -> Option<amqp::Config> {
         }
     }
     Some(amqp::Config { uri, exchange, queues, required_queues })
+}
+
+fn queues(reader: &mut Reader) -> Vec<topology::Queue> {
+    let mut queues: Vec<topology::Queue> = Vec::new();
+    for index in 0..reader.tables("amqp.queues") {
+        let (name_key, bind_key) =
+            (format!("amqp.queues[{index}].name"), format!("amqp.queues[{index}].bind"));
+        let name = reader.text(&name_key).unwrap_or_default();
+        if name.is_empty() || name.len() > 255 || name.starts_with("amq.") {
+            reader.problem(&name_key, "is required: a name of 1 to 255 bytes that does not begin with amq.");
+        } else if queues.iter().any(|queue| queue.name == name) {
+            reader.problem(&name_key, format!("{name:?} is there twice"));
+        }
+        let bind = reader.list(&bind_key);
+        if bind.is_empty() {
+            reader.problem(&bind_key, "is required: event types, or patterns such as trade.#");
+        }
+        for pattern in &bind {
+            let takes_one = EventType::ALL.iter().any(|kind| topology::matches(pattern, kind.as_str()));
+            if !takes_one || pattern.len() > 255 {
+                reader.problem(&bind_key, format!("{pattern:?} takes none of the event types"));
+            }
+        }
+        queues.push(topology::Queue { name, bind });
+    }
+    queues
 }
 
 fn publication(reader: &mut Reader, policy: Option<&Policy>) -> publication::Config {
@@ -251,23 +289,21 @@ fn http(reader: &mut Reader) -> Option<http::Config> {
     {
         reader.problem("http.path", format!("{path:?} is not a path such as /alipay/notify"));
     }
-    let config = http::Config {
-        listen: listen?,
-        path,
-        max_body: reader.size("http.max_body", "64KiB", 1024..=16 << 20),
-        max_connections: reader.number("http.max_connections", 10_000, 1..=1_000_000),
-        max_header: reader.size("http.max_header", "16KiB", 1024..=1 << 20),
-        header_timeout: reader.duration("http.header_timeout", "10s", MILLISECOND * 100..=MINUTE * 10),
-        body_timeout: reader.duration("http.body_timeout", "10s", MILLISECOND * 100..=MINUTE * 10),
-    };
-    Some(config)
+    let max_body = reader.size("http.max_body", "64KiB", 1024..=16 << 20);
+    let max_connections = reader.number("http.max_connections", 10_000, 1..=1_000_000);
+    let max_header = reader.size("http.max_header", "16KiB", 1024..=1 << 20);
+    let header_timeout = reader.duration("http.header_timeout", "10s", MILLISECOND * 100..=MINUTE * 10);
+    let body_timeout = reader.duration("http.body_timeout", "10s", MILLISECOND * 100..=MINUTE * 10);
+    // Only now: every key is read, whatever is wrong with another.
+    let listen = listen?;
+    Some(http::Config { listen, path, max_body, max_connections, max_header, header_timeout, body_timeout })
 }
 
 fn admin(reader: &mut Reader) -> Option<admin::Config> {
     let listen = reader.parsed("admin.listen", "127.0.0.1:9090", "an address such as 127.0.0.1:9090");
     let token = reader.secret("admin.token");
     if token.as_ref().is_some_and(|token| token.expose().len() < 16) {
-        reader.problem("admin.token", "is to have at least 16 characters");
+        reader.remark("admin.token has fewer than 16 characters: it can be guessed");
     }
     Some(admin::Config { listen: listen?, token })
 }
@@ -279,6 +315,9 @@ fn store(reader: &mut Reader) -> Option<store::sqlite::Config> {
         other => reader.problem("store.engine", format!("{other:?} is not one of sqlite, redis")),
     }
     let path = reader.text_or("store.path", "data/gateway.db");
+    if path.is_empty() || path.ends_with('/') {
+        reader.problem("store.path", "is to name a file");
+    }
     let large = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     Some(store::sqlite::Config {
         path: reader.path(&path),
@@ -288,19 +327,16 @@ fn store(reader: &mut Reader) -> Option<store::sqlite::Config> {
 }
 
 fn log(reader: &mut Reader) -> Option<telemetry::Config> {
-    let (level, format) = super::log_level_and_format();
     let formats = [("json", telemetry::Format::Json), ("text", telemetry::Format::Text)];
-    let default = format.filter(|_| !reader.has("log.format")).unwrap_or_else(|| "json".to_owned());
-    let format = reader.choice("log.format", &default, &formats)?;
-    let default = level.filter(|_| !reader.has("log.level")).unwrap_or_else(|| "info".to_owned());
-    let level = reader.text_or("log.level", &default);
+    let format = reader.choice("log.format", "json", &formats);
+    let level = reader.text_or("log.level", "info");
     if !telemetry::is_level(&level) {
         reader.problem(
             "log.level",
             format!("{level:?} is not a level (error, warn, info, debug, trace) or filter"),
         );
     }
-    Some(telemetry::Config { format, level })
+    Some(telemetry::Config { format: format?, level })
 }
 
 /// Says which event types nobody takes.

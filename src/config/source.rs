@@ -40,6 +40,7 @@ pub(super) fn gather(file: Option<&Path>, environment: Vec<(String, String)>) ->
         None => gathered.read_short(&short),
     }
     gathered.read_environment(&environment);
+    gathered.read_conventions(&environment);
     gathered.refuse_unknown();
     gathered
 }
@@ -72,8 +73,10 @@ impl Gathered {
                 continue;
             };
             let key = path.replace("__", ".").to_ascii_lowercase();
-            if !KEYS.contains(&key.as_str()) {
-                self.problems.push(format!("environment variable {name}: there is no key {key}"));
+            if !KEYS.contains(&key.as_str()) || key.contains('[') {
+                self.problems.push(format!(
+                    "environment variable {name}: there is no key {key} that the environment can set"
+                ));
                 continue;
             }
             let other = key.strip_suffix("_file").map_or_else(|| format!("{key}_file"), str::to_owned);
@@ -84,6 +87,18 @@ impl Gathered {
             self.values.remove(&other);
             self.values.insert(key.clone(), Value::String(value.clone()));
             set.push(key);
+        }
+    }
+
+    /// What operators set out of habit. The file and `GATEWAY_LOG__…` come first.
+    fn read_conventions(&mut self, environment: &[(String, String)]) {
+        for (name, key) in CONVENTIONS {
+            let set = environment.iter().find(|(variable, value)| variable == name && !value.is_empty());
+            if let Some((_, value)) = set
+                && !self.values.contains_key(key)
+            {
+                self.values.insert(key.to_owned(), Value::String(value.clone()));
+            }
         }
     }
 
@@ -141,6 +156,10 @@ fn flatten(prefix: &str, table: Table, values: &mut BTreeMap<String, Value>) {
     for (name, value) in table {
         let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         match value {
+            // An empty table leaves no trace in a flat map, so one that has no place here stays as it is.
+            Value::Table(table) if table.is_empty() && !is_section(&key) => {
+                values.insert(key, Value::Table(table));
+            }
             Value::Table(table) => flatten(&key, table, values),
             Value::Array(ref items) if !items.is_empty() && items.iter().all(Value::is_table) => {
                 for (index, table) in items.iter().filter_map(Value::as_table).enumerate() {
@@ -159,6 +178,12 @@ fn flatten(prefix: &str, table: Table, values: &mut BTreeMap<String, Value>) {
     }
 }
 
+fn is_section(key: &str) -> bool {
+    let prefix = format!("{}.", general(key));
+    KEYS.iter().any(|known| known.starts_with(&prefix))
+}
+
 /// Begins a key that stands in the place of a file's name.
 pub(super) const INLINE: &str = "inline:";
+const CONVENTIONS: [(&str, &str); 2] = [("RUST_LOG", "log.level"), ("LOG_FORMAT", "log.format")];
 const SHORT: [&str; 3] = ["ALIPAY_APP_ID", "ALIPAY_PUBLIC_KEY", "AMQP_URL"];
