@@ -455,6 +455,16 @@ async fn a_thousand_pipelined_requests_get_a_thousand_answers() {
     assert_eq!((door.outcome("rejected"), counted(&door)), (1000, 1000));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_reads_its_answers_is_let_go() {
+    let door = PublicDoor::open(generous()).await;
+    let mut client = door.connect().await;
+    // Its own patience is the door's: it writes until the door has had enough.
+    while client.try_send(FORGED.repeat(1000)).await.is_ok() {}
+    eventually("it is counted", async || door.refused("slow_reader") == 1).await;
+    assert_eq!(door.metrics.connections.get(), 0);
+}
+
 #[tokio::test]
 async fn one_connection_too_many_is_closed_at_once() {
     let door = PublicDoor::open(bounded(|config| config.max_connections = 3)).await;
