@@ -20,5 +20,6 @@ pub mod lifecycle;
 pub mod metrics;
 pub mod publication;
 pub mod secret;
+pub mod signer;
 pub mod store;
 pub mod telemetry;
