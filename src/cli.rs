@@ -77,7 +77,11 @@ pub fn run() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             // Nobody is left to tell if standard error is gone.
-            let _ = writeln!(err, "alipay-notify-gateway: {}", failure.message);
+            let _ = match failure.code {
+                // One problem a line, each beginning with its key.
+                CONFIGURATION => writeln!(err, "{}", failure.message),
+                _ => writeln!(err, "alipay-notify-gateway: {}", failure.message),
+            };
             ExitCode::from(failure.code)
         }
     }

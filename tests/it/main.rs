@@ -8,6 +8,8 @@
     reason = "tests may fail loudly, and spawn"
 )]
 
+mod cli;
+mod config;
 mod end_to_end;
 mod publication;
 mod shutdown;
