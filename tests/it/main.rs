@@ -10,6 +10,8 @@
 )]
 
 mod admin;
+mod cli;
+mod config;
 mod end_to_end;
 mod limits;
 mod metrics;
