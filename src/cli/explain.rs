@@ -5,13 +5,14 @@ mod diagnosis;
 mod evidence;
 
 use std::io::{Read as _, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{CONFIGURATION, DONE, Failure, NOT_VERIFIED};
-use crate::admission::policy::Policy;
+use crate::admission::key_ring::PublicKey;
+use crate::admission::policy::{Policy, SignType};
 use crate::admission::{self, Verdict, form::Form, notification};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config;
@@ -71,14 +72,15 @@ struct Explanation {
 }
 
 pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
-    let body = read_body(args)?;
+    let (keys, file) = keys_and_body(args);
+    let body = read_body(file)?;
     let form = Form::parse(&body);
     let at = clock(args, form.as_ref().ok())?;
-    let evidence = if args.key.is_empty() {
+    let evidence = if keys.is_empty() {
         let policy = config::load_policy(args.config.as_deref());
         Evidence::of_policy(policy.map_err(|problems| Failure::configuration(problems.to_string()))?)
     } else {
-        Evidence::of_keys(&args.key, args.app_id.as_deref(), form.as_ref().ok())?
+        Evidence::of_keys(keys, args.app_id.as_deref(), form.as_ref().ok())?
     };
     let explanation = explain(&body, form, &evidence, at);
     match args.format {
@@ -203,10 +205,26 @@ fn printable(content: &str) -> String {
         .collect()
 }
 
+/// `--key` takes several files, so it takes the body that follows them too: where no body is named, the last of
+/// them is it, unless it is a key.
+fn keys_and_body(args: &Args) -> (&[PathBuf], Option<&Path>) {
+    if let (None, Some((last, keys))) = (&args.body, args.key.split_last())
+        && !keys.is_empty()
+    {
+        let is_key = std::fs::read(last).is_ok_and(|content| {
+            [SignType::Rsa2, SignType::Rsa].iter().any(|kind| PublicKey::read(&content, "", *kind).is_ok())
+        });
+        if !is_key {
+            return (keys, Some(last));
+        }
+    }
+    (&args.key, args.body.as_deref())
+}
+
 /// The bytes, without the line end that an editor or a shell put behind them.
-fn read_body(args: &Args) -> Result<Vec<u8>, Failure> {
+fn read_body(file: Option<&Path>) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
-    match args.body.as_deref() {
+    match file {
         None => std::io::stdin().lock().take(MAX_BODY).read_to_end(&mut body)?,
         Some(path) if path.as_os_str() == "-" => {
             std::io::stdin().lock().take(MAX_BODY).read_to_end(&mut body)?

@@ -3,6 +3,7 @@
 #![expect(
     unreachable_pub,
     clippy::unwrap_used,
+    clippy::print_stderr,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
