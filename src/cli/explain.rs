@@ -262,7 +262,7 @@ impl Evidence {
 }
 
 /// For key files: an unfit key is a matter of configuration.
-fn unfit(path: &std::path::Path, fault: impl std::fmt::Display) -> Failure {
+fn unfit(path: &Path, fault: impl std::fmt::Display) -> Failure {
     Failure { code: CONFIGURATION, message: format!("{}: {fault}", path.display()) }
 }
 
