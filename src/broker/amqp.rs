@@ -91,7 +91,9 @@ impl Amqp {
 
 /// Whether lapin takes this for a URI. The value is not repeated in any message, because it holds a password.
 pub fn is_uri(uri: &Secret) -> bool {
-    uri.expose().parse::<AMQPUri>().is_ok()
+    // lapin reads `amqp:/host` and even `amqp:` as the local machine: a typing error must not lead there.
+    let has_host = ["amqp://", "amqps://"].iter().any(|scheme| uri.expose().starts_with(scheme));
+    has_host && uri.expose().parse::<AMQPUri>().is_ok()
 }
 
 /// Looks at the broker without declaring anything: for `check --connect`. Gives what was seen.

@@ -3,6 +3,7 @@
 #![expect(
     unreachable_pub,
     clippy::unwrap_used,
+    clippy::print_stderr,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
@@ -10,6 +11,8 @@
 )]
 
 mod admin;
+mod cli;
+mod config;
 mod end_to_end;
 mod limits;
 mod metrics;
