@@ -239,15 +239,18 @@ async fn chunks_that_add_up_to_too_much_are_refused() {
 #[tokio::test]
 async fn an_answer_that_comes_early_is_not_lost_to_a_reset() {
     let door = PublicDoor::open(generous()).await;
-    for _ in 0..20 {
-        let mut client = door.connect().await;
-        client.send("POST /alipay/notify HTTP/1.1\r\ncontent-length: 500000\r\n\r\n").await;
-        client.send("a".repeat(500_000)).await;
-        client.finish_sending().await;
-        let (bytes, end) = client.rest().await;
-        assert!(bytes.starts_with(b"HTTP/1.1 413 ") && bytes.ends_with(b"\r\n\r\nfail"));
-        assert_eq!(end, End::Closed);
+    let mut client = door.connect().await;
+    client.send("POST /alipay/notify HTTP/1.1\r\ncontent-length: 500000\r\n\r\n").await;
+    eventually("it is refused", async || door.outcome("failed") == 1).await;
+    // The peer goes on sending: it has not looked at the answer yet, and a reset could take it away.
+    for _ in 0..50 {
+        client.send("a".repeat(10_000)).await;
+        tokio::task::yield_now().await;
     }
+    client.finish_sending().await;
+    let (bytes, end) = client.rest().await;
+    assert!(bytes.starts_with(b"HTTP/1.1 413 ") && bytes.ends_with(b"\r\n\r\nfail"));
+    assert_eq!(end, End::Closed);
 }
 
 #[tokio::test]
@@ -354,6 +357,14 @@ async fn a_head_that_is_too_large_is_answered_431_or_414_and_nothing_more() {
     eventually("all are counted", async || door.refused("bad_head") == bombs.len() as u64).await;
     assert_eq!(counted(&door), 0, "they are counted with the connections");
     assert_serves(&door).await;
+}
+
+#[tokio::test]
+async fn the_bound_of_a_head_may_be_smaller_than_a_buffer() {
+    let door = PublicDoor::open(bounded(|config| config.max_header = 1024)).await;
+    let head = |padding| format!("POST /alipay/notify HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(padding));
+    assert_eq!(one_answer(&door, head(2048)).await.0.status, 431);
+    assert_fail(&one_answer(&door, head(512)).await.0, 400);
 }
 
 #[tokio::test]
