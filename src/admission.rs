@@ -1,5 +1,376 @@
-//! Admission: from bytes to a verdict. A pure function of the bytes, the time and one immutable
-//! [`policy::Policy`]: no I/O, no clock, no panic on any input (design.md, invariant 4).
+//! Admission: from bytes to a verdict. A pure function of the bytes, the time and one immutable [`Policy`]: no
+//! I/O, no clock, no panic on any input (design.md, invariant 4).
+//!
+//! ```text
+//! bytes ─▶ Unverified ─▶ Verified ─▶ Accepted ─▶ Admitted(Event)
+//! ```
+//!
+//! Each stage consumes the one before it and has no other constructor, so a wrong order does not compile. An
+//! event cannot be read out of what has not been verified:
+//!
+//! ```compile_fail
+//! use alipay_notify_gateway::admission::Unverified;
+//! fn peek(unverified: Unverified<'_>) {
+//!     unverified.event(); // only Admitted has one
+//! }
+//! ```
+//!
+//! What was not verified cannot be accepted:
+//!
+//! ```compile_fail
+//! use alipay_notify_gateway::admission::Unverified;
+//! fn skip(unverified: Unverified<'_>) {
+//!     unverified.accept(); // only Verified can be accepted
+//! }
+//! ```
+//!
+//! Nobody but admission makes an `Admitted`, and nobody copies one:
+//!
+//! ```compile_fail
+//! use alipay_notify_gateway::{admission::Admitted, event::Event};
+//! fn forge(event: Event) -> Admitted {
+//!     Admitted { event } // private fields
+//! }
+//! ```
+//!
+//! ```compile_fail
+//! use alipay_notify_gateway::admission::Admitted;
+//! fn twice(admitted: &Admitted) -> Admitted {
+//!     admitted.clone() // no Clone
+//! }
+//! ```
 
+pub mod acceptance;
+pub mod classification;
+mod facts;
+pub mod form;
 pub mod key_ring;
+pub mod notification;
 pub mod policy;
+pub mod signature;
+pub mod signing_content;
+
+use acceptance::{Deciding, Objection};
+use form::{Form, FormError};
+use key_ring::PublicKey;
+use policy::{App, Policy};
+use signing_content::{Recipe, Version};
+
+use crate::clock::Timestamp;
+use crate::event::Event;
+
+/// Decides what a body is.
+pub fn admit(body: &[u8], policy: &Policy, now: Timestamp) -> Verdict {
+    let form = match Form::parse(body) {
+        Ok(form) => form,
+        Err(error) => return Verdict::Rejected(Rejection::Malformed(error)),
+    };
+    let verified = match Unverified::new(body, &form).verify(policy) {
+        Ok(verified) => verified,
+        Err(rejection) => return Verdict::Rejected(rejection),
+    };
+    let key = verified.key_name();
+    match verified.accept() {
+        Ok(accepted) => Verdict::Admitted(accepted.classify(policy, now), key),
+        Err(Refused::Rejected(rejection)) => Verdict::Rejected(rejection),
+        Err(Refused::Withheld(withheld)) => Verdict::Withheld(withheld, key),
+    }
+}
+
+/// What admission decided.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It means something, and may be published.
+    Admitted(Admitted, KeyName),
+    /// It is authentic, and was refused: to be held.
+    Withheld(Withheld, KeyName),
+    /// It is not authentic, or no notification.
+    Rejected(Rejection),
+}
+
+/// An event of a verified and accepted notification: the only thing that publication takes.
+#[derive(Debug)]
+pub struct Admitted {
+    event: Event,
+}
+
+impl Admitted {
+    /// The event.
+    pub fn event(&self) -> &Event {
+        &self.event
+    }
+
+    /// Gives up the proof for the event.
+    pub(crate) fn into_event(self) -> Event {
+        self.event
+    }
+}
+
+/// An authentic notification that was refused: the only thing that publication holds.
+#[derive(Debug)]
+pub struct Withheld {
+    app_id: String,
+    notify_id: String,
+    subject: String,
+    objection: Objection,
+}
+
+impl Withheld {
+    fn of(form: &Form, app: &App, objection: Objection) -> Self {
+        let charset = notification::Charset::of(form);
+        let notify_id = charset.text(form.value("notify_id").unwrap_or_default()).0.into_owned();
+        let trade_no = form.value("trade_no").and_then(notification::trade_no);
+        let subject = trade_no.map_or_else(|| notify_id.clone(), str::to_owned);
+        Self { app_id: app.app_id.clone(), notify_id, subject, objection }
+    }
+
+    /// The app it is of.
+    pub fn app_id(&self) -> &str {
+        &self.app_id
+    }
+
+    /// `notify_id` as text, whatever its form.
+    pub fn notify_id(&self) -> &str {
+        &self.notify_id
+    }
+
+    /// `trade_no` if it has the form of one, else `notify_id`.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Why.
+    pub fn objection(&self) -> Objection {
+        self.objection
+    }
+}
+
+/// Which key verified it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyName {
+    /// The app.
+    pub app_id: String,
+    /// The first 12 hex digits of the SHA-256 of its SPKI.
+    pub fingerprint: String,
+}
+
+/// Why something is refused that is not known to be authentic, or is no notification. A closed list: it is a
+/// label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// Not a form.
+    #[error("{0}")]
+    Malformed(FormError),
+    /// The old partner interface, from before apps.
+    #[error("this is of the partner interface from before 2016, which has no app_id: it is not supported")]
+    Partner,
+    /// Nothing says which app it is for.
+    #[error("there is no app_id")]
+    NoAppId,
+    /// Not an app of ours.
+    #[error("the app_id is not one that is configured")]
+    UnknownApp,
+    /// Not the algorithm that the app is pinned to.
+    #[error("the sign_type is not the one that the app is pinned to")]
+    SignType,
+    /// No signature.
+    #[error("there is no sign")]
+    NoSignature,
+    /// A signature that no key of the app could have made.
+    #[error("the sign is not base64 of exactly the key's length")]
+    SignatureForm,
+    /// Something without which nothing can be decided.
+    #[error("the field {0} is missing")]
+    MissingField(&'static str),
+    /// The signature is not of any key of the app.
+    #[error("the signature does not verify with any key of the app")]
+    Signature,
+    /// The browser's way back: authentic, and not a notification.
+    #[error("this is a return-URL query, the browser's way back: it is not a notification")]
+    ReturnUrl,
+}
+
+impl Rejection {
+    /// Every reason, as metrics know it; `not_a_form` is counted by the listener.
+    pub const REASONS: [&'static str; 11] = [
+        "malformed",
+        "partner",
+        "no_app_id",
+        "unknown_app",
+        "sign_type",
+        "no_signature",
+        "signature_form",
+        "missing_field",
+        "signature",
+        "return_url",
+        "not_a_form",
+    ];
+
+    /// The label.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::Partner => "partner",
+            Self::NoAppId => "no_app_id",
+            Self::UnknownApp => "unknown_app",
+            Self::SignType => "sign_type",
+            Self::NoSignature => "no_signature",
+            Self::SignatureForm => "signature_form",
+            Self::MissingField(_) => "missing_field",
+            Self::Signature => "signature",
+            Self::ReturnUrl => "return_url",
+        }
+    }
+}
+
+/// A form, about which nothing else is known.
+#[derive(Debug)]
+pub struct Unverified<'f> {
+    body: &'f [u8],
+    form: &'f Form,
+}
+
+impl<'f> Unverified<'f> {
+    /// A body and the form that was read from it.
+    pub fn new(body: &'f [u8], form: &'f Form) -> Self {
+        Self { body, form }
+    }
+
+    /// The one field that may be looked at before the signature: it selects the keys.
+    pub fn claimed_app_id(&self) -> Option<&'f [u8]> {
+        self.form.value("app_id")
+    }
+
+    /// Cheap checks first, then RSA: a forger should cost us less than we cost him.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn verify(self, policy: &'f Policy) -> Result<Verified<'f>, Rejection> {
+        let app = self.claimed_app(policy)?;
+        let signature = self.claimed_signature(app)?;
+        let is_return_url = is_return_url(self.form);
+        if !is_return_url {
+            check_required(self.form, app)?;
+        }
+        let key = find_key(self.form, &app.keys, &signature).ok_or(Rejection::Signature)?;
+        Ok(Verified { body: self.body, form: self.form, app, key, is_return_url })
+    }
+
+    fn claimed_app<'p>(&self, policy: &'p Policy) -> Result<&'p App, Rejection> {
+        let Some(claimed) = self.claimed_app_id() else {
+            let partner = self.form.value("notify_id").is_some() && self.form.value("sign").is_some();
+            return Err(if partner { Rejection::Partner } else { Rejection::NoAppId });
+        };
+        let app = std::str::from_utf8(claimed).ok().and_then(|claimed| policy.apps.get(claimed));
+        app.ok_or(Rejection::UnknownApp)
+    }
+
+    /// `sign_type` is itself unsigned under V1, so it chooses nothing: it must be the app's own.
+    fn claimed_signature(&self, app: &App) -> Result<Vec<u8>, Rejection> {
+        if self.form.value("sign_type") != Some(app.sign_type.as_str().as_bytes()) {
+            return Err(Rejection::SignType);
+        }
+        let sign = self.form.value("sign").ok_or(Rejection::NoSignature)?;
+        let signature = signature::decode(sign).ok_or(Rejection::SignatureForm)?;
+        let possible = app.keys.iter().any(|key| key.signature_bytes() == signature.len());
+        if possible { Ok(signature) } else { Err(Rejection::SignatureForm) }
+    }
+}
+
+/// A form with a signature of one of the app's keys over exactly its bytes.
+#[derive(Debug)]
+pub struct Verified<'f> {
+    body: &'f [u8],
+    form: &'f Form,
+    app: &'f App,
+    key: &'f PublicKey,
+    is_return_url: bool,
+}
+
+/// What acceptance may answer beside yes.
+#[derive(Debug)]
+pub enum Refused {
+    /// Authentic, and no notification.
+    Rejected(Rejection),
+    /// Authentic, and to be held.
+    Withheld(Withheld),
+}
+
+impl<'f> Verified<'f> {
+    /// The key that verified it.
+    pub fn key_name(&self) -> KeyName {
+        KeyName { app_id: self.app.app_id.clone(), fingerprint: self.key.fingerprint().to_owned() }
+    }
+
+    /// Checks what an authentic notification must have before it may mean anything.
+    ///
+    /// # Errors
+    /// A return-URL query is rejected; everything else that is refused here is withheld.
+    pub fn accept(self) -> Result<Accepted<'f>, Refused> {
+        if self.is_return_url {
+            return Err(Refused::Rejected(Rejection::ReturnUrl));
+        }
+        match acceptance::accept(self.form, self.app) {
+            Ok(deciding) => Ok(Accepted { body: self.body, form: self.form, app: self.app, deciding }),
+            Err(objection) => Err(Refused::Withheld(Withheld::of(self.form, self.app, objection))),
+        }
+    }
+}
+
+/// A notification that may mean something.
+#[derive(Debug)]
+pub struct Accepted<'f> {
+    body: &'f [u8],
+    form: &'f Form,
+    app: &'f App,
+    deciding: Deciding<'f>,
+}
+
+impl Accepted<'_> {
+    /// Says what it means.
+    pub fn classify(self, policy: &Policy, now: Timestamp) -> Admitted {
+        let event = classification::classify(self.body, self.form, &self.deciding, self.app, policy, now);
+        Admitted { event }
+    }
+}
+
+/// The browser's way back (protocol.md §5): recognised before anything else is asked of it, because it lacks
+/// some of what a notification must have.
+fn is_return_url(form: &Form) -> bool {
+    form.value("method").is_some_and(|method| method.ends_with(b".return"))
+        || form.value("notify_id").is_none()
+}
+
+/// Without these nothing can be decided (design.md, "Admission"). A `msg_method` message has no `notify_type`
+/// and no `notify_time` (protocol.md §5): refused, it would be repeated for 25 hours.
+fn check_required(form: &Form, app: &App) -> Result<(), Rejection> {
+    let of_trade: &[&'static str] = match () {
+        () if form.value("msg_method").is_some() => &[],
+        () if !acceptance::is_trade(form) => &["notify_type", "notify_time"],
+        () if app.seller_ids.is_empty() => {
+            &["notify_time", "trade_no", "out_trade_no", "trade_status", "total_amount"]
+        }
+        () => &["notify_time", "trade_no", "out_trade_no", "trade_status", "total_amount", "seller_id"],
+    };
+    let missing = of_trade.iter().find(|name| form.value(name).is_none());
+    missing.map_or(Ok(()), |name| Err(Rejection::MissingField(name)))
+}
+
+/// The key of which `signature` is over this form, in any way in which Alipay may have built what it signed.
+/// Bound: 4 recipes, or 8 for what is neither a trade nor without `service` and `method`, times the app's keys.
+fn find_key<'k>(form: &Form, keys: &'k [PublicKey], signature: &[u8]) -> Option<&'k PublicKey> {
+    let v1 = Recipe::worth_trying(form, Version::V1);
+    // The V2 trap (protocol.md §2): a real V2 callback carries trade_status and total_amount, and is signed
+    // with a key that every merchant shares. A trade is never tried under V2.
+    let may_be_v2 = may_be_v2(form) && !acceptance::is_trade(form) && form.value("trade_status").is_none();
+    let v2 = may_be_v2.then(|| Recipe::worth_trying(form, Version::V2));
+    v1.chain(v2.into_iter().flatten()).find_map(|recipe| {
+        let content = recipe.content(form);
+        keys.iter().find(|key| key.verifies(&content, signature))
+    })
+}
+
+/// Application-gateway traffic, which is signed with `sign_type` in it.
+pub fn may_be_v2(form: &Form) -> bool {
+    form.value("service").is_some() || form.value("method").is_some()
+}

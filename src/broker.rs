@@ -5,6 +5,7 @@
 //! `publication/attribution.rs` decides (design.md, "Why a batch, and never a shared channel").
 
 pub mod amqp;
+pub mod tap;
 pub mod topology;
 
 use std::fmt;
@@ -19,6 +20,9 @@ use crate::event::Message;
 pub trait Broker: Send + Sync {
     /// The state of the link, as it changes.
     fn link(&self) -> watch::Receiver<Link>;
+
+    /// What is wrong with the topology while the link is up, by part: a required queue that is missing, say.
+    fn problems(&self) -> Vec<(&'static str, String)>;
 
     /// Opens a publisher: one confirm-mode channel that nobody else uses. Bound: the broker's own open
     /// deadline; an error after it.

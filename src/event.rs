@@ -136,7 +136,7 @@ impl Event {
 
     /// The same facts under another type and id: the finish of a payment that is already recorded.
     pub fn as_finish(&self) -> Self {
-        self.retyped(EventType::TradeFinished)
+        Self { business_time: self.notified_at, ..self.retyped(EventType::TradeFinished) }
     }
 
     /// The same facts, announced as a payment that nobody can prove to be the first.
@@ -146,16 +146,12 @@ impl Event {
 
     /// The same facts, announced as contradicting what is recorded under the same identity.
     pub fn as_conflict(&self) -> Self {
-        let mut conflict = self.clone();
-        conflict.event_type = EventType::PaymentConflict;
-        conflict.id = self.id.conflict(&self.digest);
-        conflict
+        Self { id: self.id.conflict(&self.digest), ..self.retyped(EventType::PaymentConflict) }
     }
 
+    /// What the store had to say about the original is said: nothing is left to resolve.
     fn retyped(&self, event_type: EventType) -> Self {
-        let mut other = self.clone();
-        other.event_type = event_type;
-        other.id = self.id.retyped(event_type);
-        other
+        let id = self.id.retyped(event_type);
+        Self { event_type, id, finishes: false, late: false, ..self.clone() }
     }
 }

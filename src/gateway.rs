@@ -1,16 +1,55 @@
 //! The one place with the whole order: admit, publish, count, audit. Knows nothing of HTTP.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::publication::Announced;
-use crate::store::{Row, StoreError};
+use crate::admission::policy::Policy;
+use crate::admission::{self, Admitted, KeyName, Rejection, Verdict, Withheld};
+use crate::clock::{Clock, Timestamp};
+use crate::event::{Event, EventType};
+use crate::lifecycle::Tasks;
+use crate::metrics::{self, Metrics, Stage};
+use crate::publication::{Announced, Backlog, How, Outcome, Publication};
+use crate::store::{Kept, Row, StoreError};
 
 /// The gateway between two doors: notifications come in, replies go out.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+/// What a gateway is made of.
 #[derive(Debug)]
-pub struct Gateway {}
+pub struct Parts {
+    /// What admission judges by.
+    pub policy: Policy,
+    /// The second hall.
+    pub publication: Publication,
+    /// `http.answer_timeout`.
+    pub answer_timeout: Duration,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where it spawns.
+    pub tasks: Tasks,
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    policy: RwLock<Arc<Policy>>,
+    publication: Publication,
+    answer_timeout: Duration,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+    refusals: Sparingly,
+}
 
 /// A request body and what is known of its arrival.
 #[derive(Debug)]
@@ -42,22 +81,238 @@ pub struct Health {
 }
 
 impl Gateway {
-    /// Takes one delivery to its reply. Does not fail and has its own deadline. The future may be dropped at
-    /// any time: what was begun is finished in a task of its own.
-    pub fn notify(&self, _delivery: Delivery) -> impl Future<Output = Reply> + Send + use<> {
-        async { Reply::Rejected }
+    /// Puts it together.
+    pub fn new(parts: Parts) -> Self {
+        let inner = Inner {
+            policy: RwLock::new(Arc::new(parts.policy)),
+            publication: parts.publication,
+            answer_timeout: parts.answer_timeout,
+            clock: parts.clock,
+            tasks: parts.tasks,
+            metrics: parts.metrics,
+            refusals: Sparingly::default(),
+        };
+        inner.show_keys();
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Takes one delivery to its reply. Does not fail and has its own deadline.
+    ///
+    /// Cancel safety: dropped before its end, it is finished and counted in a task of its own.
+    pub fn notify(&self, delivery: Delivery) -> impl Future<Output = Reply> + Send + use<> {
+        let inner = Arc::clone(&self.inner);
+        self.inner.tasks.finish(async move { inner.notify(delivery).await })
+    }
+
+    /// Believes another policy from now on: the whole of it.
+    pub fn replace_policy(&self, policy: Policy) {
+        *self.inner.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        self.inner.show_keys();
     }
 
     /// How it is.
     pub fn health(&self) -> Health {
-        Health { degraded: Vec::new() }
+        Health { degraded: self.inner.publication.degraded() }
     }
 
     /// Everything kept for a trade.
     ///
     /// # Errors
     /// If the store is away.
-    pub async fn trade(&self, _trade_no: &str) -> Result<Vec<Row>, StoreError> {
-        Ok(Vec::new())
+    pub async fn trade(&self, trade_no: &str) -> Result<Vec<Row>, StoreError> {
+        self.inner.publication.trade(trade_no).await
+    }
+
+    /// Brings the gauges that the store knows up to date.
+    pub async fn show_backlog(&self) {
+        let now = self.inner.clock.now();
+        let metrics = &self.inner.metrics;
+        let Some(Backlog { tally, last_retry }) = self.inner.publication.backlog(now).await else {
+            metrics.store_up.set(0);
+            return;
+        };
+        metrics.store_up.set(1);
+        for (state, count) in
+            [("deferred", tally.deferred), ("in_doubt", tally.in_doubt), ("held", tally.held)]
+        {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            metrics.backlog_events.with_label_values(&[state]).set(count);
+        }
+        metrics.backlog_oldest.set(tally.oldest_at.map_or(0.0, |at| now.since(at).as_secs_f64()));
+        metrics.unannounced_last_retry.set(last_retry);
+    }
+}
+
+impl Inner {
+    async fn notify(&self, delivery: Delivery) -> Reply {
+        let policy = Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner));
+        let now = self.clock.now();
+        let started = Instant::now();
+        let verdict = admission::admit(&delivery.body, &policy, now);
+        self.metrics.stage(Stage::Admission, started.elapsed());
+        drop(policy);
+        match verdict {
+            Verdict::Rejected(rejection) => self.reject(rejection, now),
+            Verdict::Withheld(withheld, key) => {
+                self.count_key(&key);
+                self.hold(&withheld, &delivery.body).await
+            }
+            Verdict::Admitted(admitted, key) => {
+                self.count_key(&key);
+                self.time_arrival(admitted.event(), now);
+                self.announce(admitted, delivery, &key).await
+            }
+        }
+    }
+
+    fn reject(&self, rejection: Rejection, now: Timestamp) -> Reply {
+        let reason = rejection.reason();
+        self.metrics.rejections.with_label_values(&[reason]).inc();
+        self.metrics.notification(metrics::Outcome::Rejected);
+        if let Some(unsaid) = self.refusals.say(now) {
+            // Nothing of the body: whoever sent it is a stranger.
+            tracing::info!(reason, %rejection, unsaid, "refused");
+        }
+        Reply::Rejected
+    }
+
+    async fn hold(&self, withheld: &Withheld, body: &Bytes) -> Reply {
+        let (app_id, reason) = (withheld.app_id(), withheld.objection().reason());
+        match self.publication.hold(withheld, body).await {
+            Ok(Kept::Yes | Kept::Settled) => {
+                tracing::warn!(app_id, reason, objection = %withheld.objection(), "authentic, and held");
+                self.count_held(reason)
+            }
+            Ok(Kept::Full) => {
+                tracing::error!(app_id, reason, "authentic and to be held, but there is no room");
+                self.count_busy()
+            }
+            Err(error) => {
+                tracing::error!(app_id, reason, %error, "authentic and to be held, but the store is away");
+                self.count_busy()
+            }
+        }
+    }
+
+    async fn announce(&self, admitted: Admitted, delivery: Delivery, key: &KeyName) -> Reply {
+        let notify_id = admitted.event().notify_id.clone();
+        let event_id = admitted.event().id.as_str().to_owned();
+        let deadline = delivery.arrived + self.answer_timeout;
+        let outcome =
+            self.publication.announce(admitted, &delivery.body, delivery.traceparent, deadline).await;
+        match outcome {
+            Outcome::Announced(announced) => {
+                self.metrics.notification(outcome_of(&announced));
+                audit(&announced, &notify_id, key);
+                Reply::Success(announced)
+            }
+            Outcome::Deferred(cause) => {
+                tracing::warn!(event_id, notify_id, cause = cause.as_str(), "deferred, and told fail");
+                self.metrics.notification(metrics::Outcome::Deferred);
+                Reply::Unavailable
+            }
+            Outcome::Pending => {
+                tracing::warn!(
+                    event_id,
+                    notify_id,
+                    cause = "answer_deadline",
+                    "still in flight, and told fail"
+                );
+                self.metrics.notification(metrics::Outcome::Deferred);
+                Reply::Unavailable
+            }
+            Outcome::Held(objection) => {
+                tracing::warn!(event_id, notify_id, reason = objection.reason(), "authentic, and held");
+                self.count_held(objection.reason())
+            }
+            Outcome::Refused => {
+                tracing::warn!(event_id, notify_id, "no room, or nowhere to keep it: told fail");
+                self.count_busy()
+            }
+        }
+    }
+
+    fn count_held(&self, reason: &'static str) -> Reply {
+        self.metrics.held.with_label_values(&[reason]).inc();
+        self.metrics.notification(metrics::Outcome::Held);
+        Reply::Rejected
+    }
+
+    fn count_busy(&self) -> Reply {
+        self.metrics.notification(metrics::Outcome::Busy);
+        Reply::Unavailable
+    }
+
+    fn count_key(&self, key: &KeyName) {
+        self.metrics.key_verifications.with_label_values(&[&key.app_id, &key.fingerprint]).inc();
+    }
+
+    /// A genuine delivery always has a new `notify_time`, so one in the future proves that our clock is slow.
+    fn time_arrival(&self, event: &Event, now: Timestamp) {
+        self.metrics.clock_skew.set(event.notified_at.since(now).as_secs_f64());
+        self.metrics.delivery_lag.observe(now.since(event.notified_at).as_secs_f64());
+    }
+
+    /// Every key has its series from the start, so that one that verifies nothing shows as 0.
+    fn show_keys(&self) {
+        let policy = Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner));
+        for app in policy.apps.values() {
+            for key in &app.keys {
+                let _ = self.metrics.key_verifications.with_label_values(&[&app.app_id, key.fingerprint()]);
+            }
+        }
+    }
+}
+
+fn outcome_of(announced: &Announced) -> metrics::Outcome {
+    match announced.how() {
+        How::Confirmed(_) if announced.event_type() == EventType::PaymentConflict => {
+            metrics::Outcome::Conflict
+        }
+        How::Confirmed(_) | How::Unrouted => metrics::Outcome::Announced,
+        How::Followed | How::Recorded | How::Dropped => metrics::Outcome::Duplicate,
+    }
+}
+
+/// One line for each notification that was answered `success`: the proof of that answer, without a buyer's
+/// data.
+fn audit(announced: &Announced, notify_id: &str, key: &KeyName) {
+    let (how, confirmed_at) = match announced.how() {
+        How::Confirmed(at) => ("confirmed", at.rfc3339_utc()),
+        How::Followed => ("followed", String::new()),
+        How::Recorded => ("recorded", String::new()),
+        How::Unrouted => ("unrouted", String::new()),
+        How::Dropped => ("dropped", String::new()),
+    };
+    tracing::info!(
+        target: "audit",
+        event_id = announced.event_id(),
+        event_type = announced.event_type().as_str(),
+        notify_id,
+        app_id = key.app_id,
+        digest = announced.digest().short(),
+        key = key.fingerprint,
+        how,
+        confirmed_at,
+        answered = "success",
+    );
+}
+
+/// Lets one line a second through: a flood of forged notifications must not become a flood of logs.
+#[derive(Debug, Default)]
+struct Sparingly {
+    second: AtomicU64,
+    unsaid: AtomicU64,
+}
+
+impl Sparingly {
+    /// How many were not said since the last one, if this one may be.
+    fn say(&self, now: Timestamp) -> Option<u64> {
+        let second = now.unix_seconds();
+        if self.second.swap(second, Ordering::Relaxed) == second {
+            self.unsaid.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(self.unsaid.swap(0, Ordering::Relaxed))
     }
 }

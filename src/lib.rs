@@ -8,8 +8,11 @@
 
 pub mod admin;
 pub mod admission;
+pub mod app;
 pub mod broker;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod event;
 pub mod gateway;
 pub mod http;
@@ -17,4 +20,6 @@ pub mod lifecycle;
 pub mod metrics;
 pub mod publication;
 pub mod secret;
+pub mod signer;
 pub mod store;
+pub mod telemetry;

@@ -1,2 +1,10 @@
 //! The program: parse, run, exit code.
-fn main() {}
+
+use std::process::ExitCode;
+
+use alipay_notify_gateway::cli::{self, Cli};
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    cli::run(Cli::parse())
+}

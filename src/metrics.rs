@@ -16,6 +16,7 @@ use crate::event::EventType;
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
+    process: Registry,
     /// Requests on the public listener, by what became of them. Exactly one per request.
     pub notifications: IntCounterVec,
     /// Requests that were refused with 400 and not held, by reason.
@@ -190,13 +191,15 @@ pub enum ConnectionRefusal {
     SlowHead,
     /// hyper refused the head: too large, or not HTTP/1.
     BadHead,
+    /// The peer did not read its answers.
+    SlowReader,
     /// `accept` failed (out of file descriptors, most likely).
     Accept,
 }
 
 impl ConnectionRefusal {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::Full, Self::SlowHead, Self::BadHead, Self::Accept];
+    pub const ALL: [Self; 5] = [Self::Full, Self::SlowHead, Self::BadHead, Self::SlowReader, Self::Accept];
 
     /// The label.
     pub const fn as_str(self) -> &'static str {
@@ -204,13 +207,15 @@ impl ConnectionRefusal {
             Self::Full => "full",
             Self::SlowHead => "slow_head",
             Self::BadHead => "bad_head",
+            Self::SlowReader => "slow_reader",
             Self::Accept => "accept",
         }
     }
 }
 
 impl Metrics {
-    /// All metrics, at 0. `rejections` and `holds` are the closed lists of reasons, which admission owns.
+    /// All metrics, at 0. `rejections` and `holds` are the closed lists of reasons, which admission owns;
+    /// [`NOT_A_FORM`] need not be among them.
     ///
     /// # Errors
     /// If two metrics have the same name, which a test excludes.
@@ -280,9 +285,9 @@ impl Metrics {
             )?,
             ready: at.gauge("ready", "1 while listening and not stopping.")?,
             registry: at.0.clone(),
+            process: process()?,
         };
         at.build_info()?;
-        at.process()?;
         metrics.start_at_zero(rejections, holds);
         Ok(metrics)
     }
@@ -311,7 +316,9 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut text = Vec::new();
         // Writing to a Vec cannot fail, and the registry's names were checked when they were registered.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        for registry in [&self.registry, &self.process] {
+            let _ = TextEncoder::new().encode(&registry.gather(), &mut text);
+        }
         String::from_utf8(text).unwrap_or_default()
     }
 
@@ -319,7 +326,7 @@ impl Metrics {
         for outcome in Outcome::ALL {
             let _ = self.notifications.with_label_values(&[outcome.as_str()]);
         }
-        for reason in rejections {
+        for reason in rejections.iter().chain(&[NOT_A_FORM]) {
             let _ = self.rejections.with_label_values(&[reason]);
         }
         for reason in holds {
@@ -388,13 +395,20 @@ impl Registering {
         info.with_label_values(&[env!("CARGO_PKG_VERSION"), engine]).set(1);
         Ok(())
     }
-
-    /// CPU, memory and descriptors of the process, under the names that every dashboard knows (no prefix).
-    fn process(&self) -> Result<(), prometheus::Error> {
-        let _ = &self.0;
-        Ok(())
-    }
 }
+
+/// CPU, memory and descriptors of the process, under the names that every dashboard knows: a registry of its
+/// own, because ours gives every name a prefix. Read from `/proc` at each scrape; elsewhere there is nothing.
+fn process() -> Result<Registry, prometheus::Error> {
+    let registry = Registry::new();
+    #[cfg(target_os = "linux")]
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    Ok(registry)
+}
+
+/// The one reason of `rejections_total` that the public door gives itself, without asking admission: the
+/// request says that it is no form.
+pub const NOT_A_FORM: &str = "not_a_form";
 
 /// 50 µs to 10 s: a stage takes microseconds when all is well and seconds when a broker does not answer.
 const STAGE_BUCKETS: &[f64] = &[

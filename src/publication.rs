@@ -1,9 +1,53 @@
 //! Publication: an admitted event is made safe in the broker, and only then may the word `success` be said.
+//!
+//! ```text
+//! Admitted ─▶ single flight ─▶ queue ─▶ lane: claim ─▶ resolve ─▶ publish ─▶ confirm ─▶ record ─▶ Announced
+//! ```
+//!
+//! A lane owns one confirm-mode channel and has one batch outstanding. There is no setting by which `success`
+//! precedes the confirm, and no other mode than persistent, mandatory and confirmed.
+//!
+//! Nobody outside makes an [`Announced`], so nobody outside can say `success`:
+//!
+//! ```compile_fail
+//! use alipay_notify_gateway::publication::{Announced, How};
+//! fn forge() -> Announced {
+//!     Announced { how: How::Confirmed } // private fields
+//! }
+//! ```
+//!
+//! What survives a crash is what the store and the broker have; what is in memory here had not been answered.
+
+mod attribution;
+mod flight;
+mod lane;
+mod queue;
+mod resolution;
+mod unrecorded;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::EventType;
+use bytes::Bytes;
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::admission::acceptance::Objection;
+use crate::admission::{Admitted, Withheld};
+use crate::broker::{Broker, Link};
+use crate::clock::{Clock, Timestamp};
+use crate::event::{Digest, Event, EventType};
+use crate::lifecycle::Tasks;
+use crate::metrics::Metrics;
+use crate::store::{self, Cause, Holding, Kept, Row, Store, StoreError, Tally};
+
+use flight::{Flight, Join};
+use lane::{Job, Lane};
+use queue::Queue;
+use unrecorded::Unrecorded;
 
 /// The bounds of publication.
 #[derive(Debug, Clone)]
@@ -12,7 +56,7 @@ pub struct Config {
     pub lanes: usize,
     /// `publication.max_batch`: events in one batch.
     pub max_batch: usize,
-    /// `publication.max_in_flight`: events between admission and answer; beyond it 503 at once.
+    /// `publication.max_in_flight`: events between admission and their outcome; beyond it 503 at once.
     pub max_in_flight: usize,
     /// `amqp.confirm_timeout`: how long after its last publish a batch is waited for.
     pub confirm_timeout: Duration,
@@ -24,8 +68,362 @@ pub struct Config {
     pub retention: Duration,
 }
 
-/// The proof that the word `success` may be said.
+/// What publication works with. Everything that waits, chooses or tells the time comes from here, so that the
+/// real code runs in a simulation too.
+pub struct Parts {
+    /// Its bounds.
+    pub config: Config,
+    /// The broker.
+    pub broker: Arc<dyn Broker>,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where it spawns.
+    pub tasks: Tasks,
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
+    /// What its jitter comes from.
+    pub seed: u64,
+}
+
+/// The second hall: the only thing that publishes and records.
+#[derive(Clone)]
+pub struct Publication {
+    shared: Arc<Shared>,
+}
+
+/// What the lanes and the waiting requests have in common.
+struct Shared {
+    config: Config,
+    broker: Arc<dyn Broker>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+    jitter: std::sync::Mutex<SmallRng>,
+    flight: Flight,
+    queue: Queue,
+    unrecorded: Unrecorded,
+    room: Arc<Semaphore>,
+}
+
+/// The proof that the word `success` may be said: the broker confirmed this event, or the store proves that an
+/// equal one was confirmed before, or it was returned as one that the operator does not want, or the operator
+/// dropped it (design.md, invariant 1). Made in this module alone.
 #[derive(Debug)]
 pub struct Announced {
-    _private: (),
+    event_id: String,
+    event_type: EventType,
+    digest: Digest,
+    how: How,
 }
+
+/// On what ground `success` is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// The broker confirmed it for this request.
+    Confirmed(Timestamp),
+    /// The broker confirmed it for another request that was in flight.
+    Followed,
+    /// The store proves that it was confirmed, or returned as not wanted, before.
+    Recorded,
+    /// It was returned, and its type is one that nobody wants.
+    Unrouted,
+    /// The operator dropped it.
+    Dropped,
+}
+
+impl Announced {
+    /// The event that stands for this request.
+    pub fn event_id(&self) -> &str {
+        &self.event_id
+    }
+
+    /// Its type.
+    pub fn event_type(&self) -> EventType {
+        self.event_type
+    }
+
+    /// Its money facts.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The ground.
+    pub fn how(&self) -> How {
+        self.how
+    }
+}
+
+/// What is kept and not settled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backlog {
+    /// How much.
+    pub tally: Tally,
+    /// Seconds until Alipay's last delivery of the oldest payment of it; negative when it is past, infinite
+    /// when there is none.
+    pub last_retry: f64,
+}
+
+/// What became of an admitted event, as far as its request can wait.
+#[derive(Debug)]
+pub enum Outcome {
+    /// `success` may be said.
+    Announced(Announced),
+    /// It is kept, and `fail` is said: Alipay's own schedule is the safety net.
+    Deferred(Cause),
+    /// It is still in the process, and its answer is due.
+    Pending,
+    /// It was refused after all, and is held.
+    Held(Objection),
+    /// Nothing was done: no room, or stopping, or neither the broker nor the store could take it.
+    Refused,
+}
+
+/// What a flight ends with, for everybody in it.
+#[derive(Debug, Clone)]
+enum Settlement {
+    Confirmed { event_id: String, event_type: EventType, at: Timestamp },
+    Recorded { event_id: String, event_type: EventType },
+    Unrouted,
+    Dropped,
+    Deferred(Cause),
+    Held,
+    Refused,
+}
+
+/// Whose event it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Leader,
+    Follower,
+}
+
+/// A delivery on its way: the event and what belongs to its request.
+#[derive(Debug)]
+struct Errand {
+    event: Event,
+    /// Kept only where the event may have to be held.
+    body: Option<Bytes>,
+    traceparent: Option<String>,
+    deadline: Instant,
+    /// `None` once the event may be published again by others while its late confirm is still watched for.
+    place: Option<InFlight>,
+}
+
+impl Publication {
+    /// Starts the lanes.
+    pub fn start(parts: Parts) -> Self {
+        let lanes = parts.config.lanes;
+        let shared = Arc::new(Shared {
+            room: Arc::new(Semaphore::new(parts.config.max_in_flight)),
+            unrecorded: Unrecorded::new(parts.metrics.store_unrecorded.clone()),
+            config: parts.config,
+            broker: parts.broker,
+            store: parts.store,
+            clock: parts.clock,
+            tasks: parts.tasks,
+            metrics: parts.metrics,
+            jitter: std::sync::Mutex::new(SmallRng::seed_from_u64(parts.seed)),
+            flight: Flight::default(),
+            queue: Queue::default(),
+        });
+        for _ in 0..lanes {
+            shared.tasks.spawn(Lane::new(Arc::clone(&shared)).run());
+        }
+        Self { shared }
+    }
+
+    /// Takes an admitted event to its outcome, by `deadline` at the latest.
+    ///
+    /// Cancel safety: an event that was handed to a lane is announced whether or not anybody still waits.
+    pub async fn announce(
+        &self,
+        admitted: Admitted,
+        body: &Bytes,
+        traceparent: Option<String>,
+        deadline: Instant,
+    ) -> Outcome {
+        let Some(place) = self.shared.enter() else { return Outcome::Refused };
+        let event = admitted.into_event();
+        let (event_id, event_type, digest) = (event.id.as_str().to_owned(), event.event_type, event.digest);
+        let body = event.stale.then(|| body.clone());
+        let errand = Errand { event, body, traceparent, deadline, place: Some(place) };
+        match self.shared.settle(errand, Some(deadline)).await {
+            None => Outcome::Pending,
+            Some((role, settlement)) => settlement.outcome(role, event_id, event_type, digest),
+        }
+    }
+
+    /// Keeps an authentic notification that was refused. Says whether it is kept.
+    ///
+    /// # Errors
+    /// If the store is away.
+    pub async fn hold(&self, withheld: &Withheld, body: &Bytes) -> Result<Kept, StoreError> {
+        let (app_id, notify_id) = (withheld.app_id(), withheld.notify_id());
+        let subject = withheld.subject().to_owned();
+        self.shared.hold(app_id, notify_id, subject, withheld.objection(), body).await
+    }
+
+    /// Everything kept for a trade.
+    ///
+    /// # Errors
+    /// If the store is away.
+    pub async fn trade(&self, trade_no: &str) -> Result<Vec<Row>, StoreError> {
+        self.shared.store.find(trade_no.to_owned()).await
+    }
+
+    /// The parts that are away, and why.
+    pub fn degraded(&self) -> Vec<(&'static str, String)> {
+        let mut degraded = self.shared.broker.problems();
+        match *self.shared.broker.link().borrow() {
+            Link::Up(_) => {}
+            Link::Down => degraded.push(("broker", "no connection".to_owned())),
+            Link::Blocked(_) => {
+                degraded.push(("broker", "it takes nothing: a memory or disk alarm".to_owned()))
+            }
+        }
+        if self.shared.metrics.store_unchecked.get() == 1 {
+            degraded.push(("store", "away: events are announced unchecked".to_owned()));
+        }
+        degraded
+    }
+
+    /// What waits, and how long Alipay will still deliver the oldest of it. `None` if the store is away.
+    pub async fn backlog(&self, now: Timestamp) -> Option<Backlog> {
+        let tally = within(STORE_DEADLINE, self.shared.store.tally()).await.ok()?;
+        let last_retry = tally.oldest_payment.map_or(f64::INFINITY, |paid| {
+            let last = paid.plus(LAST_DELIVERY);
+            last.since(now).as_secs_f64() - now.since(last).as_secs_f64()
+        });
+        Some(Backlog { tally, last_retry })
+    }
+
+    /// Resolves when nothing is in flight and everything that was confirmed is recorded. There is no deadline
+    /// here: shutdown has the grace period.
+    pub async fn idle(&self) {
+        while !(self.shared.flight.is_empty() && self.shared.unrecorded.is_empty()) {
+            tokio::time::sleep(IDLE_LOOK).await;
+        }
+    }
+
+    /// Lets the lanes end when they have done what waits. What comes after it is refused.
+    pub fn close(&self) {
+        self.shared.queue.close();
+    }
+}
+
+impl std::fmt::Debug for Publication {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publication").field("config", &self.shared.config).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn enter(&self) -> Option<InFlight> {
+        let permit = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        self.metrics.in_flight.inc();
+        Some(InFlight { _permit: permit, gauge: self.metrics.in_flight.clone() })
+    }
+
+    /// Leads or follows the flight of an event. `None` if the deadline came first.
+    async fn settle(&self, errand: Errand, deadline: Option<Instant>) -> Option<(Role, Settlement)> {
+        let key = errand.event.key();
+        let digest = errand.event.digest;
+        let mut errand = Some(errand);
+        loop {
+            let (role, receiver) = match self.flight.join(&key, &digest) {
+                Join::Lead(receiver) => {
+                    if let Some(errand) = errand.take()
+                        && let Err(job) = self.queue.push(Job::new(errand))
+                    {
+                        drop(job);
+                        self.flight.complete(&key, &Settlement::Refused);
+                    }
+                    (Some(Role::Leader), receiver)
+                }
+                Join::Follow(receiver) => (Some(Role::Follower), receiver),
+                Join::Other(receiver) => (None, receiver),
+            };
+            // A sender that is dropped without a word means that the process is going down.
+            let wait = async { receiver.await.unwrap_or(Settlement::Refused) };
+            let settlement = match deadline {
+                None => wait.await,
+                Some(deadline) => tokio::time::timeout_at(deadline, wait).await.ok()?,
+            };
+            if let Some(role) = role {
+                return Some((role, settlement));
+            }
+        }
+    }
+
+    async fn hold(
+        &self,
+        app_id: &str,
+        notify_id: &str,
+        subject: String,
+        objection: Objection,
+        body: &Bytes,
+    ) -> Result<Kept, StoreError> {
+        let holding = Holding {
+            key: store::held_key(app_id, notify_id, subject),
+            notify_id: notify_id.to_owned(),
+            reason: objection.reason(),
+            body: body.to_vec(),
+            at: self.clock.now(),
+        };
+        let kept = within(STORE_DEADLINE, self.store.hold(vec![holding])).await?;
+        Ok(kept.first().copied().unwrap_or(Kept::Full))
+    }
+}
+
+impl Settlement {
+    /// The one place that makes an [`Announced`].
+    fn outcome(self, role: Role, event_id: String, event_type: EventType, digest: Digest) -> Outcome {
+        let announced =
+            |event_id, event_type, how| Outcome::Announced(Announced { event_id, event_type, digest, how });
+        match self {
+            Self::Confirmed { event_id, event_type, at } => {
+                let how = if role == Role::Leader { How::Confirmed(at) } else { How::Followed };
+                announced(event_id, event_type, how)
+            }
+            Self::Recorded { event_id, event_type } => announced(event_id, event_type, How::Recorded),
+            Self::Unrouted => announced(event_id, event_type, How::Unrouted),
+            Self::Dropped => announced(event_id, event_type, How::Dropped),
+            Self::Deferred(cause) => Outcome::Deferred(cause),
+            Self::Held => Outcome::Held(Objection::Stale),
+            Self::Refused => Outcome::Refused,
+        }
+    }
+}
+
+/// A place among `publication.max_in_flight`, given back when it is dropped.
+#[derive(Debug)]
+struct InFlight {
+    _permit: OwnedSemaphorePermit,
+    gauge: prometheus::IntGauge,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
+/// Awaits the store, but not for ever.
+async fn within<T>(
+    deadline: Duration,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let overdue = || StoreError { message: format!("the store did not answer within {deadline:?}") };
+    tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| Err(overdue()))
+}
+
+/// Bound: how long one call of the store may take before the gateway goes on without it.
+const STORE_DEADLINE: Duration = Duration::from_secs(2);
+/// Alipay's eighth and last delivery comes 4 + 10 + 10 minutes and 1 + 2 + 6 + 15 hours after the first
+/// (protocol.md §6).
+const LAST_DELIVERY: Duration = Duration::from_secs(24 * 3600 + 24 * 60);
+/// How often [`Publication::idle`] looks.
+const IDLE_LOOK: Duration = Duration::from_millis(10);

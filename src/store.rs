@@ -262,5 +262,11 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
+/// The key under which a held notification is kept: a re-delivery replaces it, and a later one that passes
+/// clears it.
+pub fn held_key(app_id: &str, notify_id: &str, subject: String) -> Key {
+    Key { subject, id: crate::event::id::held(app_id, notify_id) }
+}
+
 /// Bound: rows that [`Store::find`] gives.
 pub const MAX_FOUND: usize = 1000;

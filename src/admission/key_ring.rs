@@ -1,23 +1,70 @@
-//! Alipay's public keys: every format in the wild is read (protocol.md §3), and every key is judged before it
-//! is believed.
+//! Alipay's public keys: every format in the wild is read, and every key is judged before it is believed
+//! (protocol.md §3). The commonest mistake of all is the app's own key in the place of Alipay's; a private key
+//! in the wrong file is the worst. Both are refused by name.
 
 use std::fmt;
 
-use super::policy::SignType;
+use base64::Engine as _;
+use base64::alphabet::STANDARD as ALPHABET;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use rsa::PublicKey as RsaPublicKey;
+use rsa::pkcs1::{DecodeRsaPrivateKey as _, DecodeRsaPublicKey as _};
+use rsa::pkcs8::{DecodePrivateKey as _, DecodePublicKey as _, EncodePublicKey as _};
+use rsa::traits::PublicKeyParts as _;
+use sha2::{Digest as _, Sha256};
+use x509_cert::Certificate;
+use x509_cert::der::{Decode as _, Encode as _};
 
-/// A public key that verifies notifications.
-#[derive(Debug, Clone, PartialEq, Eq)]
+use super::policy::SignType;
+use super::signature::Verifier;
+use crate::clock::Timestamp;
+
+/// A public key that verifies notifications of one app.
+#[derive(Debug, Clone)]
 pub struct PublicKey {
     spki: Vec<u8>,
     fingerprint: String,
+    signature_bytes: usize,
+    expires_at: Option<Timestamp>,
+    verifier: Verifier,
 }
 
 /// Why a file is not a key that can be believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFault {
     /// Neither PEM nor base64 nor DER of a public key or certificate.
-    #[error("not a public key or certificate in any known format")]
+    #[error("not a public key or certificate in any known format (PEM, bare base64, X.509)")]
     Unreadable,
+    /// A private key.
+    #[error(
+        "this is a PRIVATE key; put Alipay's public key here, and treat a private key that was pasted \
+         somewhere as leaked"
+    )]
+    Private,
+    /// The certificate of the merchant's own app.
+    #[error(
+        "this is the certificate of the app itself (CN {0}); put Alipay's (alipayCertPublicKey_RSA2.crt) here"
+    )]
+    OwnCertificate(String),
+    /// A certificate authority's certificate.
+    #[error("this is a certificate authority's certificate (CN {0}), not the one that signs notifications")]
+    Authority(String),
+    /// A size that `sign_type` does not have.
+    #[error("the key has {bits} bits; {sign_type} keys have {expected}")]
+    Size {
+        /// Bits of its modulus.
+        bits: usize,
+        /// The app's.
+        sign_type: &'static str,
+        /// In words.
+        expected: &'static str,
+    },
+    /// A public exponent that makes forgeries thinkable.
+    #[error("the key's public exponent is not 65537")]
+    Exponent,
+    /// The engine does not take it.
+    #[error("the key is not a sound RSA key")]
+    Unsound,
 }
 
 /// What is odd about a key, and no reason to refuse it.
@@ -31,21 +78,146 @@ impl fmt::Display for Remark {
 }
 
 impl PublicKey {
-    /// Reads the content of a key file (PEM, bare base64, X.509) and judges the key for `sign_type`: its size,
-    /// its exponent, and whether it is a private key or the app's own certificate.
+    /// Reads the content of a key file (PEM, bare base64, DER, X.509 with the leaf first) and judges the key
+    /// for `sign_type`.
     ///
     /// # Errors
     /// The first reason not to believe it.
-    pub fn read(
-        _content: &[u8],
-        _app_id: &str,
-        _sign_type: SignType,
-    ) -> Result<(Self, Vec<Remark>), KeyFault> {
-        Err(KeyFault::Unreadable)
+    pub fn read(content: &[u8], app_id: &str, sign_type: SignType) -> Result<(Self, Vec<Remark>), KeyFault> {
+        let mut remarks = Vec::new();
+        let mut expires_at = None;
+        let key = match Document::read(content)? {
+            Document::Key(key) => key,
+            Document::Certificate(certificate) => {
+                expires_at = Some(judge_certificate(&certificate, app_id, &mut remarks)?);
+                let spki = certificate.tbs_certificate().subject_public_key_info();
+                let der = spki.to_der().map_err(|_| KeyFault::Unreadable)?;
+                RsaPublicKey::from_public_key_der(&der).map_err(|_| KeyFault::Unreadable)?
+            }
+        };
+        judge(&key, sign_type)?;
+        let spki = key.to_public_key_der().map_err(|_| KeyFault::Unsound)?.into_vec();
+        let fingerprint = Sha256::digest(&spki).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let verifier = Verifier::new(&key, sign_type).ok_or(KeyFault::Unsound)?;
+        Ok((Self { spki, fingerprint, signature_bytes: key.size(), expires_at, verifier }, remarks))
     }
 
     /// The first 12 hex digits of the SHA-256 of its SubjectPublicKeyInfo.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
+
+    /// How long a signature of this key is, in bytes.
+    pub fn signature_bytes(&self) -> usize {
+        self.signature_bytes
+    }
+
+    /// When its certificate ends, if it came in one. An expired certificate does not by itself refuse money.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.expires_at
+    }
+
+    /// Whether `signature` is this key's over `content`.
+    pub fn verifies(&self, content: &[u8], signature: &[u8]) -> bool {
+        signature.len() == self.signature_bytes && self.verifier.verify(content, signature)
+    }
 }
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.spki == other.spki
+    }
+}
+
+impl Eq for PublicKey {}
+
+enum Document {
+    Key(RsaPublicKey),
+    Certificate(Box<Certificate>),
+}
+
+impl Document {
+    /// Strips armour and white space and tries each format (protocol.md §3: people's keys come in one line,
+    /// wrapped, tab-indented, with PEM on one line, and without a final newline).
+    fn read(content: &[u8]) -> Result<Self, KeyFault> {
+        if let Ok(text) = std::str::from_utf8(content) {
+            if text.contains("PRIVATE KEY") {
+                return Err(KeyFault::Private);
+            }
+            let der = base64_of(text).ok_or(KeyFault::Unreadable)?;
+            return Self::from_der(&der);
+        }
+        Self::from_der(content)
+    }
+
+    fn from_der(der: &[u8]) -> Result<Self, KeyFault> {
+        if let Ok(key) = RsaPublicKey::from_public_key_der(der).or_else(|_| RsaPublicKey::from_pkcs1_der(der))
+        {
+            return Ok(Self::Key(key));
+        }
+        if let Ok(certificate) = Certificate::from_der(der) {
+            return Ok(Self::Certificate(Box::new(certificate)));
+        }
+        let private =
+            rsa::PrivateKey::from_pkcs8_der(der).is_ok() || rsa::PrivateKey::from_pkcs1_der(der).is_ok();
+        Err(if private { KeyFault::Private } else { KeyFault::Unreadable })
+    }
+}
+
+/// The base64 between the first pair of armour lines, or of everything if there is no armour.
+fn base64_of(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim_start_matches('\u{feff}');
+    let inside = match text.split_once("-----BEGIN") {
+        None => text,
+        Some((_, rest)) => rest.split_once("-----")?.1.split("-----END").next()?,
+    };
+    let compact: Vec<u8> = inside.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    GeneralPurpose::new(&ALPHABET, config).decode(compact).ok()
+}
+
+fn judge(key: &RsaPublicKey, sign_type: SignType) -> Result<(), KeyFault> {
+    let bits = key.n().bit_width() as usize;
+    let (sizes, expected): (&[usize], _) = match sign_type {
+        SignType::Rsa2 => (&[2048, 3072, 4096], "2048"),
+        SignType::Rsa => (&[1024, 2048], "1024 or 2048"),
+    };
+    if !sizes.contains(&bits) {
+        return Err(KeyFault::Size { bits, sign_type: sign_type.as_str(), expected });
+    }
+    // e = 3 lets a cube root pass for a signature where padding is checked carelessly (attacks.md 11). Every
+    // key of Alipay's that was ever seen has 65537.
+    let exponent = key.e().to_be_bytes_trimmed_vartime();
+    if exponent.as_ref() == [1, 0, 1] { Ok(()) } else { Err(KeyFault::Exponent) }
+}
+
+fn judge_certificate(
+    certificate: &Certificate,
+    app_id: &str,
+    remarks: &mut Vec<Remark>,
+) -> Result<Timestamp, KeyFault> {
+    let subject = certificate.tbs_certificate().subject();
+    let name = subject.common_name().ok().flatten().map(|name| name.value().into_owned()).unwrap_or_default();
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    // Alipay's leaf: `支付宝(中国)网络技术有限公司-<PID>`; the app's own: `<PID>-<APPID>`.
+    if let Some((account, app)) = name.split_once('-')
+        && is_number(account)
+        && is_number(app)
+    {
+        return Err(KeyFault::OwnCertificate(name));
+    }
+    if subject == certificate.tbs_certificate().issuer() && name.contains("Root") {
+        return Err(KeyFault::Authority(name));
+    }
+    if !name.starts_with(ALIPAY_NAME) {
+        remarks.push(Remark(format!("app {app_id}: the certificate's name {name:?} is not Alipay's")));
+    }
+    let ends = certificate.tbs_certificate().validity().not_after.to_unix_duration();
+    Ok(Timestamp::from_unix_millis(i64::try_from(ends.as_millis()).unwrap_or(i64::MAX)))
+}
+
+/// How the CN of Alipay's own leaf certificates begins, in production and in the sandbox.
+const ALIPAY_NAME: &str = "支付宝(中国)网络技术有限公司";
+
+#[cfg(test)]
+mod tests;

@@ -28,17 +28,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use lapin::types::ShortString;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
-use super::topology::{Queue, Topology};
+use super::topology::Queue;
 use super::{Broker, Link, LinkError, Publisher};
-use crate::lifecycle::Tasks;
+use crate::lifecycle::{Stopping, Tasks};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
-use connection::Addresses;
+use connection::{Addresses, short};
 use publisher::ConfirmChannel;
 use supervisor::{Shared, Supervisor};
 
@@ -49,111 +48,48 @@ pub struct Config {
     pub uri: Secret,
     /// `amqp.exchange`: a durable topic exchange.
     pub exchange: String,
-    /// `[[amqp.queues]]`, declared at start.
+    /// `[[amqp.queues]]`, declared at each connect.
     pub queues: Vec<Queue>,
     /// `amqp.required_queues`, beside those declared.
     pub required_queues: Vec<String>,
 }
 
-impl Config {
-    /// Everything that is wrong with it as it stands, without asking a broker.
-    pub fn errors(&self) -> Vec<ConfigError> {
-        let mut errors = Vec::new();
-        if let Err(problem) = Addresses::parse(&self.uri) {
-            errors.push(ConfigError { key: "amqp.uri", problem });
-        }
-        let mut name = |key, name: &str| {
-            if let Err(problem) = check_name(name) {
-                errors.push(ConfigError { key, problem });
-            }
-        };
-        name("amqp.exchange", &self.exchange);
-        for queue in &self.queues {
-            name("amqp.queues.name", &queue.name);
-            queue.bind.iter().for_each(|key| name("amqp.queues.bind", key));
-        }
-        self.required_queues.iter().for_each(|queue| name("amqp.required_queues", queue));
-        errors
-    }
-
-    fn topology(&self) -> Topology {
-        Topology {
-            exchange: self.exchange.clone(),
-            queues: self.queues.clone(),
-            required_queues: self.required_queues.clone(),
-        }
-    }
-
-    fn usable(&self) -> Result<(Addresses, ShortString), ConfigError> {
-        if let Some(error) = self.errors().into_iter().next() {
-            return Err(error);
-        }
-        let addresses =
-            Addresses::parse(&self.uri).map_err(|problem| ConfigError { key: "amqp.uri", problem })?;
-        let exchange = ShortString::try_new(self.exchange.as_str())
-            .map_err(|error| ConfigError { key: "amqp.exchange", problem: error.to_string() })?;
-        Ok((addresses, exchange))
-    }
-}
-
-/// Why a configuration cannot be used. Holds no secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {problem}")]
-pub struct ConfigError {
-    /// The key.
-    pub key: &'static str,
-    /// What is wrong with its value; the value itself only where it is not secret.
-    pub problem: String,
-}
-
-/// The real broker. Dropping it ends the connection at once; [`Amqp::close`] ends it properly.
-#[derive(Debug)]
+/// The real broker, supervised.
+#[derive(Debug, Clone)]
 pub struct Amqp {
     shared: Arc<Shared>,
+    stopping: Stopping,
     ended: CancellationToken,
-    stop: CancellationToken,
-    _stop_on_drop: DropGuard,
 }
 
 impl Amqp {
-    /// Starts the supervisor's task and returns at once, whether there is a broker or not. The task ends
-    /// after [`close`](Self::close) or when the value is dropped, not before: what is in flight at shutdown
-    /// still wants its confirms. `seed` is for the jitter of the back-off.
-    ///
-    /// # Errors
-    /// If the configuration cannot be used at all (see [`Config::errors`]).
+    /// Starts the supervisor's task and returns at once, whether there is a broker or not. Once `stopping` has
+    /// begun the connection is closed, so that is to come after everything in flight has its confirms. `seed`
+    /// is for the jitter of the back-off.
     pub fn start(
-        config: &Config,
-        tasks: &Tasks,
+        config: Config,
         metrics: Arc<Metrics>,
+        tasks: &Tasks,
+        stopping: Stopping,
         seed: u64,
-    ) -> Result<Self, ConfigError> {
-        let (addresses, exchange) = config.usable()?;
-        let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
-        let shared = Arc::new(Shared::new(exchange, metrics));
-        let supervisor =
-            Supervisor::new(Arc::clone(&shared), addresses, config.topology(), stop.clone(), seed);
+    ) -> Self {
+        let shared = Arc::new(Shared::new(config, metrics));
+        let supervisor = Supervisor::new(Arc::clone(&shared), stopping.clone(), seed);
+        let ended = CancellationToken::new();
         let ends = ended.clone().drop_guard();
         tasks.spawn(async move {
             supervisor.run().await;
             drop(ends);
         });
-        Ok(Self { shared, ended, _stop_on_drop: stop.clone().drop_guard(), stop })
-    }
-
-    /// Everything that is not as it should be, in words, for `/readyz`: the link, and what should stand at the
-    /// broker and does not. Empty when all is well.
-    pub fn problems(&self) -> Vec<String> {
-        self.shared.problems()
+        Self { shared, stopping, ended }
     }
 
     /// Closes the connection and ends the supervisor. Publishes whose confirms are not in settle as
-    /// [`Lost`](super::Confirm::Lost). Bound: `within`; after it the socket is cut.
-    pub async fn close(&self, within: Duration) {
-        self.shared.close_within(within);
-        self.stop.cancel();
-        // Bound: the supervisor has `within` for the close itself; the rest of its way out awaits nothing.
-        let _ = timeout(within + LAST_STEPS, self.ended.cancelled()).await;
+    /// [`Lost`](super::Confirm::Lost). Bound: [`CLOSE_DEADLINE`], after which the socket is cut.
+    pub async fn close(&self) {
+        self.stopping.begin();
+        // Bound: the supervisor has its deadline; the rest of its way out awaits nothing.
+        let _ = timeout(CLOSE_DEADLINE + LAST_STEPS, self.ended.cancelled()).await;
     }
 }
 
@@ -162,93 +98,69 @@ impl Broker for Amqp {
         self.shared.link()
     }
 
+    fn problems(&self) -> Vec<(&'static str, String)> {
+        self.shared.problems().into_iter().map(|problem| ("topology", problem)).collect()
+    }
+
     fn open(&self) -> BoxFuture<'_, Result<Box<dyn Publisher>, LinkError>> {
         Box::pin(async move {
-            let live = self.shared.live().ok_or_else(|| LinkError { message: "not connected".to_owned() })?;
+            let live = self.shared.live().ok_or_else(|| LinkError::new("there is no connection"))?;
+            let exchange = short(&self.shared.config.exchange)?;
             match timeout(OPEN_DEADLINE, live.open_confirm_channel()).await {
                 Ok(Ok(channel)) => {
-                    let publisher: Box<dyn Publisher> =
-                        Box::new(ConfirmChannel::new(channel, self.shared.exchange()));
+                    let publisher: Box<dyn Publisher> = Box::new(ConfirmChannel::new(channel, exchange));
                     Ok(publisher)
                 }
-                Ok(Err(error)) => Err(LinkError { message: format!("no channel: {error}") }),
+                Ok(Err(error)) => Err(LinkError::new(format!("opening a channel: {error}"))),
                 Err(_elapsed) => {
                     live.no_channel_in_time();
-                    Err(LinkError { message: format!("no channel within {OPEN_DEADLINE:?}") })
+                    Err(LinkError::new(format!("opening a channel: nothing within {OPEN_DEADLINE:?}")))
                 }
             }
         })
     }
 }
 
-/// Connects, and looks without declaring anything: one remark for the exchange and for each queue, whether it
-/// is there. For `check --connect`. Bound: the deadlines of connecting and of looking.
+/// Whether this can be taken for `amqp.uri`. The value is repeated in no message, because it holds a password.
+pub fn is_uri(uri: &Secret) -> bool {
+    Addresses::parse(uri).is_ok()
+}
+
+/// Connects, and looks without declaring anything: a line for the exchange and for each queue, whether it is
+/// there. For `check --connect`. Bound: the deadlines of connecting and of looking.
 ///
 /// # Errors
 /// If there is no connection; the words hold no secret.
-pub async fn check(config: &Config) -> Result<Vec<String>, String> {
-    let (addresses, _) = config.usable().map_err(|error| error.to_string())?;
-    let live = connection::connect(&addresses, 0).await?;
-    let remarks = declaration::look(&live, &config.topology()).await;
-    live.close(CHECK_CLOSE).await;
-    Ok(remarks)
+pub async fn check(config: &Config) -> Result<Vec<String>, LinkError> {
+    let live = connection::connect(&config.uri, 0).await.map_err(LinkError::new)?;
+    let seen = declaration::look(&live, config).await;
+    live.close(CLOSE_DEADLINE).await;
+    Ok(seen)
 }
 
-/// AMQP's short strings have 255 bytes, and lapin panics past that.
-fn check_name(name: &str) -> Result<(), String> {
-    if name.is_empty() {
-        return Err("is empty".to_owned());
+impl LinkError {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
     }
-    if name.len() > SHORT_STRING_BYTES {
-        return Err(format!("is longer than {SHORT_STRING_BYTES} bytes"));
-    }
-    Ok(())
 }
 
-const SHORT_STRING_BYTES: usize = 255;
 /// Bound: a lane that has lost its channel gets another, or the connection is replaced (design.md, "Blocked").
 const OPEN_DEADLINE: Duration = Duration::from_secs(1);
-const CHECK_CLOSE: Duration = Duration::from_secs(2);
+/// Bound: for saying goodbye. It hangs behind a blocked connection.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 const LAST_STEPS: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn config(uri: &str) -> Config {
-        Config {
-            uri: Secret::new(uri),
-            exchange: "payments".to_owned(),
-            queues: vec![],
-            required_queues: vec![],
-        }
-    }
-
     #[test]
-    fn a_uri_that_cannot_be_read_is_named_and_not_shown() {
-        for uri in [
-            "",
-            "amqp",
-            "http://user:pw-9d1@h/",
-            "user:pw-9d1@host",
-            "amqp://u:pw-9d1@h:99999/",
-            "amqp:pw-9d1",
-        ] {
-            let errors = config(uri).errors();
-            assert_eq!(errors.len(), 1, "{uri}");
-            assert_eq!(errors[0].key, "amqp.uri");
-            assert!(!errors[0].to_string().contains("pw-9d1"), "{}", errors[0]);
+    fn what_is_no_amqp_uri_is_not_taken_for_one() {
+        for uri in ["", "amqp", "http://user:pw@h/", "user:pw@host", "amqp://u:p@h:99999/", "amqp:pw"] {
+            assert!(!is_uri(&Secret::new(uri)), "{uri}");
         }
-    }
-
-    #[test]
-    fn names_that_amqp_cannot_carry_are_refused() {
-        let mut config = config("amqp://localhost/%2f");
-        assert_eq!(config.errors(), []);
-        config.exchange = String::new();
-        config.required_queues = vec!["q".repeat(256)];
-        config.queues = vec![Queue { name: "q".repeat(255), bind: vec!["k".repeat(256)] }];
-        let keys: Vec<_> = config.errors().into_iter().map(|error| error.key).collect();
-        assert_eq!(keys, ["amqp.exchange", "amqp.queues.bind", "amqp.required_queues"]);
+        for uri in ["amqp://localhost", "amqps://u:p@h:5671/%2f?heartbeat=5", "amqp://one,amqp://two"] {
+            assert!(is_uri(&Secret::new(uri)), "{uri}");
+        }
     }
 }

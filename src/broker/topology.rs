@@ -1,9 +1,7 @@
-//! What should stand at the broker, as the configuration names it: one durable topic exchange, optional durable
-//! quorum queues bound to it, and queues that somebody else declares and that must be there.
-//!
-//! Plain data: how it is declared and checked is `amqp/declaration.rs`. There is no key for a limit, a time to
-//! live or a dead-letter exchange, because each of them can drop an event that the broker has confirmed; who
-//! wants a limit sets it by a policy of his own, with `overflow = reject-publish`.
+//! What is declared at the broker, and what is expected of it: plain data, and which event types a set of
+//! bindings takes. How it is declared is `amqp`'s.
+
+use crate::event::EventType;
 
 /// A durable quorum queue, bound to the exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,46 +12,29 @@ pub struct Queue {
     pub bind: Vec<String>,
 }
 
-/// Everything that should stand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Topology {
-    /// `amqp.exchange`.
-    pub exchange: String,
-    /// `[[amqp.queues]]`: declared and bound.
-    pub queues: Vec<Queue>,
-    /// `amqp.required_queues`: checked passively.
-    pub required_queues: Vec<String>,
+/// The event types that no binding takes.
+pub fn unbound(queues: &[Queue]) -> Vec<EventType> {
+    let taken = |kind: &EventType| {
+        queues.iter().flat_map(|queue| &queue.bind).any(|pattern| matches(pattern, kind.as_str()))
+    };
+    EventType::ALL.into_iter().filter(|kind| !taken(kind)).collect()
 }
 
-impl Topology {
-    /// The required queues that are not declared by us anyway, each once, in their order.
-    pub fn foreign_queues(&self) -> Vec<&str> {
-        let mut foreign: Vec<&str> = Vec::new();
-        for name in &self.required_queues {
-            let ours = self.queues.iter().any(|queue| queue.name == *name);
-            if !ours && !foreign.contains(&name.as_str()) {
-                foreign.push(name);
+/// AMQP's topic match: words between dots, `*` is one word, `#` is any number of words.
+pub fn matches(pattern: &str, key: &str) -> bool {
+    fn match_words(pattern: &[&str], key: &[&str]) -> bool {
+        match (pattern.split_first(), key.split_first()) {
+            (None, None) => true,
+            (Some((&"#", rest)), _) => {
+                (0..=key.len()).any(|skipped| match_words(rest, key.get(skipped..).unwrap_or_default()))
             }
+            (Some((word, pattern)), Some((first, key))) => {
+                (*word == "*" || word == first) && match_words(pattern, key)
+            }
+            (None, Some(_)) | (Some(_), None) => false,
         }
-        foreign
     }
-}
-
-/// Something that should stand and does not, or could not be looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The configuration key that asks for it.
-    pub key: &'static str,
-    /// The name of the exchange or queue.
-    pub name: String,
-    /// What is wrong, in words; often the broker's own. Holds no secret.
-    pub what: String,
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} `{}`: {}", self.key, self.name, self.what)
-    }
+    match_words(&pattern.split('.').collect::<Vec<_>>(), &key.split('.').collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -61,12 +42,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_required_queue_that_we_declare_is_not_checked_twice() {
-        let topology = Topology {
-            exchange: "payments".to_owned(),
-            queues: vec![Queue { name: "ours".to_owned(), bind: vec![] }],
-            required_queues: ["theirs", "ours", "theirs", "others"].map(str::to_owned).to_vec(),
+    fn patterns_match_as_a_topic_exchange_does() {
+        for (pattern, key, expected) in [
+            ("payment.succeeded", "payment.succeeded", true),
+            ("payment.*", "payment.succeeded", true),
+            ("payment.*", "payment", false),
+            ("trade.#", "trade.closed", true),
+            ("#", "notification.other", true),
+            ("*.closed", "trade.closed", true),
+            ("*", "trade.closed", false),
+            ("trade.closed.#", "trade.closed", true),
+            ("payment.succeeded", "payment.refunded", false),
+        ] {
+            assert_eq!(matches(pattern, key), expected, "{pattern} {key}");
+        }
+    }
+
+    #[test]
+    fn what_no_binding_takes_is_named() {
+        let queue = |bind: &[&str]| Queue {
+            name: "q".to_owned(),
+            bind: bind.iter().map(|key| (*key).to_owned()).collect(),
         };
-        assert_eq!(topology.foreign_queues(), ["theirs", "others"]);
+        assert_eq!(unbound(&[queue(&["payment.*"]), queue(&["trade.#"])]), [EventType::NotificationOther]);
+        assert_eq!(unbound(&[queue(&["#"])]), []);
     }
 }

@@ -135,6 +135,17 @@ impl EventId {
     }
 }
 
+/// The id of a notification that is held, which is no event yet.
+pub fn held(app_id: &str, notify_id: &str) -> String {
+    let render = |hashed| {
+        let mut text = format!("{app_id}.held.");
+        push_part(&mut text, notify_id.as_bytes(), hashed);
+        text
+    };
+    let text = render(false);
+    if text.len() > MAX_ID_BYTES { render(true) } else { text }
+}
+
 impl Part {
     fn render(&self, text: &mut String, hashed: bool) {
         match self {

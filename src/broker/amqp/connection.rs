@@ -21,6 +21,8 @@ use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::publisher::APP_ID;
+use crate::broker::LinkError;
 use crate::secret::Secret;
 
 /// Where the broker is: one address, or several that are tried in turn.
@@ -32,15 +34,14 @@ impl Addresses {
     pub(super) fn parse(uri: &Secret) -> Result<Self, String> {
         let mut addresses = Vec::new();
         for piece in split(uri.expose()) {
-            let mut address: AMQPUri = piece
-                .trim()
-                .parse()
-                .map_err(|_quotes_it| "is not a URI of the form amqp[s]://user:password@host:port/vhost")?;
+            let mut address: AMQPUri = piece.trim().parse().map_err(
+                |_quotes_it| "amqp.uri is not of the form amqp[s]://user:password@host:port/vhost",
+            )?;
             if let Some(host) = ipv6_host(piece) {
                 address.authority.host = host;
             }
-            if address.vhost.len() > super::SHORT_STRING_BYTES {
-                return Err(format!("the vhost is longer than {} bytes", super::SHORT_STRING_BYTES));
+            if ShortString::try_new(address.vhost.as_str()).is_err() {
+                return Err("amqp.uri: the vhost is longer than an AMQP short string".to_owned());
             }
             // lapin would take the broker's: 60 s until a dead peer is noticed, and 8 MiB of buffers.
             address.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
@@ -130,7 +131,8 @@ impl Live {
 }
 
 /// Connects to the first address that answers. Bound: [`CONNECT_DEADLINE`] for each.
-pub(super) async fn connect(addresses: &Addresses, generation: u64) -> Result<Live, String> {
+pub(super) async fn connect(uri: &Secret, generation: u64) -> Result<Live, String> {
+    let addresses = Addresses::parse(uri)?;
     let mut failures = Vec::new();
     for address in &addresses.0 {
         let place = format!("{}:{}", address.authority.host, address.authority.port);
@@ -183,20 +185,25 @@ async fn dial(address: AMQPUri, generation: u64) -> Result<Live, String> {
 
 /// What an error says, for a log line: without the "protocol error" in front of the broker's own words.
 pub(super) fn words(error: &lapin::Error) -> String {
-    match error.kind() {
-        ErrorKind::ProtocolError(told) => told.get_message().to_string(),
-        ErrorKind::IOError(io) => io.to_string(),
-        _ => error.to_string(),
+    if let ErrorKind::ProtocolError(told) = error.kind() {
+        return told.get_message().to_string();
     }
+    error.to_string()
+}
+
+/// A short string holds 255 bytes, and lapin's own conversion panics past them.
+pub(super) fn short(text: &str) -> Result<ShortString, LinkError> {
+    ShortString::try_new(text).map_err(|_| LinkError::new("longer than an AMQP short string"))
 }
 
 fn properties() -> ConnectionProperties {
-    let Ok(product) = ShortString::try_new("product") else { return ConnectionProperties::default() };
-    let Ok(version) = ShortString::try_new("version") else { return ConnectionProperties::default() };
-    ConnectionProperties::default()
-        .with_connection_name(super::publisher::APP_ID.into())
-        .with_client_property(product, super::publisher::APP_ID.into())
-        .with_client_property(version, env!("CARGO_PKG_VERSION").into())
+    let mut properties = ConnectionProperties::default().with_connection_name(APP_ID.into());
+    for (name, value) in [("product", APP_ID), ("version", env!("CARGO_PKG_VERSION"))] {
+        if let Ok(name) = short(name) {
+            properties = properties.with_client_property(name, value.into());
+        }
+    }
+    properties
 }
 
 /// The socket beneath a connection, which can be cut whatever lapin is waiting for. Cut when dropped.

@@ -9,38 +9,40 @@
 use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ErrorKind, ExchangeKind};
 use tokio::time::{Instant, timeout_at};
 
-use super::connection::{Live, words};
-use crate::broker::topology::{Problem, Queue, Topology};
+use super::Config;
+use super::connection::{Live, short, words};
+use crate::broker::LinkError;
+use crate::broker::topology::Queue;
 
 /// What came of it.
 pub(super) struct Declared {
     /// There is a topic exchange to publish to.
     pub(super) usable: bool,
     /// Everything that was refused or is missing.
-    pub(super) problems: Vec<Problem>,
+    pub(super) problems: Vec<String>,
 }
 
 /// Declares and looks. Bound: [`DEADLINE`] for all of it; what was not reached by then is a problem.
-pub(super) async fn declare(live: &Live, topology: &Topology) -> Declared {
+pub(super) async fn declare(live: &Live, config: &Config) -> Declared {
     let mut hand = Hand::new(live);
     let mut problems = Vec::new();
-    if let Err(refusal) = hand.exchange(&topology.exchange).await {
+    if let Err(refusal) = hand.exchange(&config.exchange).await {
         let usable = refusal.may_still_publish;
-        problems.push(problem("amqp.exchange", &topology.exchange, refusal.what));
+        problems.push(problem("amqp.exchange", &config.exchange, &refusal.what));
         if !usable {
             return Declared { usable, problems };
         }
     }
-    for queue in &topology.queues {
-        hand.queue(queue, &topology.exchange, &mut problems).await;
+    for queue in &config.queues {
+        hand.queue(queue, &config.exchange, &mut problems).await;
     }
-    for name in topology.foreign_queues() {
+    for name in foreign_queues(config) {
         if let Err(refusal) = hand.queue_is_there(name).await {
-            problems.push(problem("amqp.required_queues", name, refusal.what));
+            problems.push(problem("amqp.required_queues", name, &refusal.what));
         }
     }
     Declared { usable: true, problems }
@@ -48,23 +50,23 @@ pub(super) async fn declare(live: &Live, topology: &Topology) -> Declared {
 
 /// Looks, and declares nothing. A remark for everything. The broker does not tell an exchange's type or a
 /// queue's bindings to who only looks. Bound: [`DEADLINE`] for all of it.
-pub(super) async fn look(live: &Live, topology: &Topology) -> Vec<String> {
+pub(super) async fn look(live: &Live, config: &Config) -> Vec<String> {
     let mut hand = Hand::new(live);
     let there = |kind: &str, name: &str, seen: Result<(), Refusal>, otherwise: &str| match seen {
-        Ok(()) => format!("{kind} `{name}` is there"),
+        Ok(()) => format!("{kind} {name:?} is there"),
         Err(refusal) if refusal.code == Some(NOT_FOUND) => {
-            format!("{kind} `{name}` is not there{otherwise}")
+            format!("{kind} {name:?} is not there{otherwise}")
         }
-        Err(refusal) => format!("{kind} `{name}`: {}", refusal.what),
+        Err(refusal) => format!("{kind} {name:?}: {}", refusal.what),
     };
     let declares = ": `serve` will declare it";
-    let seen = hand.exchange_is_there(&topology.exchange).await;
-    let mut remarks = vec![there("exchange", &topology.exchange, seen, declares)];
-    for Queue { name, bind: _ } in &topology.queues {
+    let seen = hand.exchange_is_there(&config.exchange).await;
+    let mut remarks = vec![there("exchange", &config.exchange, seen, declares)];
+    for Queue { name, bind: _ } in &config.queues {
         let seen = hand.queue_is_there(name).await;
         remarks.push(there("queue", name, seen, declares));
     }
-    for name in topology.foreign_queues() {
+    for name in foreign_queues(config) {
         let seen = hand.queue_is_there(name).await;
         remarks.push(there("queue", name, seen, ", and amqp.required_queues names it"));
     }
@@ -113,19 +115,19 @@ impl<'a> Hand<'a> {
         .await
     }
 
-    async fn queue(&mut self, queue: &Queue, exchange: &str, problems: &mut Vec<Problem>) {
+    async fn queue(&mut self, queue: &Queue, exchange: &str, problems: &mut Vec<String>) {
         if let Err(refusal) = self.declare_queue(&queue.name).await {
             // One that exists with other properties can still be bound, and is better than nothing.
             let exists = refusal.code == Some(PRECONDITION_FAILED);
-            problems.push(problem("amqp.queues", &queue.name, refusal.what));
+            problems.push(problem("amqp.queues", &queue.name, &refusal.what));
             if !exists {
                 return;
             }
         }
         for key in &queue.bind {
             if let Err(refusal) = self.bind(&queue.name, exchange, key).await {
-                let what = format!("cannot be bound with `{key}`: {}", refusal.what);
-                problems.push(problem("amqp.queues", &queue.name, what));
+                let what = format!("cannot be bound with {key:?}: {}", refusal.what);
+                problems.push(problem("amqp.queues", &queue.name, &what));
             }
         }
     }
@@ -193,10 +195,7 @@ struct Refusal {
 
 impl Refusal {
     fn told(error: &lapin::Error) -> Self {
-        let code = match error.kind() {
-            ErrorKind::ProtocolError(told) => Some(told.get_id()),
-            _ => None,
-        };
+        let code = if let ErrorKind::ProtocolError(told) = error.kind() { Some(told.get_id()) } else { None };
         let what = match code {
             Some(NOT_FOUND) => "does not exist".to_owned(),
             _ => words(error),
@@ -209,12 +208,26 @@ impl Refusal {
     }
 }
 
-fn problem(key: &'static str, name: &str, what: String) -> Problem {
-    Problem { key, name: name.to_owned(), what }
+impl From<LinkError> for Refusal {
+    fn from(error: LinkError) -> Self {
+        Self::other(error.message)
+    }
 }
 
-fn short(name: &str) -> Result<ShortString, Refusal> {
-    ShortString::try_new(name).map_err(|error| Refusal::other(error.to_string()))
+/// The required queues that are not declared here anyway, each once, in their order.
+fn foreign_queues(config: &Config) -> Vec<&str> {
+    let mut foreign: Vec<&str> = Vec::new();
+    for name in &config.required_queues {
+        let ours = config.queues.iter().any(|queue| queue.name == *name);
+        if !ours && !foreign.contains(&name.as_str()) {
+            foreign.push(name);
+        }
+    }
+    foreign
+}
+
+fn problem(key: &str, name: &str, what: &str) -> String {
+    format!("{key} {name:?}: {what}")
 }
 
 /// Bound: for everything at one connect. Past it the connection is used with what there is.
@@ -222,3 +235,20 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const ACCESS_REFUSED: u16 = 403;
 const NOT_FOUND: u16 = 404;
 const PRECONDITION_FAILED: u16 = 406;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    #[test]
+    fn a_required_queue_that_is_declared_here_is_not_looked_for_twice() {
+        let config = Config {
+            uri: Secret::new("amqp://localhost"),
+            exchange: "payments".to_owned(),
+            queues: vec![Queue { name: "ours".to_owned(), bind: vec![] }],
+            required_queues: ["theirs", "ours", "theirs", "others"].map(str::to_owned).to_vec(),
+        };
+        assert_eq!(foreign_queues(&config), ["theirs", "others"]);
+    }
+}

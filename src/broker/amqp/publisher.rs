@@ -16,8 +16,8 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, ErrorKind};
 use tracing::warn;
 
-use super::connection::words;
-use crate::broker::{Confirm, Confirms, Publisher, Settled};
+use super::connection::{short, words};
+use crate::broker::{Confirm, Confirms, LinkError, Publisher, Settled};
 use crate::clock::Timestamp;
 use crate::event::Message;
 
@@ -124,9 +124,7 @@ impl Confirms for Batch {
 
 /// Publishes one message and waits for its confirm. There is no deadline here: the lane has it.
 async fn publish(channel: Arc<Channel>, exchange: ShortString, message: Message, at: Timestamp) -> Outcome {
-    let (Ok(key), Some(properties)) =
-        (ShortString::try_new(message.event_type.as_str()), properties(&message, at))
-    else {
+    let (Ok(key), Ok(properties)) = (short(&message.event_type), properties(&message, at)) else {
         // AMQP's short strings have 255 bytes; ids and types of ours are shorter.
         warn!(event_id = message.id, "an event cannot be expressed in AMQP");
         return (Confirm::Unsent, None);
@@ -162,22 +160,19 @@ fn message_id(returned: BasicReturnMessage) -> String {
 }
 
 /// contract.md, "Event on the wire".
-fn properties(message: &Message, at: Timestamp) -> Option<BasicProperties> {
-    let short = |text: &str| ShortString::try_new(text).ok();
+fn properties(message: &Message, at: Timestamp) -> Result<BasicProperties, LinkError> {
     let mut headers = FieldTable::default();
     for (name, value) in message.headers() {
         headers.insert(short(name)?, AMQPValue::LongString(LongString::from(value)));
     }
-    Some(
-        BasicProperties::default()
-            .with_message_id(short(&message.id)?)
-            .with_type(short(&message.event_type)?)
-            .with_content_type(short("application/json")?)
-            .with_delivery_mode(PERSISTENT)
-            .with_timestamp(at.unix_seconds())
-            .with_app_id(short(APP_ID)?)
-            .with_headers(headers),
-    )
+    Ok(BasicProperties::default()
+        .with_message_id(short(&message.id)?)
+        .with_type(short(&message.event_type)?)
+        .with_content_type(short("application/json")?)
+        .with_delivery_mode(PERSISTENT)
+        .with_timestamp(at.unix_seconds())
+        .with_app_id(short(APP_ID)?)
+        .with_headers(headers))
 }
 
 const PERSISTENT: u8 = 2;
@@ -227,7 +222,7 @@ mod tests {
             traceparent: None,
             body: String::new(),
         };
-        assert_eq!(properties(&message, Timestamp::default()), None);
-        assert!(properties(&Message { id: "i".repeat(255), ..message }, Timestamp::default()).is_some());
+        assert!(properties(&message, Timestamp::default()).is_err());
+        assert!(properties(&Message { id: "i".repeat(255), ..message }, Timestamp::default()).is_ok());
     }
 }

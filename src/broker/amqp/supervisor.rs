@@ -11,23 +11,21 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::Event;
-use lapin::types::ShortString;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info};
 
-use super::connection::{self, Addresses, Live};
-use super::declaration;
+use super::connection::{self, Live};
+use super::{CLOSE_DEADLINE, Config, declaration};
 use crate::broker::Link;
-use crate::broker::topology::{Problem, Topology};
+use crate::lifecycle::Stopping;
 use crate::metrics::Metrics;
 
 /// What the supervisor and the users of the connection both see.
 pub(super) struct Shared {
-    exchange: ShortString,
+    pub(super) config: Config,
     link: watch::Sender<Link>,
     view: Mutex<View>,
     metrics: Arc<Metrics>,
@@ -36,20 +34,15 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct View {
     live: Option<Arc<Live>>,
-    /// Why there is no connection, or why the broker takes nothing.
-    trouble: Option<String>,
-    problems: Vec<Problem>,
-    close_within: Duration,
+    /// Why there is no connection: for the log.
+    why: String,
+    /// What should stand at the broker and does not.
+    problems: Vec<String>,
 }
 
 impl Shared {
-    pub(super) fn new(exchange: ShortString, metrics: Arc<Metrics>) -> Self {
-        let view = View { trouble: Some("not connected yet".to_owned()), ..View::default() };
-        Self { exchange, link: watch::Sender::new(Link::Down), view: Mutex::new(view), metrics }
-    }
-
-    pub(super) fn exchange(&self) -> ShortString {
-        self.exchange.clone()
+    pub(super) fn new(config: Config, metrics: Arc<Metrics>) -> Self {
+        Self { config, link: watch::Sender::new(Link::Down), view: Mutex::default(), metrics }
     }
 
     pub(super) fn link(&self) -> watch::Receiver<Link> {
@@ -61,31 +54,19 @@ impl Shared {
     }
 
     pub(super) fn problems(&self) -> Vec<String> {
-        let view = self.view();
-        let standing = view.problems.iter().map(ToString::to_string);
-        view.trouble.iter().cloned().chain(standing).collect()
-    }
-
-    /// How long the goodbye may take, once the supervisor is told to stop.
-    pub(super) fn close_within(&self, within: Duration) {
-        self.view().close_within = within;
+        self.view().problems.clone()
     }
 
     /// The link is up or blocked, as lapin sees it now. `reason` is the broker's word for blocking, if it came.
     fn show(&self, live: &Arc<Live>, reason: Option<&str>) {
         let blocked = live.is_blocked();
         let link = if blocked { Link::Blocked(live.generation) } else { Link::Up(live.generation) };
-        {
-            let mut view = self.view();
-            view.live = Some(Arc::clone(live));
-            view.trouble =
-                blocked.then(|| format!("the broker takes nothing: {}", reason.unwrap_or("blocked")));
-        }
+        self.view().live = Some(Arc::clone(live));
         self.metrics.broker_up.set(1);
         self.metrics.broker_blocked.set(i64::from(blocked));
         let Some(before) = self.change(link) else { return };
         match (before, link) {
-            (_, Link::Blocked(generation)) => warn!(generation, reason, "the broker takes nothing for now"),
+            (_, Link::Blocked(generation)) => error!(generation, reason, "the broker takes nothing for now"),
             (Link::Blocked(_), Link::Up(generation)) => info!(generation, "the broker takes events again"),
             (Link::Down | Link::Up(_), Link::Up(generation)) => {
                 info!(generation, "connected to the broker");
@@ -94,30 +75,34 @@ impl Shared {
         }
     }
 
-    /// There is no connection. The same reason is a line in the log once, not at every attempt.
-    fn down(&self, why: String) {
+    /// There is no connection, and nobody wants one.
+    fn away(&self) -> Option<Link> {
         self.metrics.broker_up.set(0);
         self.metrics.broker_blocked.set(0);
-        let before = self.change(Link::Down);
+        self.view().live = None;
+        self.change(Link::Down)
+    }
+
+    /// There is no connection. The same reason is a line in the log once, not at every attempt.
+    fn down(&self, why: String) {
+        let before = self.away();
         let mut view = self.view();
-        view.live = None;
-        let known = before.is_none() && view.trouble.as_ref() == Some(&why);
-        if known {
+        if before.is_none() && view.why == why {
             debug!(why, "still no connection to the broker");
         } else {
-            warn!(why, "no connection to the broker");
+            error!(why, "no connection to the broker");
         }
-        view.trouble = Some(why);
+        view.why = why;
     }
 
     /// What stands at the broker now. Logs what is new.
-    fn note(&self, problems: Vec<Problem>) {
+    fn note(&self, problems: Vec<String>) {
         let mut view = self.view();
         for problem in problems.iter().filter(|problem| !view.problems.contains(problem)) {
-            warn!(key = problem.key, name = problem.name, what = problem.what, "not as configured");
+            error!(problem, "the topology is not complete");
         }
         if problems.is_empty() && !view.problems.is_empty() {
-            info!("exchange and queues are as configured");
+            info!("the topology is complete");
         }
         view.problems = problems;
     }
@@ -149,31 +134,23 @@ impl fmt::Debug for Shared {
 /// The task.
 pub(super) struct Supervisor {
     shared: Arc<Shared>,
-    addresses: Addresses,
-    topology: Topology,
-    stop: CancellationToken,
+    stopping: Stopping,
     backoff: Backoff,
 }
 
 impl Supervisor {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        addresses: Addresses,
-        topology: Topology,
-        stop: CancellationToken,
-        seed: u64,
-    ) -> Self {
-        Self { shared, addresses, topology, stop, backoff: Backoff::new(seed) }
+    pub(super) fn new(shared: Arc<Shared>, stopping: Stopping, seed: u64) -> Self {
+        Self { shared, stopping, backoff: Backoff::new(seed) }
     }
 
-    /// Until it is told to stop.
+    /// Until the gateway stops.
     pub(super) async fn run(mut self) {
-        let stop = self.stop.clone();
+        let stopping = self.stopping.clone();
         for generation in 1.. {
             // Cancel safety: a connection that is half made is cut when its future is dropped.
             let connected = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                () = stopping.begun() => break,
                 connected = self.connect(generation) => connected,
             };
             let why = match connected {
@@ -187,17 +164,17 @@ impl Supervisor {
             // Bound: [`BACKOFF_CAP`].
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                () = stopping.begun() => break,
                 () = sleep(self.backoff.next()) => {}
             }
         }
-        self.shared.down("closed".to_owned());
+        self.shared.away();
     }
 
     /// A connection with an exchange to publish to. Bound: the deadlines of connecting and of declaring.
     async fn connect(&self, generation: u64) -> Result<Live, String> {
-        let live = connection::connect(&self.addresses, generation).await?;
-        let declared = declaration::declare(&live, &self.topology).await;
+        let live = connection::connect(&self.shared.config.uri, generation).await?;
+        let declared = declaration::declare(&live, &self.shared.config).await;
         if !live.is_connected() {
             return Err("the connection was lost while declaring".to_owned());
         }
@@ -214,13 +191,13 @@ impl Supervisor {
         let since = Instant::now();
         let why = tokio::select! {
             biased;
-            () = self.stop.cancelled() => None,
+            () = self.stopping.begun() => None,
             why = self.watch(live) => Some(why),
             never = self.recheck(live) => match never {},
         };
         let Some(why) = why else {
-            let within = self.shared.view().close_within;
-            live.close(within).await;
+            self.shared.away();
+            live.close(CLOSE_DEADLINE).await;
             return ControlFlow::Break(());
         };
         // Whoever still holds it is not kept waiting, and what was in flight settles as lost.
@@ -270,7 +247,7 @@ impl Supervisor {
             if live.is_blocked() {
                 continue;
             }
-            let declared = declaration::declare(live, &self.topology).await;
+            let declared = declaration::declare(live, &self.shared.config).await;
             if live.is_connected() && !live.is_blocked() {
                 self.shared.note(declared.problems);
             }

@@ -1,0 +1,243 @@
+//! What the admin listener answers to what.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use serde::Serialize;
+
+use super::readiness::{Phase, Readiness};
+use super::respond::{self, Answer};
+use super::token::{Permission, permission};
+use super::trades;
+use crate::gateway::{Gateway, Health};
+use crate::http::connection::{HasBody, Progress};
+use crate::metrics::Metrics;
+use crate::secret::Secret;
+
+/// Everything that an answer is made of.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) token: Option<Secret>,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) metrics: Metrics,
+    pub(super) readiness: Readiness,
+}
+
+/// The places of the admin listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Live,
+    Ready,
+    Metrics,
+    Version,
+    Trade(String),
+    /// `/trades/` and something that no trade number can be.
+    NotATrade,
+    Nowhere,
+}
+
+/// The body of `/readyz`.
+#[derive(Debug, Serialize)]
+struct ReadinessReport<'a> {
+    status: &'static str,
+    parts: BTreeMap<&'a str, String>,
+}
+
+impl Desk {
+    /// Answers one request. Its body is not read: nothing here needs one.
+    pub(super) async fn answer(&self, request: Request<Incoming>, progress: &Progress) -> Answer {
+        let has_body = if request.body().is_end_stream() { HasBody::No } else { HasBody::Yes };
+        progress.began(has_body);
+        let mut answer = self.decide(&request).await;
+        progress.answered();
+        if has_body == HasBody::Yes {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+
+    async fn decide(&self, request: &Request<Incoming>) -> Answer {
+        let place = Place::of(request.uri().path());
+        let method = request.method();
+        if method == Method::POST || method == Method::DELETE {
+            return self.change(request);
+        }
+        if place == Place::Nowhere {
+            return nowhere();
+        }
+        if method != Method::GET && method != Method::HEAD {
+            return respond::only_get();
+        }
+        match place {
+            Place::Live => respond::text(StatusCode::OK, "alive\n"),
+            Place::Ready => self.ready(request.uri().query()),
+            Place::Metrics => respond::metrics(self.metrics.render()),
+            Place::Version => respond::json(
+                StatusCode::OK,
+                &BTreeMap::from([("name", env!("CARGO_PKG_NAME")), ("version", env!("CARGO_PKG_VERSION"))]),
+            ),
+            Place::Trade(trade_no) => trades::answer(&self.gateway, &trade_no).await,
+            Place::NotATrade => respond::text(StatusCode::BAD_REQUEST, "not a trade number\n"),
+            Place::Nowhere => nowhere(),
+        }
+    }
+
+    /// Calls that change something. Whether there is such a call is told only to who may make it.
+    fn change(&self, request: &Request<Incoming>) -> Answer {
+        match permission(self.token.as_ref(), request.headers()) {
+            Permission::Granted => nowhere(),
+            Permission::Unauthorized => respond::unauthorized(),
+            Permission::Forbidden => respond::text(
+                StatusCode::FORBIDDEN,
+                "changing calls are refused: no admin token is configured\n",
+            ),
+        }
+    }
+
+    fn ready(&self, query: Option<&str>) -> Answer {
+        let health = self.gateway.health();
+        let (status_code, status) = match self.readiness.phase() {
+            Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
+            Phase::Ready if health.degraded.is_empty() => (StatusCode::OK, "ready"),
+            Phase::Ready => (StatusCode::OK, "degraded"),
+            Phase::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        };
+        respond::json(status_code, &ReadinessReport { status, parts: parts(&health, shows(query)) })
+    }
+}
+
+/// Which parts `/readyz` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shows {
+    /// Those that are away.
+    Faults,
+    /// All: `?verbose`.
+    All,
+}
+
+fn shows(query: Option<&str>) -> Shows {
+    let pairs: Vec<(String, String)> =
+        query.and_then(|query| serde_urlencoded::from_str(query).ok()).unwrap_or_default();
+    if pairs.iter().any(|(name, _)| name == "verbose") { Shows::All } else { Shows::Faults }
+}
+
+/// A part with several faults names them all.
+fn parts(health: &Health, shows: Shows) -> BTreeMap<&str, String> {
+    let mut parts = BTreeMap::<&str, String>::new();
+    for (part, reason) in &health.degraded {
+        let reasons = parts.entry(part).or_default();
+        if !reasons.is_empty() {
+            reasons.push_str("; ");
+        }
+        reasons.push_str(reason);
+    }
+    if shows == Shows::All {
+        for part in PARTS {
+            parts.entry(part).or_insert_with(|| "ok".to_owned());
+        }
+    }
+    parts
+}
+
+fn nowhere() -> Answer {
+    respond::text(StatusCode::NOT_FOUND, "not found\n")
+}
+
+impl Place {
+    fn of(path: &str) -> Self {
+        match path {
+            "/livez" | "/healthz" => Self::Live,
+            "/readyz" => Self::Ready,
+            "/metrics" => Self::Metrics,
+            "/version" => Self::Version,
+            _ => match path.strip_prefix("/trades/") {
+                Some(segment) if !segment.contains('/') => {
+                    trade_no(segment).map_or(Self::NotATrade, Self::Trade)
+                }
+                Some(_) | None => Self::Nowhere,
+            },
+        }
+    }
+}
+
+/// A trade number, or the `notify_id` that stands for one where there is no trade: printable ASCII, as Alipay
+/// writes both.
+fn trade_no(segment: &str) -> Option<String> {
+    let decoded = percent_decoded(segment)?;
+    let plausible = (1..=MAX_TRADE_NO_BYTES).contains(&decoded.len())
+        && decoded.bytes().all(|byte| byte.is_ascii_graphic());
+    plausible.then_some(decoded)
+}
+
+/// A `+` is a plus: this is a path, not a form.
+fn percent_decoded(segment: &str) -> Option<String> {
+    let mut decoded = Vec::with_capacity(segment.len());
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut hex = || char::from(bytes.next()?).to_digit(16);
+        let (high, low) = (hex()?, hex()?);
+        decoded.push(u8::try_from(high * 16 + low).ok()?);
+    }
+    String::from_utf8(decoded).ok()
+}
+
+/// The parts that can be away, by the names that [`Health`] uses.
+const PARTS: [&str; 2] = ["broker", "store"];
+/// Bound: how long a look-up may take.
+pub(super) const STORE_DEADLINE: Duration = Duration::from_secs(5);
+/// Bound: Alipay's documents give `trade_no` 64 characters and `notify_id` 128.
+const MAX_TRADE_NO_BYTES: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trade_number_is_decoded_once() {
+        assert_eq!(Place::of("/trades/2026112322001427340000000000"), trade("2026112322001427340000000000"));
+        assert_eq!(Place::of("/trades/a%2Fb+%253D"), trade("a/b+%3D"));
+    }
+
+    #[test]
+    fn what_no_trade_number_can_be_is_refused() {
+        let long = format!("/trades/{}", "1".repeat(129));
+        for path in
+            ["/trades/", "/trades/%", "/trades/%0", "/trades/%zz", "/trades/%+1", "/trades/a%20b", &long]
+        {
+            assert_eq!(Place::of(path), Place::NotATrade, "{path}");
+        }
+        for path in ["/trades/%00", "/trades/a%0d%0ab", "/trades/%ff", "/trades/%E6%94%AF", "/trades/é"] {
+            assert_eq!(Place::of(path), Place::NotATrade, "{path}");
+        }
+    }
+
+    #[test]
+    fn near_misses_lead_nowhere() {
+        for path in ["", "/", "/livez/", "/Livez", "//livez", "/trades", "/trades/1/2", "/metrics%20"] {
+            assert_eq!(Place::of(path), Place::Nowhere, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_part_with_two_faults_names_both_and_verbose_names_all_parts() {
+        let degraded = vec![("store", "unchecked".to_owned()), ("store", "a damaged file".to_owned())];
+        let health = Health { degraded };
+        let faults = parts(&health, shows(Some("verbos=1")));
+        assert_eq!(faults, BTreeMap::from([("store", "unchecked; a damaged file".to_owned())]));
+        let all = parts(&health, shows(Some("a=b&verbose")));
+        assert_eq!(all.get("broker").map(String::as_str), Some("ok"));
+        assert_eq!(all.len(), 2);
+    }
+
+    fn trade(trade_no: &str) -> Place {
+        Place::Trade(trade_no.to_owned())
+    }
+}

@@ -1,0 +1,220 @@
+//! The body as a form, byte for byte (protocol.md §2): split at `&`, each piece at its first `=`, `+` is a
+//! space, percent-decoding once, to bytes. No charset is involved, nothing is trimmed, and nothing that is
+//! not plainly a form is repaired: what a lenient parser repairs is where two parsers differ.
+
+use std::ops::Range;
+
+/// The parameters of a body, decoded once and sorted by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Form {
+    decoded: Vec<u8>,
+    parameters: Vec<Span>,
+}
+
+/// Where a parameter lies in the decoded bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Span {
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+/// Why a body is not a form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FormError {
+    /// Nothing was sent.
+    #[error("the body is empty")]
+    Empty,
+    /// A piece without `=`, or with nothing before it.
+    #[error("a parameter has no name, or no `=`")]
+    Nameless,
+    /// A name that holds `&` or `=`, encoded: a border between fields could hide in it.
+    #[error("a parameter's name holds `&` or `=`")]
+    BadName,
+    /// `%` without two hex digits behind it.
+    #[error("a `%` is not followed by two hex digits")]
+    BadEscape,
+    /// Two parameters have the same name after decoding: parsers disagree on which one counts.
+    #[error("a parameter is given twice")]
+    Doubled,
+    /// More than [`MAX_PARAMETERS`].
+    #[error("there are too many parameters")]
+    TooMany,
+}
+
+impl Form {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn parse(body: &[u8]) -> Result<Self, FormError> {
+        if body.is_empty() {
+            return Err(FormError::Empty);
+        }
+        let mut decoded = Vec::with_capacity(body.len());
+        let mut parameters = Vec::with_capacity(USUAL_PARAMETERS);
+        for piece in body.split(|byte| *byte == b'&') {
+            // Bound: refuse before decoding the rest of a body that is all separators.
+            if parameters.len() == MAX_PARAMETERS {
+                return Err(FormError::TooMany);
+            }
+            let equals = piece.iter().position(|byte| *byte == b'=').ok_or(FormError::Nameless)?;
+            let (name, value) = piece.split_at(equals);
+            let name = decode_onto(&mut decoded, name)?;
+            match slice(&decoded, &name) {
+                [] => return Err(FormError::Nameless),
+                bytes if bytes.iter().any(|byte| matches!(byte, b'&' | b'=')) => {
+                    return Err(FormError::BadName);
+                }
+                _ => {}
+            }
+            let value = decode_onto(&mut decoded, value.get(1..).unwrap_or_default())?;
+            parameters.push(Span { name, value });
+        }
+        parameters.sort_unstable_by(|a, b| slice(&decoded, &a.name).cmp(slice(&decoded, &b.name)));
+        let doubled = parameters
+            .iter()
+            .zip(parameters.iter().skip(1))
+            .any(|(a, b)| slice(&decoded, &a.name) == slice(&decoded, &b.name));
+        if doubled { Err(FormError::Doubled) } else { Ok(Self { decoded, parameters }) }
+    }
+
+    /// All parameters as (name, value), in the order of their names' bytes, those with empty values too.
+    pub fn parameters(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.parameters
+            .iter()
+            .map(|span| (slice(&self.decoded, &span.name), slice(&self.decoded, &span.value)))
+    }
+
+    /// The value of a parameter that is present and not empty. An empty value is absent for everything but
+    /// the signature: anyone on the path could append one without breaking it (protocol.md §2).
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
+        let found = self
+            .parameters
+            .binary_search_by(|span| slice(&self.decoded, &span.name).cmp(name.as_bytes()))
+            .ok()?;
+        let value = slice(&self.decoded, &self.parameters.get(found)?.value);
+        (!value.is_empty()).then_some(value)
+    }
+
+    /// Whether a parameter is there, even an empty one.
+    pub fn has(&self, name: &str) -> bool {
+        self.parameters.binary_search_by(|span| slice(&self.decoded, &span.name).cmp(name.as_bytes())).is_ok()
+    }
+
+    /// Whether any value is empty.
+    pub fn has_empty_values(&self) -> bool {
+        self.parameters.iter().any(|span| span.value.is_empty())
+    }
+}
+
+fn slice<'a>(decoded: &'a [u8], range: &Range<usize>) -> &'a [u8] {
+    decoded.get(range.clone()).unwrap_or_default()
+}
+
+fn decode_onto(decoded: &mut Vec<u8>, encoded: &[u8]) -> Result<Range<usize>, FormError> {
+    let start = decoded.len();
+    let mut bytes = encoded.iter();
+    while let Some(&byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let high = bytes.next().copied().and_then(hex).ok_or(FormError::BadEscape)?;
+                let low = bytes.next().copied().and_then(hex).ok_or(FormError::BadEscape)?;
+                high << 4 | low
+            }
+            plain => plain,
+        });
+    }
+    Ok(start..decoded.len())
+}
+
+fn hex(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// Real notifications have 20 to 35 parameters.
+const USUAL_PARAMETERS: usize = 32;
+/// Bound: no real notification comes near it.
+pub const MAX_PARAMETERS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+    fn pairs(body: &[u8]) -> Result<Pairs, FormError> {
+        Ok(Form::parse(body)?.parameters().map(|(name, value)| (name.to_vec(), value.to_vec())).collect())
+    }
+
+    fn pair(name: &[u8], value: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        (name.to_vec(), value.to_vec())
+    }
+
+    #[test]
+    fn parameters_come_sorted_by_name_bytes_whatever_their_order() {
+        assert_eq!(pairs(b"b=2&a=1&B=3"), Ok(vec![pair(b"B", b"3"), pair(b"a", b"1"), pair(b"b", b"2")]));
+    }
+
+    #[test]
+    fn values_are_decoded_once_and_to_bytes() {
+        assert_eq!(pairs(b"a=%2B+%252F%C4%e3*%2A"), Ok(vec![pair(b"a", b"+ %2F\xc4\xe3**")]));
+        assert_eq!(pairs(b"a= x\xff "), Ok(vec![pair(b"a", b" x\xff ")]));
+    }
+
+    #[test]
+    fn a_piece_is_split_at_its_first_equals() {
+        assert_eq!(pairs(b"a=b=c&d=="), Ok(vec![pair(b"a", b"b=c"), pair(b"d", b"=")]));
+        assert_eq!(pairs(b"a=1;b=2"), Ok(vec![pair(b"a", b"1;b=2")]));
+    }
+
+    #[test]
+    fn what_is_not_plainly_a_form_is_refused() {
+        for (body, error) in [
+            (&b""[..], FormError::Empty),
+            (b"a", FormError::Nameless),
+            (b"=1", FormError::Nameless),
+            (b"a=1&", FormError::Nameless),
+            (b"&a=1", FormError::Nameless),
+            (b"a=1&&b=2", FormError::Nameless),
+            (b"a=%", FormError::BadEscape),
+            (b"a=%0", FormError::BadEscape),
+            (b"a=%zz", FormError::BadEscape),
+            (b"a=%0z", FormError::BadEscape),
+            (b"%=1", FormError::BadEscape),
+            (b"gmt_payment%3Dx%26gmt_refund=1", FormError::BadName),
+            (b"a%26b=1", FormError::BadName),
+        ] {
+            assert_eq!(Form::parse(body), Err(error), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_may_come_once_however_it_is_written() {
+        for body in ["a=1&a=1", "a=1&b=0&a=2", "total_amount=1&%74otal_amount=1", "a=&a=1"] {
+            assert_eq!(Form::parse(body.as_bytes()), Err(FormError::Doubled), "{body}");
+        }
+        assert!(Form::parse(b"a=1&A=1&a[]=1&a[0]=1").is_ok());
+    }
+
+    #[test]
+    fn an_empty_value_is_there_and_absent() {
+        let form = Form::parse(b"a=&b=1").unwrap();
+        assert!(form.has("a") && form.has_empty_values());
+        assert_eq!(form.value("a"), None);
+        assert_eq!(form.value("b"), Some(&b"1"[..]));
+        assert_eq!(form.value("c"), None);
+    }
+
+    #[test]
+    fn the_number_of_parameters_is_bounded() {
+        let body = |count: usize| (0..count).map(|n| format!("p{n}=1")).collect::<Vec<_>>().join("&");
+        assert!(Form::parse(body(MAX_PARAMETERS).as_bytes()).is_ok());
+        assert_eq!(Form::parse(body(MAX_PARAMETERS + 1).as_bytes()), Err(FormError::TooMany));
+    }
+}

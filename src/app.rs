@@ -1,0 +1,205 @@
+//! The composition root: *build* opens and binds everything, so that what can fail at the start fails there;
+//! *run* serves until it is told to stop, and stops in order: unready, no more connections, what is in flight,
+//! the broker, the store, the admin listener.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::admin::{Admin, AdminHandle, Phase, Readiness};
+use crate::admission::Rejection;
+use crate::admission::acceptance::Objection;
+use crate::broker::Broker;
+use crate::broker::amqp::Amqp;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::gateway::{self, Gateway};
+use crate::http::listener::{Listener, Signals};
+use crate::lifecycle::{Shutdown, Stopping, Tasks};
+use crate::metrics::Metrics;
+use crate::publication::{self, Publication};
+use crate::store::Store;
+use crate::store::sqlite::Sqlite;
+
+/// A gateway that is ready to serve.
+#[derive(Debug)]
+pub struct App {
+    listener: Listener,
+    admin: AdminHandle,
+    admin_addr: SocketAddr,
+    readiness: Readiness,
+    gateway: Gateway,
+    publication: Publication,
+    broker: Amqp,
+    store: Arc<Sqlite>,
+    metrics: Arc<Metrics>,
+    stopping: Stopping,
+    shutdown: Shutdown,
+}
+
+/// Why it does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address that cannot be listened on.
+    #[error("{0} ({1}): {2}")]
+    Bind(&'static str, SocketAddr, std::io::Error),
+    /// The store does not open.
+    #[error(transparent)]
+    Store(#[from] crate::store::sqlite::OpenError),
+    /// Two metrics have one name, or the admin listener has no thread.
+    #[error("{0}")]
+    Inside(String),
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Everything that was in flight was finished.
+    Clean,
+    /// The grace ran out, or somebody could not wait.
+    Forced,
+}
+
+impl App {
+    /// Opens and binds everything. The broker may be absent.
+    ///
+    /// # Errors
+    /// What cannot be opened or bound.
+    pub async fn build(config: Config) -> Result<Self, StartError> {
+        let metrics = Metrics::new(&Rejection::REASONS, &Objection::REASONS);
+        let metrics = Arc::new(metrics.map_err(|error| StartError::Inside(error.to_string()))?);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (listen, listen_admin) = (config.http.listen, config.admin.listen);
+        let listener = Listener::bind(config.http).await;
+        let listener = listener.map_err(|error| StartError::Bind("http.listen", listen, error))?;
+        let admin = Admin::bind(config.admin);
+        let admin = admin.map_err(|error| StartError::Bind("admin.listen", listen_admin, error))?;
+        let store = Arc::new(Sqlite::open(&config.store, Arc::clone(&clock))?);
+        metrics.store_damaged.set(i64::try_from(store.damaged_files()).unwrap_or(i64::MAX));
+        let (stopping, supervised) = (Stopping::default(), Tasks::default());
+        let broker =
+            Amqp::start(config.amqp, Arc::clone(&metrics), &supervised, stopping.clone(), rand::random());
+        let answer_timeout = config.publication.answer_timeout;
+        let tasks = Tasks::default();
+        let publication = Publication::start(publication::Parts {
+            config: config.publication,
+            broker: Arc::new(broker.clone()) as Arc<dyn Broker>,
+            store: Arc::<Sqlite>::clone(&store) as Arc<dyn Store>,
+            clock: Arc::clone(&clock),
+            tasks: tasks.clone(),
+            metrics: Arc::clone(&metrics),
+            seed: rand::random(),
+        });
+        let gateway = Gateway::new(gateway::Parts {
+            policy: config.policy,
+            publication: publication.clone(),
+            answer_timeout,
+            clock,
+            tasks,
+            metrics: Arc::clone(&metrics),
+        });
+        let (admin_addr, readiness) = (admin.addr(), Readiness::new(&metrics));
+        let admin = admin.run(Arc::new(gateway.clone()), (*metrics).clone(), readiness.clone());
+        let admin = admin.map_err(|error| StartError::Inside(error.to_string()))?;
+        let shutdown = config.shutdown;
+        Ok(Self {
+            listener,
+            admin,
+            admin_addr,
+            readiness,
+            gateway,
+            publication,
+            broker,
+            store,
+            metrics,
+            stopping,
+            shutdown,
+        })
+    }
+
+    /// The public address, with the port that the system chose.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.listener.addr()
+    }
+
+    /// The admin address, with the port that the system chose.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+
+    /// Serves until SIGTERM or SIGINT, and stops in order.
+    ///
+    /// # Errors
+    /// If signals cannot be listened to.
+    pub async fn run(self) -> Result<End, StartError> {
+        let inside = |error: std::io::Error| StartError::Inside(error.to_string());
+        let mut terminate = signal(SignalKind::terminate()).map_err(inside)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(inside)?;
+        let (http, admin) = (self.http_addr(), self.admin_addr());
+        let signals = Signals::default();
+        let gauges = Tasks::default();
+        gauges.spawn(watch_backlog(
+            self.gateway.clone(),
+            Arc::clone(&self.store),
+            Arc::clone(&self.metrics),
+            signals.clone(),
+        ));
+        let serving = Tasks::default();
+        serving.spawn(self.listener.run(Arc::new(self.gateway), (*self.metrics).clone(), signals.clone()));
+        self.readiness.enter(Phase::Ready);
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), %http, %admin, "serving");
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!(delay = ?self.shutdown.delay, grace = ?self.shutdown.grace, "stopping");
+        self.readiness.enter(Phase::Stopping);
+        signals.stopping.begin();
+        let drained = async {
+            tokio::time::sleep(self.shutdown.delay).await;
+            signals.end.begin();
+            let grace = Instant::now() + self.shutdown.grace;
+            let in_flight = async {
+                serving.ended().await;
+                self.publication.close();
+                self.publication.idle().await;
+            };
+            tokio::time::timeout_at(grace, in_flight).await.is_ok()
+        };
+        let clean = tokio::select! {
+            clean = drained => clean,
+            _ = terminate.recv() => false,
+            _ = interrupt.recv() => false,
+        };
+        self.stopping.begin();
+        if !clean {
+            tracing::error!("not everything in flight was finished: Alipay will deliver it again");
+        }
+        // The broker's connection is closed in order either way; what is cut off was told fail or nothing.
+        self.broker.close().await;
+        let _ = tokio::time::timeout(CLOSE_DEADLINE, self.store.close()).await;
+        self.admin.stop().await;
+        tracing::info!(clean, "stopped");
+        Ok(if clean { End::Clean } else { End::Forced })
+    }
+}
+
+/// Keeps the gauges of what waits true.
+async fn watch_backlog(gateway: Gateway, store: Arc<Sqlite>, metrics: Arc<Metrics>, signals: Signals) {
+    while !signals.end.has_begun() {
+        gateway.show_backlog().await;
+        metrics.store_damaged.set(i64::try_from(store.damaged_files()).unwrap_or(i64::MAX));
+        tokio::select! {
+            () = signals.end.begun() => {}
+            () = tokio::time::sleep(GAUGE_EVERY) => {}
+        }
+    }
+}
+
+/// Bound on closing the store: what it was handed is written or Alipay delivers it again.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+/// How old the gauges of the backlog may be.
+const GAUGE_EVERY: Duration = Duration::from_secs(2);

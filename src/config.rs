@@ -1,0 +1,115 @@
+//! Configuration: the only place that knows where a value came from. A file and the environment become one set
+//! of values ([`source`]); those become each module's own `Config` ([`sections`]). Nothing downstream checks
+//! again. Every problem is collected, with its key and never with a secret.
+
+mod keys;
+mod reader;
+mod sections;
+mod source;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::admission::policy::Policy;
+use crate::broker::amqp;
+use crate::lifecycle::Shutdown;
+use crate::{admin, http, publication, store, telemetry};
+
+pub use keys::KEYS;
+use reader::Reader;
+
+/// Everything that `serve` needs.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[http]`.
+    pub http: http::Config,
+    /// `[admin]`.
+    pub admin: admin::Config,
+    /// `[amqp]`, as far as it is about the broker.
+    pub amqp: amqp::Config,
+    /// `[publication]`, and what of other sections bounds it.
+    pub publication: publication::Config,
+    /// `[store]`.
+    pub store: store::sqlite::Config,
+    /// `[[apps]]`, `[freshness]`, `[event]`.
+    pub policy: Policy,
+    /// `[shutdown]`.
+    pub shutdown: Shutdown,
+    /// `[log]`.
+    pub log: telemetry::Config,
+}
+
+/// A configuration without problems.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// What is odd, and no reason to refuse it.
+    pub remarks: Vec<String>,
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+}
+
+/// What is wrong with a configuration: at least one thing, each with its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems(pub Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Loads the configuration: from `file`, else from `gateway.toml` if there is one, else from three variables.
+///
+/// # Errors
+/// Every problem at once.
+pub fn load(file: Option<&Path>) -> Result<Loaded, Problems> {
+    load_from(file, environment())
+}
+
+/// As [`load`], with an environment of the caller's.
+///
+/// # Errors
+/// Every problem at once.
+pub fn load_from(file: Option<&Path>, environment: Vec<(String, String)>) -> Result<Loaded, Problems> {
+    let gathered = source::gather(file, environment);
+    let file = gathered.file.clone();
+    let mut reader = Reader::new(gathered);
+    let config = sections::config(&mut reader);
+    let remarks = reader.finish()?;
+    let config = config.ok_or_else(|| Problems(vec!["the configuration is not complete".to_owned()]))?;
+    Ok(Loaded { config, remarks, file })
+}
+
+/// Loads only what admission judges by, for `explain`: nothing but `[[apps]]` has to be there.
+///
+/// # Errors
+/// Every problem at once.
+pub fn load_policy(file: Option<&Path>) -> Result<Policy, Problems> {
+    load_policy_from(file, environment())
+}
+
+/// As [`load_policy`], with an environment of the caller's.
+///
+/// # Errors
+/// Every problem at once.
+pub fn load_policy_from(file: Option<&Path>, environment: Vec<(String, String)>) -> Result<Policy, Problems> {
+    let mut reader = Reader::new(source::gather(file, environment));
+    let policy = sections::policy(&mut reader);
+    reader.leave_the_rest();
+    reader.finish()?;
+    policy.ok_or_else(|| Problems(vec!["apps: there is no app".to_owned()]))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that asks")]
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Where a configuration is looked for when none is named.
+pub const DEFAULT_FILE: &str = "gateway.toml";

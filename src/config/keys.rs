@@ -1,0 +1,63 @@
+//! Every key there is. `docs/configuration.md` is held to this list by a test.
+
+/// All keys; `[]` stands for any table of an array.
+pub const KEYS: [&str; 40] = [
+    "http.listen",
+    "http.path",
+    "http.answer_timeout",
+    "http.max_body",
+    "http.max_connections",
+    "http.max_header",
+    "http.header_timeout",
+    "http.body_timeout",
+    "admin.listen",
+    "admin.token",
+    "admin.token_file",
+    "amqp.uri",
+    "amqp.uri_file",
+    "amqp.exchange",
+    "amqp.ignore",
+    "amqp.required_queues",
+    "amqp.confirm_timeout",
+    "amqp.lanes",
+    "amqp.mix_environments",
+    "amqp.queues[].name",
+    "amqp.queues[].bind",
+    "publication.max_batch",
+    "publication.max_in_flight",
+    "store.engine",
+    "store.path",
+    "store.retention",
+    "store.max_deferred",
+    "store.max_held",
+    "freshness.max_age",
+    "event.buyer",
+    "event.notification",
+    "shutdown.delay",
+    "shutdown.grace",
+    "log.format",
+    "log.level",
+    "apps[].app_id",
+    "apps[].environment",
+    "apps[].seller_ids",
+    "apps[].alipay_public_keys",
+    "apps[].sign_type",
+];
+
+/// The key with its indices taken out: `apps[3].app_id` is `apps[].app_id`.
+pub(super) fn general(key: &str) -> String {
+    let mut general = String::with_capacity(key.len());
+    let mut inside = false;
+    for character in key.chars() {
+        match character {
+            '[' => {
+                inside = true;
+                general.push_str("[]");
+            }
+            ']' => inside = false,
+            _ if inside => {}
+            other => general.push(other),
+        }
+    }
+    general
+}

@@ -1,0 +1,361 @@
+//! From values to each module's own `Config`. What depends on two sections is checked here, once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use super::Config;
+use super::reader::Reader;
+use super::source::INLINE;
+use crate::admission::key_ring::PublicKey;
+use crate::admission::policy::{App, Buyer, Policy, SignType};
+use crate::broker::{amqp, topology};
+use crate::clock::{Clock as _, SystemClock};
+use crate::event::{Environment, EventType};
+use crate::lifecycle::Shutdown;
+use crate::{admin, http, publication, store, telemetry};
+
+/// Everything. `None` if something that has no default is missing; the reader knows what.
+pub(super) fn config(reader: &mut Reader) -> Option<Config> {
+    let policy = policy(reader);
+    let amqp = amqp(reader);
+    let publication = publication(reader, policy.as_ref());
+    let http = http(reader);
+    let admin = admin(reader);
+    let store = store(reader);
+    let shutdown = Shutdown {
+        delay: reader.duration("shutdown.delay", "0s", Duration::ZERO..=MINUTE * 10),
+        grace: reader.duration("shutdown.grace", "25s", SECOND..=MINUTE * 10),
+    };
+    let log = log(reader);
+    match &policy {
+        Some(policy) => check_apps(reader, policy),
+        None => {
+            let _ = reader.flag("amqp.mix_environments", false);
+        }
+    }
+    if let (Some(http), Some(admin)) = (&http, &admin)
+        && http.listen == admin.listen
+        && http.listen.port() != 0
+    {
+        reader.problem("admin.listen", "is http.listen: the admin listener is apart from the public one");
+    }
+    if let Some(amqp) = &amqp {
+        remark_unbound(reader, amqp, &publication);
+    }
+    Some(Config {
+        http: http?,
+        admin: admin?,
+        amqp: amqp?,
+        publication,
+        store: store?,
+        policy: policy?,
+        shutdown,
+        log: log?,
+    })
+}
+
+/// What admission judges by.
+pub(super) fn policy(reader: &mut Reader) -> Option<Policy> {
+    let max_age = reader.duration("freshness.max_age", "24h", MINUTE..=DAY * 3600);
+    let retention = reader.duration("store.retention", "35d", DAY..=DAY * 3650);
+    // A record must outlive every delivery that could be accepted: Alipay's last comes 25 hours after the
+    // first, and its notify_time may be max_age old when it arrives.
+    if retention < max_age + DAY * 2 {
+        reader.problem("store.retention", "must be at least freshness.max_age and 48 h more");
+    }
+    let buyers = [("omit", Buyer::Omit), ("mask", Buyer::Mask), ("forward", Buyer::Forward)];
+    let buyer = reader.choice("event.buyer", "omit", &buyers).unwrap_or_default();
+    let notification = reader.flag("event.notification", true);
+    let mut apps = BTreeMap::new();
+    let count = reader.tables("apps");
+    if count == 0 {
+        reader.problem("apps", "there must be at least one [[apps]]");
+        return None;
+    }
+    for index in 0..count {
+        let Some(app) = app(reader, index) else { continue };
+        if let Some(twice) = apps.insert(app.app_id.clone(), app) {
+            reader.problem(&format!("apps[{index}].app_id"), format!("{} is there twice", twice.app_id));
+        }
+    }
+    Some(Policy { apps, max_age, retention, buyer, notification })
+}
+
+fn app(reader: &mut Reader, index: usize) -> Option<App> {
+    let key = |name: &str| format!("apps[{index}].{name}");
+    let app_id = reader.text(&key("app_id"));
+    if app_id
+        .as_deref()
+        .is_none_or(|id| id.is_empty() || id.len() > 32 || !id.bytes().all(|b| b.is_ascii_alphanumeric()))
+    {
+        reader.problem(&key("app_id"), "is required: the app's id at Alipay, 16 digits as a rule");
+    }
+    let environments = [("production", Environment::Production), ("sandbox", Environment::Sandbox)];
+    let environment = reader.choice(&key("environment"), "production", &environments);
+    let sign_type = sign_type(reader, &key("sign_type"));
+    let seller_ids: BTreeSet<String> = reader.list(&key("seller_ids")).into_iter().collect();
+    for seller in
+        seller_ids.iter().filter(|id| id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_digit()))
+    {
+        reader.problem(&key("seller_ids"), format!("{seller:?} is not a seller's id (2088…, digits)"));
+    }
+    if seller_ids.is_empty() && sign_type == Some(SignType::Rsa) {
+        reader.problem(
+            &key("seller_ids"),
+            "is required with sign_type = \"RSA\": its keys are shared by all merchants",
+        );
+    } else if seller_ids.is_empty() {
+        reader.remark(format!("{} is empty: the seller of a trade is not checked", key("seller_ids")));
+    }
+    let keys =
+        public_keys(reader, &key("alipay_public_keys"), app_id.as_deref().unwrap_or_default(), sign_type);
+    Some(App { app_id: app_id?, environment: environment?, seller_ids, keys, sign_type: sign_type? })
+}
+
+fn sign_type(reader: &mut Reader, key: &str) -> Option<SignType> {
+    let text = reader.text_or(key, "RSA2");
+    match text.as_str() {
+        "RSA2" => Some(SignType::Rsa2),
+        "RSA" => {
+            reader.remark(format!("{key} is RSA: SHA-1, with keys that all merchants share"));
+            Some(SignType::Rsa)
+        }
+        "SM2" => {
+            reader.problem(key, "SM2 is not supported: no capture of it is known to verify against");
+            None
+        }
+        other => {
+            reader.problem(key, format!("{other:?} is not one of RSA2, RSA"));
+            None
+        }
+    }
+}
+
+fn public_keys(reader: &mut Reader, key: &str, app_id: &str, sign_type: Option<SignType>) -> Vec<PublicKey> {
+    let entries = reader.list(key);
+    if entries.is_empty() {
+        reader.problem(key, "is required: files with Alipay's public keys for this app");
+    }
+    let mut keys = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.iter().enumerate() {
+        let (name, content) = match entry.strip_prefix(INLINE) {
+            Some(inline) => ("ALIPAY_PUBLIC_KEY".to_owned(), Ok(inline.as_bytes().to_vec())),
+            None => (format!("{key}[{index}] ({entry})"), read_key_file(&reader.path(entry))),
+        };
+        let read = content.and_then(|content| {
+            PublicKey::read(&content, app_id, sign_type.unwrap_or(SignType::Rsa2))
+                .map_err(|fault| fault.to_string())
+        });
+        match read {
+            Ok((public, remarks)) => {
+                for remark in remarks {
+                    reader.remark(format!("{name}: {remark}"));
+                }
+                if let Some(end) = public.expires_at().filter(|end| *end < SystemClock.now()) {
+                    reader.remark(format!("{name}: its certificate ended at {}", end.rfc3339_utc()));
+                }
+                if keys.contains(&public) {
+                    reader.remark(format!("{name}: the same key is there twice"));
+                } else {
+                    keys.push(public);
+                }
+            }
+            Err(fault) => reader.problem(&name, fault),
+        }
+    }
+    keys
+}
+
+/// Bound: no key or certificate chain is larger.
+fn read_key_file(path: &Path) -> Result<Vec<u8>, String> {
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > MAX_KEY_FILE {
+        return Err(format!("{size} bytes are too many for a key"));
+    }
+    std::fs::read(path).map_err(|error| error.to_string())
+}
+
+/// A consumer that trusts one exchange must not be paid from the sandbox.
+fn check_apps(reader: &mut Reader, policy: &Policy) {
+    let mixed = reader.flag("amqp.mix_environments", false);
+    let sandboxes = policy.apps.values().filter(|app| app.environment == Environment::Sandbox).count();
+    if sandboxes > 0 && sandboxes < policy.apps.len() && !mixed {
+        reader.problem(
+            "apps[].environment",
+            "production and sandbox on one exchange: set amqp.mix_environments = true if you mean it",
+        );
+    }
+    // An RSA2 key belongs to one app (protocol.md §3): the same in two places is one of them in the wrong place.
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for app in policy.apps.values().filter(|app| app.sign_type == SignType::Rsa2) {
+        for key in &app.keys {
+            if let Some(other) = owners.insert(key.fingerprint(), &app.app_id) {
+                let (fingerprint, app_id) = (key.fingerprint(), &app.app_id);
+                reader.remark(format!(
+                    "apps {other} and {app_id} have the same key {fingerprint}: Alipay's RSA2 keys belong to one app"
+                ));
+            }
+        }
+    }
+}
+
+fn amqp(reader: &mut Reader) -> Option<amqp::Config> {
+    let uri = reader.secret("amqp.uri");
+    let uri = uri.unwrap_or_else(|| crate::secret::Secret::new("amqp://guest:guest@127.0.0.1:5672/%2f"));
+    if !amqp::is_uri(&uri) {
+        reader.problem("amqp.uri", "is not a URI such as amqp://USER:PASSWORD@HOST:5672/%2f");
+    }
+    let exchange = reader.text_or("amqp.exchange", "payments");
+    if exchange.is_empty() || exchange.len() > 127 || exchange.starts_with("amq.") {
+        reader.problem("amqp.exchange", "is to be a name of 1 to 127 bytes that does not begin with amq.");
+    }
+    let queues = queues(reader);
+    let mut required_queues = reader.list("amqp.required_queues");
+    if required_queues.iter().any(|name| name.is_empty() || name.len() > 255) {
+        reader.problem("amqp.required_queues", "a queue's name has 1 to 255 bytes");
+    }
+    for queue in &queues {
+        if !required_queues.contains(&queue.name) {
+            required_queues.push(queue.name.clone());
+        }
+    }
+    Some(amqp::Config { uri, exchange, queues, required_queues })
+}
+
+fn queues(reader: &mut Reader) -> Vec<topology::Queue> {
+    let mut queues: Vec<topology::Queue> = Vec::new();
+    for index in 0..reader.tables("amqp.queues") {
+        let (name_key, bind_key) =
+            (format!("amqp.queues[{index}].name"), format!("amqp.queues[{index}].bind"));
+        let name = reader.text(&name_key).unwrap_or_default();
+        if name.is_empty() || name.len() > 255 || name.starts_with("amq.") {
+            reader.problem(&name_key, "is required: a name of 1 to 255 bytes that does not begin with amq.");
+        } else if queues.iter().any(|queue| queue.name == name) {
+            reader.problem(&name_key, format!("{name:?} is there twice"));
+        }
+        let bind = reader.list(&bind_key);
+        if bind.is_empty() {
+            reader.problem(&bind_key, "is required: event types, or patterns such as trade.#");
+        }
+        for pattern in &bind {
+            let takes_one = EventType::ALL.iter().any(|kind| topology::matches(pattern, kind.as_str()));
+            if !takes_one || pattern.len() > 255 {
+                reader.problem(&bind_key, format!("{pattern:?} takes none of the event types"));
+            }
+        }
+        queues.push(topology::Queue { name, bind });
+    }
+    queues
+}
+
+fn publication(reader: &mut Reader, policy: Option<&Policy>) -> publication::Config {
+    let answer_timeout = reader.duration("http.answer_timeout", "5s", SECOND..=MINUTE);
+    let confirm_timeout = reader.duration("amqp.confirm_timeout", "3s", MILLISECOND * 100..=MINUTE);
+    if confirm_timeout >= answer_timeout {
+        reader.remark(
+            "amqp.confirm_timeout is not below http.answer_timeout: a slow confirm is always told fail",
+        );
+    }
+    let mut ignore = BTreeSet::new();
+    for name in reader.list("amqp.ignore") {
+        match EventType::from_name(&name) {
+            Some(EventType::PaymentSucceeded) => {
+                reader.remark("amqp.ignore names payment.succeeded: payments may be answered and never seen");
+                ignore.insert(EventType::PaymentSucceeded);
+            }
+            Some(kind) => {
+                ignore.insert(kind);
+            }
+            None => reader.problem("amqp.ignore", format!("{name:?} is not an event type")),
+        }
+    }
+    publication::Config {
+        lanes: reader.number("amqp.lanes", 4, 1..=64),
+        max_batch: reader.number("publication.max_batch", 64, 1..=1024),
+        max_in_flight: reader.number("publication.max_in_flight", 4096, 1..=1_000_000),
+        confirm_timeout,
+        answer_timeout,
+        ignore,
+        retention: policy.map_or(DAY * 35, |policy| policy.retention),
+    }
+}
+
+fn http(reader: &mut Reader) -> Option<http::Config> {
+    let listen = reader.parsed("http.listen", "0.0.0.0:8080", "an address such as 0.0.0.0:8080");
+    let path = reader.text_or("http.path", "/alipay/notify");
+    if !path.starts_with('/')
+        || !path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#')
+    {
+        reader.problem("http.path", format!("{path:?} is not a path such as /alipay/notify"));
+    }
+    let max_body = reader.size("http.max_body", "64KiB", 1024..=16 << 20);
+    let max_connections = reader.number("http.max_connections", 10_000, 1..=1_000_000);
+    let max_header = reader.size("http.max_header", "16KiB", 1024..=1 << 20);
+    let header_timeout = reader.duration("http.header_timeout", "10s", MILLISECOND * 100..=MINUTE * 10);
+    let body_timeout = reader.duration("http.body_timeout", "10s", MILLISECOND * 100..=MINUTE * 10);
+    // Only now: every key is read, whatever is wrong with another.
+    let listen = listen?;
+    Some(http::Config { listen, path, max_body, max_connections, max_header, header_timeout, body_timeout })
+}
+
+fn admin(reader: &mut Reader) -> Option<admin::Config> {
+    let listen = reader.parsed("admin.listen", "127.0.0.1:9090", "an address such as 127.0.0.1:9090");
+    let token = reader.secret("admin.token");
+    if token.as_ref().is_some_and(|token| token.expose().len() < 16) {
+        reader.remark("admin.token has fewer than 16 characters: it can be guessed");
+    }
+    Some(admin::Config { listen: listen?, token })
+}
+
+fn store(reader: &mut Reader) -> Option<store::sqlite::Config> {
+    match reader.text_or("store.engine", "sqlite").as_str() {
+        "sqlite" => {}
+        "redis" => reader.problem("store.engine", "redis is not supported yet: use sqlite, with one replica"),
+        other => reader.problem("store.engine", format!("{other:?} is not one of sqlite, redis")),
+    }
+    let path = reader.text_or("store.path", "data/gateway.db");
+    if path.is_empty() || path.ends_with('/') {
+        reader.problem("store.path", "is to name a file");
+    }
+    let large = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    Some(store::sqlite::Config {
+        path: reader.path(&path),
+        max_deferred: large(reader.number("store.max_deferred", 100_000, 1..=100_000_000)),
+        max_held: large(reader.number("store.max_held", 10_000, 1..=10_000_000)),
+    })
+}
+
+fn log(reader: &mut Reader) -> Option<telemetry::Config> {
+    let formats = [("json", telemetry::Format::Json), ("text", telemetry::Format::Text)];
+    let format = reader.choice("log.format", "json", &formats);
+    let level = reader.text_or("log.level", "info");
+    if !telemetry::is_level(&level) {
+        reader.problem(
+            "log.level",
+            format!("{level:?} is not a level (error, warn, info, debug, trace) or filter"),
+        );
+    }
+    Some(telemetry::Config { format: format?, level })
+}
+
+/// Says which event types nobody takes.
+fn remark_unbound(reader: &mut Reader, amqp: &amqp::Config, publication: &publication::Config) {
+    if amqp.queues.is_empty() {
+        return;
+    }
+    for kind in topology::unbound(&amqp.queues) {
+        if !publication.ignore.contains(&kind) {
+            reader.remark(format!(
+                "{kind}: no declared queue binds it and amqp.ignore does not name it, so it is answered fail unless \
+                 a queue that is declared elsewhere takes it"
+            ));
+        }
+    }
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+const MAX_KEY_FILE: u64 = 64 * 1024;

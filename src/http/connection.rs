@@ -1,0 +1,236 @@
+//! One connection, as both doors serve it: hyper's HTTP/1 with every wait and buffer bounded, on a socket
+//! that knows two things which hyper leaves to its caller.
+//!
+//! *A peer that does not read* would hold its connection for ever: a write that makes no progress for
+//! [`WRITE_TIMEOUT`] ends it. *An answer that comes before the request was read* (413, 408, 404) would be
+//! lost: closing a socket with unread bytes resets it, and a reset may discard what the peer has not read
+//! yet. So closing says it first (FIN), then reads and discards for a moment.
+
+use std::convert::Infallible;
+use std::error::Error as _;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncRead as _;
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use crate::lifecycle::Stopping;
+use crate::metrics::ConnectionRefusal;
+
+/// How both doors speak HTTP/1.
+///
+/// A peer that has finished sending may still read (`half_close`): it cannot be told from one that hung up,
+/// and neither may stop what its request began.
+pub(crate) fn protocol(max_header: usize, header_timeout: Duration) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        // Bound: a head that is slower than this is ended without an answer. It is also how long an idle
+        // connection is kept.
+        .header_read_timeout(header_timeout)
+        // Bound: a larger head is answered 431. More than 100 headers are, too: that is hyper's default,
+        // and to set it would move the header table from the stack to the heap.
+        .max_header_size(max_header)
+        // Bound: what is read ahead of one connection. hyper panics below its own minimum.
+        .max_buf_size(max_header.max(MIN_BUFFER_BYTES))
+        .keep_alive(true)
+        .half_close(true);
+    http
+}
+
+/// Serves a connection to its end. When `end` begins, an idle one is closed and one in a request finishes it.
+pub(crate) async fn serve<S>(connection: http1::Connection<Wire, S>, end: &Stopping) -> hyper::Result<()>
+where
+    S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
+{
+    let mut connection = pin!(connection);
+    tokio::select! {
+        biased;
+        () = end.begun() => connection.as_mut().graceful_shutdown(),
+        served = connection.as_mut() => return served,
+    }
+    connection.await
+}
+
+/// What ended a connection, as far as the gateway ended it: `None` if the peer left, or stayed silent between
+/// two requests.
+pub(crate) fn refusal(error: &hyper::Error, progress: &Progress) -> Option<ConnectionRefusal> {
+    if error.is_timeout() {
+        return (!progress.idle.load(Ordering::Relaxed)).then_some(ConnectionRefusal::SlowHead);
+    }
+    if error.is_parse() {
+        return Some(ConnectionRefusal::BadHead);
+    }
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut).then_some(ConnectionRefusal::SlowReader)
+}
+
+/// What the socket and the service of one connection tell each other.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    unread: AtomicBool,
+    idle: AtomicBool,
+}
+
+impl Progress {
+    /// A head has arrived, and it announces a body or not.
+    pub(crate) fn began(&self, has_body: HasBody) {
+        self.unread.store(has_body == HasBody::Yes, Ordering::Relaxed);
+    }
+
+    /// The body was read to its end.
+    pub(crate) fn body_complete(&self) {
+        self.unread.store(false, Ordering::Relaxed);
+    }
+
+    /// The request is answered: what follows is silence, or the next one.
+    pub(crate) fn answered(&self) {
+        self.idle.store(true, Ordering::Relaxed);
+    }
+
+    /// Is there some of the request's body that nobody read?
+    pub(crate) fn leaves_body_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    fn heard(&self) {
+        self.idle.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Whether a request announced a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HasBody {
+    /// It did.
+    Yes,
+    /// It did not.
+    No,
+}
+
+/// The socket under hyper.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    stream: TokioIo<TcpStream>,
+    progress: Arc<Progress>,
+    stalled: Option<Pin<Box<Sleep>>>,
+    lingering: Option<Lingering>,
+}
+
+/// A connection that has said its last word and listens for a moment longer.
+#[derive(Debug)]
+struct Lingering {
+    until: Pin<Box<Sleep>>,
+    allowance_bytes: usize,
+    wanted: bool,
+}
+
+impl Wire {
+    pub(crate) fn new(stream: TcpStream, progress: Arc<Progress>) -> Self {
+        Self { stream: TokioIo::new(stream), progress, stalled: None, lingering: None }
+    }
+
+    fn progress_or_deadline(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_TIMEOUT)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Reads and discards until the peer closes, or the time or the allowance is over.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let unread = self.progress.leaves_body_unread();
+        let lingering = self.lingering.get_or_insert_with(|| Lingering {
+            until: Box::pin(tokio::time::sleep(LINGER)),
+            allowance_bytes: LINGER_BYTES,
+            wanted: unread,
+        });
+        let mut scratch = [0; 4096];
+        loop {
+            let mut buffer = tokio::io::ReadBuf::new(&mut scratch);
+            match Pin::new(self.stream.inner_mut()).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    lingering.wanted = true;
+                    let read = buffer.filled().len();
+                    match lingering.allowance_bytes.checked_sub(read) {
+                        Some(left) => lingering.allowance_bytes = left,
+                        None => return Poll::Ready(()),
+                    }
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending if lingering.wanted => return lingering.until.as_mut().poll(cx),
+                Poll::Pending => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl Read for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
+        self.progress.heard();
+        Poll::Ready(read)
+    }
+}
+
+impl Write for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.progress_or_deadline(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.progress_or_deadline(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.lingering.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        }
+        self.poll_linger(cx).map(Ok)
+    }
+}
+
+/// Bound: how long a write may make no progress. An answer is about 100 bytes, so this is met only by a peer
+/// that sends request after request and never reads.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bound: how long a closing connection waits for the peer to have read its answer and closed.
+const LINGER: Duration = Duration::from_secs(1);
+/// Bound: how much it discards meanwhile.
+const LINGER_BYTES: usize = 1 << 20;
+/// hyper refuses a smaller buffer.
+const MIN_BUFFER_BYTES: usize = 8192;

@@ -1,0 +1,84 @@
+//! Single flight: deliveries of the same key and digest that are in the process together share one outcome,
+//! and are published once. Another digest waits for them and then takes its own way, to a conflict.
+//!
+//! An entry leaves only when its record is visible to the next claim, so there is no moment at which an event
+//! is neither in flight nor known. Nothing here survives a crash, and nothing needs to: what was in flight had
+//! not been answered.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use tokio::sync::oneshot;
+
+use super::Settlement;
+use crate::event::{Digest, Key};
+
+/// The events in the process.
+#[derive(Debug, Default)]
+pub(super) struct Flight(Mutex<HashMap<Key, Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    digest: Digest,
+    /// Bound: each belongs to a request that holds a permit of `publication.max_in_flight`.
+    waiting: Vec<oneshot::Sender<Settlement>>,
+}
+
+/// What a delivery has to do.
+#[derive(Debug)]
+pub(super) enum Join {
+    /// Nobody is at it: announce it, then [`complete`](Flight::complete) it.
+    Lead(oneshot::Receiver<Settlement>),
+    /// Somebody is announcing the same facts: wait for his outcome.
+    Follow(oneshot::Receiver<Settlement>),
+    /// Somebody is announcing other facts under this key: wait for him, then join again.
+    Other(oneshot::Receiver<Settlement>),
+}
+
+impl Flight {
+    /// Joins the flight of a key.
+    pub(super) fn join(&self, key: &Key, digest: &Digest) -> Join {
+        let (sender, receiver) = oneshot::channel();
+        let mut entries = self.lock();
+        match entries.get_mut(key) {
+            Some(entry) => {
+                entry.waiting.retain(|waiting| !waiting.is_closed());
+                entry.waiting.push(sender);
+                if entry.digest == *digest { Join::Follow(receiver) } else { Join::Other(receiver) }
+            }
+            None => {
+                entries.insert(key.clone(), Entry { digest: *digest, waiting: vec![sender] });
+                Join::Lead(receiver)
+            }
+        }
+    }
+
+    /// Answers everybody who waits and keeps the entry: the event is in doubt, and must not be published
+    /// again while it is.
+    pub(super) fn answer(&self, key: &Key, settlement: &Settlement) {
+        let waiting = self.lock().get_mut(key).map(|entry| std::mem::take(&mut entry.waiting));
+        send(waiting.unwrap_or_default(), settlement);
+    }
+
+    /// Answers everybody who waits and ends the flight.
+    pub(super) fn complete(&self, key: &Key, settlement: &Settlement) {
+        let waiting = self.lock().remove(key).map(|entry| entry.waiting);
+        send(waiting.unwrap_or_default(), settlement);
+    }
+
+    /// Whether nothing is in flight.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn send(waiting: Vec<oneshot::Sender<Settlement>>, settlement: &Settlement) {
+    for waiting in waiting {
+        // One that hung up does not want it any more.
+        let _ = waiting.send(settlement.clone());
+    }
+}

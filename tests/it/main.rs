@@ -1,0 +1,14 @@
+//! One binary for all integration tests: one link instead of twenty.
+
+#![expect(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "tests may fail loudly, and spawn"
+)]
+
+mod end_to_end;
+mod publication;
+mod shutdown;
+mod support;

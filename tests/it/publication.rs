@@ -1,0 +1,607 @@
+//! What publication makes of everything that a broker and a store can say, in paused time.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use alipay_notify_gateway::admission::{self, Verdict};
+use alipay_notify_gateway::broker::{Confirm, Link};
+use alipay_notify_gateway::clock::{Clock as _, Timestamp};
+use alipay_notify_gateway::event::{EventType, Key};
+use alipay_notify_gateway::gateway::{self, Delivery, Gateway, Reply};
+use alipay_notify_gateway::lifecycle::Tasks;
+use alipay_notify_gateway::metrics::Metrics;
+use alipay_notify_gateway::publication::{self, How, Publication};
+use alipay_notify_gateway::store::State;
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::support::alipay::{self, Notification};
+use crate::support::fakes::{Batch, Kind, MemoryStore, ScriptedBroker, StillClock};
+
+/// A gateway on a scripted broker.
+struct Bench {
+    gateway: Gateway,
+    publication: Publication,
+    broker: Arc<ScriptedBroker>,
+    store: Arc<MemoryStore>,
+    clock: Arc<StillClock>,
+    metrics: Arc<Metrics>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut publication::Config)) -> Self {
+        let mut config = publication::Config {
+            lanes: 2,
+            max_batch: 64,
+            max_in_flight: 4096,
+            confirm_timeout: Duration::from_secs(3),
+            answer_timeout: Duration::from_secs(5),
+            ignore: BTreeSet::new(),
+            retention: Duration::from_secs(35 * 86_400),
+        };
+        change(&mut config);
+        let metrics =
+            Metrics::new(&admission::Rejection::REASONS, &admission::acceptance::Objection::REASONS);
+        let metrics = Arc::new(metrics.unwrap());
+        let broker = Arc::new(ScriptedBroker::up());
+        let store = Arc::new(MemoryStore::default());
+        let clock = Arc::new(StillClock::at(alipay::now()));
+        let tasks = Tasks::default();
+        let answer_timeout = config.answer_timeout;
+        let publication = Publication::start(publication::Parts {
+            config,
+            broker: Arc::<ScriptedBroker>::clone(&broker),
+            store: Arc::<MemoryStore>::clone(&store),
+            clock: Arc::<StillClock>::clone(&clock),
+            tasks: tasks.clone(),
+            metrics: Arc::clone(&metrics),
+            seed: 7,
+        });
+        let gateway = Gateway::new(gateway::Parts {
+            policy: alipay::policy(),
+            publication: publication.clone(),
+            answer_timeout,
+            clock: Arc::<StillClock>::clone(&clock),
+            tasks,
+            metrics: Arc::clone(&metrics),
+        });
+        Self { gateway, publication, broker, store, clock, metrics }
+    }
+
+    /// Delivers in a task of its own, as a connection would.
+    fn deliver(&self, notification: &Notification) -> JoinHandle<Reply> {
+        self.deliver_body(notification.body())
+    }
+
+    fn deliver_body(&self, body: Vec<u8>) -> JoinHandle<Reply> {
+        let delivery = Delivery { body: Bytes::from(body), arrived: Instant::now(), traceparent: None };
+        let gateway = self.gateway.clone();
+        tokio::spawn(async move { gateway.notify(delivery).await })
+    }
+
+    /// Delivers, confirms what comes of it, and gives the reply.
+    async fn announce(&self, notification: &Notification) -> Reply {
+        let reply = self.deliver(notification);
+        self.broker.batch().await.confirm_all().await;
+        reply.await.unwrap()
+    }
+
+    fn count(&self, sample: &str) -> f64 {
+        let text = self.metrics.render();
+        let line = text.lines().find(|line| line.starts_with(&format!("alipay_gateway_{sample} ")));
+        line.unwrap_or_else(|| panic!("no {sample}")).rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    fn outcomes(&self, outcome: &str) -> f64 {
+        self.count(&format!("notifications_total{{outcome=\"{outcome}\"}}"))
+    }
+
+    fn states(&self) -> Vec<&'static str> {
+        self.store.states().into_iter().map(|(_, state)| state).collect()
+    }
+}
+
+fn is_success(reply: &Reply) -> bool {
+    matches!(reply, Reply::Success(_))
+}
+
+fn is_unavailable(reply: &Reply) -> bool {
+    matches!(reply, Reply::Unavailable)
+}
+
+fn how(reply: &Reply) -> Option<(EventType, bool)> {
+    match reply {
+        Reply::Success(announced) => {
+            Some((announced.event_type(), matches!(announced.how(), How::Confirmed(_))))
+        }
+        Reply::Rejected | Reply::Unavailable => None,
+    }
+}
+
+/// Lets everything run that can, without moving time.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn success_is_said_only_after_the_broker_confirmed_and_the_record_is_written() {
+    let bench = Bench::new();
+    let reply = bench.deliver(&Notification::payment());
+    let batch = bench.broker.batch().await;
+    assert_eq!(batch.ids(), [Notification::payment().event_id("payment.succeeded")]);
+    settle().await;
+    assert!(!reply.is_finished() && bench.store.is_empty());
+    batch.confirm_all().await;
+    assert_eq!(how(&reply.await.unwrap()), Some((EventType::PaymentSucceeded, true)));
+    assert_eq!(bench.states(), ["recorded"]);
+    assert_eq!(bench.outcomes("announced"), 1.0);
+    assert_eq!(bench.count("events_total{result=\"confirmed\",type=\"payment.succeeded\"}"), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redelivery_is_answered_success_and_publishes_nothing() {
+    let bench = Bench::new();
+    bench.announce(&Notification::payment()).await;
+    let again = Notification::payment().set("notify_time", "2026-11-23 10:19:32");
+    let reply = bench.deliver(&again).await.unwrap();
+    assert_eq!(how(&reply), Some((EventType::PaymentSucceeded, false)));
+    assert!(bench.broker.is_quiet().await);
+    assert_eq!(bench.outcomes("duplicate"), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_deliveries_at_once_share_one_event() {
+    let bench = Bench::new();
+    let replies: Vec<_> = (0..1000).map(|_| bench.deliver(&Notification::payment())).collect();
+    let batch = bench.broker.batch().await;
+    assert_eq!(batch.messages.len(), 1);
+    settle().await;
+    assert!(replies.iter().all(|reply| !reply.is_finished()), "nobody is told success because another began");
+    batch.confirm_all().await;
+    for reply in replies {
+        assert!(is_success(&reply.await.unwrap()));
+    }
+    assert!(bench.broker.is_quiet().await);
+    assert_eq!((bench.outcomes("announced"), bench.outcomes("duplicate")), (1.0, 999.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_amounts_at_once_give_one_payment_and_one_conflict() {
+    let bench = Bench::new();
+    let other = Notification::payment().set("total_amount", "88.89");
+    let first: Vec<_> = (0..500).map(|_| bench.deliver(&Notification::payment())).collect();
+    settle().await;
+    let second: Vec<_> = (0..500).map(|_| bench.deliver(&other)).collect();
+    let payment = bench.broker.batch().await;
+    settle().await;
+    assert!(bench.broker.is_quiet().await, "the other digest waits for the flight of the first");
+    payment.confirm_all().await;
+    let conflict = bench.broker.batch().await;
+    assert_eq!(conflict.messages.len(), 1);
+    assert_eq!(conflict.messages[0].event_type, "payment.conflict");
+    assert!(conflict.messages[0].id.starts_with(&format!("{}.conflict.", payment.ids()[0])));
+    conflict.confirm_all().await;
+    for reply in first.into_iter().chain(second) {
+        assert!(is_success(&reply.await.unwrap()));
+    }
+    assert_eq!((bench.outcomes("announced"), bench.outcomes("conflict")), (1.0, 1.0));
+    assert_eq!(bench.outcomes("duplicate"), 998.0);
+    assert_eq!(bench.states(), ["recorded", "recorded"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_is_announced_once() {
+    let bench = Bench::new();
+    bench.announce(&Notification::payment()).await;
+    let other = Notification::payment().set("total_amount", "88.89");
+    assert_eq!(how(&bench.announce(&other).await), Some((EventType::PaymentConflict, true)));
+    assert_eq!(how(&bench.deliver(&other).await.unwrap()), Some((EventType::PaymentConflict, false)));
+    assert!(bench.broker.is_quiet().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn returned_nacked_and_lost_are_not_success_and_are_kept() {
+    for (confirm, result) in [
+        (Confirm::Ack(Some(Notification::payment().event_id("payment.succeeded"))), "returned"),
+        (Confirm::Nack(None), "nacked"),
+    ] {
+        let bench = Bench::new();
+        let reply = bench.deliver(&Notification::payment());
+        bench.broker.batch().await.say(&[(0, confirm)]).await;
+        assert!(is_unavailable(&reply.await.unwrap()), "{result}");
+        assert_eq!(bench.states(), ["deferred"], "{result}");
+        assert_eq!(bench.outcomes("deferred"), 1.0);
+        let sample = format!("events_total{{result=\"{result}\",type=\"payment.succeeded\"}}");
+        assert_eq!(bench.count(&sample), 1.0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deferred_event_is_announced_by_its_next_delivery() {
+    let bench = Bench::new();
+    let reply = bench.deliver(&Notification::payment());
+    bench.broker.batch().await.say(&[(0, Confirm::Nack(None))]).await;
+    assert!(is_unavailable(&reply.await.unwrap()));
+    assert!(is_success(&bench.announce(&Notification::payment()).await));
+    assert_eq!(bench.states(), ["recorded"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unroutable_event_of_an_ignored_type_is_unrouted_and_success() {
+    let bench = Bench::with(|config| {
+        config.ignore.insert(EventType::TradePending);
+    });
+    let pending = Notification::payment().set("trade_status", "WAIT_BUYER_PAY").without("gmt_payment");
+    let reply = bench.deliver(&pending);
+    let batch = bench.broker.batch().await;
+    let id = batch.ids()[0].to_owned();
+    batch.say(&[(0, Confirm::Ack(Some(id)))]).await;
+    assert!(is_success(&reply.await.unwrap()));
+    assert_eq!(bench.states(), ["unrouted"]);
+    assert!(is_success(&bench.deliver(&pending).await.unwrap()));
+    assert!(bench.broker.is_quiet().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_exception_is_tried_once_more_alone() {
+    let bench = Bench::with(|config| config.lanes = 1);
+    let first = Notification::payment();
+    let second = Notification::payment().trade("2026112322001427340000000002");
+    let replies = [bench.deliver(&first), bench.deliver(&second)];
+    settle().await;
+    let batch = bench.broker.batch().await;
+    let together = batch.messages.len();
+    drop(batch);
+    let mut alone = Vec::new();
+    for _ in 0..2 {
+        let batch = bench.broker.batch().await;
+        assert_eq!(batch.messages.len(), 1);
+        alone.push(batch.ids()[0].to_owned());
+        batch.confirm_all().await;
+    }
+    assert!(together <= 2);
+    for reply in replies {
+        assert!(is_success(&reply.await.unwrap()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poisonous_event_is_deferred_after_it_was_alone() {
+    let bench = Bench::with(|config| config.lanes = 1);
+    let reply = bench.deliver(&Notification::payment());
+    drop(bench.broker.batch().await);
+    drop(bench.broker.batch().await);
+    assert!(is_unavailable(&reply.await.unwrap()));
+    assert_eq!(bench.states(), ["deferred"]);
+    assert!(bench.broker.is_quiet().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overdue_confirm_is_in_doubt_and_not_published_again() {
+    let bench = Bench::new();
+    let reply = bench.deliver(&Notification::payment());
+    let batch = bench.broker.batch().await;
+    assert!(is_unavailable(&reply.await.unwrap()));
+    assert_eq!(bench.states(), ["in_doubt"]);
+    // The next delivery joins it and publishes nothing, until the late confirm tells.
+    let again = bench.deliver(&Notification::payment());
+    settle().await;
+    assert!(bench.broker.is_quiet().await);
+    batch.confirm_all().await;
+    assert!(is_success(&again.await.unwrap()));
+    assert_eq!(bench.states(), ["recorded"]);
+    assert_eq!(bench.count("events_total{result=\"in_doubt\",type=\"payment.succeeded\"}"), 1.0);
+    assert!(is_success(&bench.deliver(&Notification::payment()).await.unwrap()));
+    assert!(bench.broker.is_quiet().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_doubt_may_be_published_again_after_60_seconds_and_not_before() {
+    let bench = Bench::new();
+    let began = Instant::now();
+    let reply = bench.deliver(&Notification::payment());
+    let silent = bench.broker.batch().await;
+    assert!(is_unavailable(&reply.await.unwrap()));
+    let mut tries = 0;
+    let batch: Batch = loop {
+        let reply = bench.deliver(&Notification::payment());
+        tokio::select! {
+            biased;
+            batch = bench.broker.batch() => break batch,
+            reply = reply => assert!(is_unavailable(&reply.unwrap())),
+        }
+        tries += 1;
+    };
+    assert!(tries > 5, "{tries}");
+    assert!(began.elapsed() >= Duration::from_secs(60));
+    batch.confirm_all().await;
+    silent.confirm_all().await;
+    settle().await;
+    assert_eq!(bench.states(), ["recorded"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_doubt_while_the_broker_is_blocked_stays_so() {
+    let bench = Bench::new();
+    let reply = bench.deliver(&Notification::payment());
+    let batch = bench.broker.batch().await;
+    assert!(is_unavailable(&reply.await.unwrap()));
+    bench.broker.set(Link::Blocked(1));
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    let again = bench.deliver(&Notification::payment());
+    settle().await;
+    assert!(bench.broker.is_quiet().await);
+    bench.broker.set(Link::Up(1));
+    batch.confirm_all().await;
+    assert!(is_success(&again.await.unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_whose_batch_is_in_doubt_goes_on_with_a_new_channel() {
+    let bench = Bench::with(|config| config.lanes = 1);
+    let stuck = bench.deliver(&Notification::payment());
+    let silent = bench.broker.batch().await;
+    assert!(is_unavailable(&stuck.await.unwrap()));
+    let other = Notification::payment().trade("2026112322001427340000000002");
+    assert!(is_success(&bench.announce(&other).await));
+    assert_eq!(bench.broker.channels_opened(), 2);
+    drop(silent);
+    settle().await;
+    assert_eq!(bench.states(), ["deferred", "recorded"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_publish_does_not_hold_back_the_answers_of_its_batch() {
+    let bench = Bench::with(|config| config.lanes = 1);
+    // The first takes the lane, so that the other two go together.
+    let first = bench.deliver(&Notification::payment());
+    let batch = bench.broker.batch().await;
+    let loud = bench.deliver(&Notification::payment().trade("2026112322001427340000000002"));
+    settle().await;
+    let silent = bench.deliver(&Notification::payment().trade("2026112322001427340000000003"));
+    settle().await;
+    batch.confirm_all().await;
+    assert!(is_success(&first.await.unwrap()));
+    let batch = bench.broker.batch().await;
+    assert_eq!(batch.messages.len(), 2);
+    let began = Instant::now();
+    batch.say(&[(0, Confirm::Ack(None))]).await;
+    assert!(is_success(&loud.await.unwrap()));
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(is_unavailable(&silent.await.unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_connection_or_blocked_events_are_deferred_and_duplicates_still_answered() {
+    for link in [Link::Down, Link::Blocked(1)] {
+        let bench = Bench::new();
+        bench.announce(&Notification::payment()).await;
+        bench.broker.set(link);
+        let other = Notification::payment().trade("2026112322001427340000000002");
+        assert!(is_unavailable(&bench.deliver(&other).await.unwrap()));
+        assert_eq!(bench.states(), ["recorded", "deferred"]);
+        assert!(is_success(&bench.deliver(&Notification::payment()).await.unwrap()));
+        assert!(bench.broker.is_quiet().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_comes_at_its_deadline_and_the_confirm_is_still_awaited() {
+    let bench = Bench::with(|config| config.confirm_timeout = Duration::from_secs(20));
+    let began = Instant::now();
+    let reply = bench.deliver(&Notification::payment());
+    let batch = bench.broker.batch().await;
+    assert!(is_unavailable(&reply.await.unwrap()));
+    assert_eq!(began.elapsed().as_secs(), 5);
+    batch.confirm_all().await;
+    settle().await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(bench.states(), ["recorded"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_up_does_not_stop_the_announcement() {
+    let bench = Bench::new();
+    let reply = bench.deliver(&Notification::payment());
+    let batch = bench.broker.batch().await;
+    reply.abort();
+    settle().await;
+    batch.confirm_all().await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(bench.states(), ["recorded"]);
+    assert_eq!(bench.outcomes("announced"), 1.0, "counted all the same");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_store_events_are_announced_unchecked_and_recorded_when_it_is_back() {
+    let bench = Bench::new();
+    bench.store.away.store(true, Ordering::SeqCst);
+    let reply = bench.deliver(&Notification::payment());
+    let batch = bench.broker.batch().await;
+    assert!(batch.messages[0].unchecked);
+    assert!(batch.messages[0].headers().contains(&("x-dedup", "unchecked".to_owned())));
+    batch.confirm_all().await;
+    assert!(is_success(&reply.await.unwrap()));
+    assert_eq!((bench.count("store_unchecked"), bench.count("store_unrecorded")), (1.0, 1.0));
+    assert_eq!(bench.gateway.health().degraded.len(), 1);
+    // What was confirmed in this process is still known to it.
+    assert!(is_success(&bench.deliver(&Notification::payment()).await.unwrap()));
+    assert!(bench.broker.is_quiet().await);
+    bench.store.away.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(bench.states(), ["recorded"]);
+    assert_eq!((bench.count("store_unchecked"), bench.count("store_unrecorded")), (0.0, 0.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_store_and_broker_nothing_is_said_to_be_kept() {
+    let bench = Bench::new();
+    bench.store.away.store(true, Ordering::SeqCst);
+    bench.broker.set(Link::Down);
+    assert!(is_unavailable(&bench.deliver(&Notification::payment()).await.unwrap()));
+    assert_eq!(bench.outcomes("busy"), 1.0);
+    assert!(bench.store.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn beyond_max_in_flight_the_answer_is_busy_at_once() {
+    let bench = Bench::with(|config| config.max_in_flight = 2);
+    let trade = |n: u64| Notification::payment().trade(&format!("202611232200142734000000000{n}"));
+    let waiting = [bench.deliver(&trade(1)), bench.deliver(&trade(2))];
+    settle().await;
+    let began = Instant::now();
+    assert!(is_unavailable(&bench.deliver(&trade(3)).await.unwrap()));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!((bench.outcomes("busy"), bench.count("in_flight")), (1.0, 2.0));
+    let mut left = 2;
+    while left > 0 {
+        let batch = bench.broker.batch().await;
+        left -= batch.messages.len();
+        batch.confirm_all().await;
+    }
+    for reply in waiting {
+        assert!(is_success(&reply.await.unwrap()));
+    }
+    assert_eq!(bench.count("in_flight"), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_claimed_by_another_replica_is_asked_again_outside_the_lane() {
+    let bench = Bench::with(|config| config.lanes = 1);
+    let payment = Notification::payment();
+    let key = Key { subject: payment.trade_no().to_owned(), id: payment.event_id("payment.succeeded") };
+    bench.store.elsewhere.lock().unwrap().insert(key.clone());
+    let parked = bench.deliver(&payment);
+    settle().await;
+    // The lane is free meanwhile.
+    let other = Notification::payment().trade("2026112322001427340000000002");
+    assert!(is_success(&bench.announce(&other).await));
+    assert!(!parked.is_finished());
+    bench.store.elsewhere.lock().unwrap().clear();
+    bench.broker.batch().await.confirm_all().await;
+    assert!(is_success(&parked.await.unwrap()));
+    // For ever elsewhere: fail at the deadline, and never success on a claim.
+    let third = Notification::payment().trade("2026112322001427340000000003");
+    let key = Key { subject: third.trade_no().to_owned(), id: third.event_id("payment.succeeded") };
+    bench.store.elsewhere.lock().unwrap().insert(key);
+    assert!(is_unavailable(&bench.deliver(&third).await.unwrap()));
+    assert!(bench.broker.is_quiet().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finish_after_the_payment_is_a_finish_and_alone_it_is_the_payment() {
+    let bench = Bench::new();
+    let finish = Notification::payment().set("trade_status", "TRADE_FINISHED").set("notify_id", "other");
+    assert_eq!(how(&bench.announce(&finish).await), Some((EventType::PaymentSucceeded, true)));
+    let bench = Bench::new();
+    bench.announce(&Notification::payment()).await;
+    assert_eq!(how(&bench.announce(&finish).await), Some((EventType::TradeFinished, true)));
+    assert_eq!(how(&bench.deliver(&finish).await.unwrap()), Some((EventType::TradeFinished, false)));
+    assert_eq!(bench.states(), ["recorded", "recorded"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payment_older_than_the_retention_is_late() {
+    let bench = Bench::new();
+    let late = Notification::payment()
+        .set("gmt_payment", "2026-10-01 10:15:31")
+        .set("gmt_create", "2026-10-01 10:15:30")
+        .trade("2026100122001427340000000000");
+    assert_eq!(how(&bench.announce(&late).await), Some((EventType::PaymentLate, true)));
+    assert_eq!(how(&bench.deliver(&late).await.unwrap()), Some((EventType::PaymentLate, false)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_delivery_is_success_if_recorded_and_held_if_not() {
+    let bench = Bench::new();
+    bench.announce(&Notification::payment()).await;
+    let before = bench.clock.now();
+    bench.clock.set(before.plus(Duration::from_secs(25 * 3600)));
+    assert!(is_success(&bench.deliver(&Notification::payment()).await.unwrap()));
+    let other = Notification::payment().trade("2026112322001427340000000002");
+    assert!(matches!(bench.deliver(&other).await.unwrap(), Reply::Rejected));
+    assert!(bench.broker.is_quiet().await);
+    assert_eq!((bench.outcomes("held"), bench.count("held_total{reason=\"stale\"}")), (1.0, 1.0));
+    let rows = bench.store.rows.lock().unwrap();
+    let held = rows.values().find_map(|kind| if let Kind::Holding(held) = kind { Some(held) } else { None });
+    assert_eq!(held.map(|held| held.body.clone()), Some(other.body()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_acceptance_refuses_is_held_with_its_body_and_nothing_is_published() {
+    let bench = Bench::new();
+    for (n, (notification, reason)) in [
+        (Notification::payment().set("seller_id", "2088000000000000"), "seller"),
+        (Notification::payment().set("total_amount", "8e1"), "grammar"),
+        (Notification::payment().set("subject", "x&refund_fee=9.00"), "ambiguous"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let notification = notification.set("notify_id", format!("n{n}"));
+        assert!(matches!(bench.deliver(&notification).await.unwrap(), Reply::Rejected));
+        assert_eq!(bench.count(&format!("held_total{{reason=\"{reason}\"}}")), 1.0);
+    }
+    assert_eq!(bench.states(), ["held", "held", "held"]);
+    assert!(bench.broker.is_quiet().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_authentic_is_rejected_and_leaves_nothing() {
+    let bench = Bench::new();
+    let mut forged = Notification::payment().body();
+    let at = forged.windows(6).position(|window| window == b"88.88&").unwrap();
+    forged[at] = b'9';
+    assert!(matches!(bench.deliver_body(forged).await.unwrap(), Reply::Rejected));
+    assert_eq!(
+        (bench.outcomes("rejected"), bench.count("rejections_total{reason=\"signature\"}")),
+        (1.0, 1.0)
+    );
+    assert!(bench.store.is_empty() && bench.broker.is_quiet().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_stages_of_a_trade_are_three_events_and_two_refunds_are_two() {
+    let bench = Bench::new();
+    let refund = |number: &str| {
+        Notification::payment()
+            .set("gmt_refund", "2026-11-23 11:00:00.125")
+            .set("refund_fee", "10.00")
+            .set("out_biz_no", number)
+            .set("notify_id", number)
+    };
+    let finish = Notification::payment().set("trade_status", "TRADE_FINISHED").set("notify_id", "f");
+    let mut types = Vec::new();
+    for notification in [Notification::payment(), refund("R1"), refund("R2"), finish] {
+        let (event_type, confirmed) = how(&bench.announce(&notification).await).unwrap();
+        assert!(confirmed);
+        types.push(event_type.as_str());
+    }
+    assert_eq!(types, ["payment.succeeded", "payment.refunded", "payment.refunded", "trade.finished"]);
+    assert_eq!(how(&bench.deliver(&refund("R1")).await.unwrap()), Some((EventType::PaymentRefunded, false)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_closing_what_waits_is_done_and_what_comes_is_refused() {
+    let bench = Bench::new();
+    let reply = bench.deliver(&Notification::payment());
+    let batch = bench.broker.batch().await;
+    bench.publication.close();
+    let other = Notification::payment().trade("2026112322001427340000000002");
+    assert!(is_unavailable(&bench.deliver(&other).await.unwrap()));
+    batch.confirm_all().await;
+    assert!(is_success(&reply.await.unwrap()));
+    bench.publication.idle().await;
+    assert_eq!(bench.states(), [State::Recorded.as_str()]);
+    let _ = Timestamp::default();
+    assert!(matches!(admission::admit(b"", &alipay::policy(), alipay::now()), Verdict::Rejected(_)));
+}

@@ -1,0 +1,154 @@
+//! Alipay, as the tests play it: notifications signed with a key of their own, built from protocol.md §2 and
+//! without a line of the verifier.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use alipay_notify_gateway::admission::key_ring::PublicKey;
+use alipay_notify_gateway::admission::policy::{App, Buyer, Policy, SignType};
+use alipay_notify_gateway::clock::Timestamp;
+use alipay_notify_gateway::event::Environment;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rsa::PrivateKey;
+use rsa::pkcs1v15::SigningKey;
+use rsa::pkcs8::{EncodePublicKey as _, LineEnding};
+use rsa::signature::{SignatureEncoding as _, Signer as _};
+use sha2::Sha256;
+
+pub const APP_ID: &str = "2021000000000001";
+pub const SELLER_ID: &str = "2088101117955611";
+pub const TRADE_NO: &str = "2026112322001427340000000000";
+
+/// A minute after the payment of [`Notification::payment`].
+pub fn now() -> Timestamp {
+    Timestamp::from_beijing((2026, 11, 23), (10, 16, 31, 0)).unwrap()
+}
+
+/// Alipay's key in these tests: made once for each run.
+pub fn private_key() -> &'static PrivateKey {
+    static KEY: OnceLock<PrivateKey> = OnceLock::new();
+    KEY.get_or_init(|| PrivateKey::new(&mut rand::rng(), 2048).unwrap())
+}
+
+pub fn public_pem() -> String {
+    private_key().to_public_key().to_public_key_pem(LineEnding::LF).unwrap()
+}
+
+/// One app with one seller and one key.
+pub fn policy() -> Policy {
+    let (key, _) = PublicKey::read(public_pem().as_bytes(), APP_ID, SignType::Rsa2).unwrap();
+    let app = App {
+        app_id: APP_ID.to_owned(),
+        environment: Environment::Production,
+        seller_ids: BTreeSet::from([SELLER_ID.to_owned()]),
+        keys: vec![key],
+        sign_type: SignType::Rsa2,
+    };
+    Policy {
+        apps: BTreeMap::from([(APP_ID.to_owned(), app)]),
+        max_age: Duration::from_secs(24 * 3600),
+        retention: Duration::from_secs(35 * 86_400),
+        buyer: Buyer::Omit,
+        notification: true,
+    }
+}
+
+/// A notification before it is signed.
+#[derive(Debug, Clone)]
+pub struct Notification(BTreeMap<String, Vec<u8>>);
+
+impl Notification {
+    /// An ordinary payment.
+    pub fn payment() -> Self {
+        let fields = [
+            ("app_id", APP_ID),
+            ("auth_app_id", APP_ID),
+            ("buyer_id", "2088102169940354"),
+            ("buyer_logon_id", "aaq***@sandbox.com"),
+            ("buyer_pay_amount", "88.88"),
+            ("charset", "utf-8"),
+            ("fund_bill_list", r#"[{"amount":"88.88","fundChannel":"ALIPAYACCOUNT"}]"#),
+            ("gmt_create", "2026-11-23 10:15:30"),
+            ("gmt_payment", "2026-11-23 10:15:31"),
+            ("invoice_amount", "88.88"),
+            ("notify_id", "2026112300222101532001427340000001"),
+            ("notify_time", "2026-11-23 10:15:32"),
+            ("notify_type", "trade_status_sync"),
+            ("out_trade_no", "R1-0000000000"),
+            ("point_amount", "0.00"),
+            ("receipt_amount", "88.88"),
+            ("seller_id", SELLER_ID),
+            ("sign_type", "RSA2"),
+            ("subject", "测试商品 + 1"),
+            ("total_amount", "88.88"),
+            ("trade_no", TRADE_NO),
+            ("trade_status", "TRADE_SUCCESS"),
+            ("version", "1.0"),
+        ];
+        Self(fields.into_iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).collect())
+    }
+
+    pub fn set(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.0.insert(name.to_owned(), value.as_ref().to_vec());
+        self
+    }
+
+    pub fn without(mut self, name: &str) -> Self {
+        self.0.remove(name);
+        self
+    }
+
+    /// Another trade: number, order and notification of its own.
+    pub fn trade(self, trade_no: &str) -> Self {
+        self.set("trade_no", trade_no)
+            .set("out_trade_no", format!("R-{trade_no}"))
+            .set("notify_id", format!("n{trade_no}"))
+    }
+
+    pub fn trade_no(&self) -> &str {
+        std::str::from_utf8(&self.0["trade_no"]).unwrap()
+    }
+
+    pub fn event_id(&self, event_type: &str) -> String {
+        format!("{APP_ID}.{}.{event_type}", self.trade_no())
+    }
+
+    /// The signed body.
+    pub fn body(&self) -> Vec<u8> {
+        let mut content = Vec::new();
+        for (name, value) in &self.0 {
+            if name == "sign_type" {
+                continue;
+            }
+            if !content.is_empty() {
+                content.push(b'&');
+            }
+            content.extend_from_slice(name.as_bytes());
+            content.push(b'=');
+            content.extend_from_slice(value);
+        }
+        let signature = SigningKey::<Sha256>::new(private_key().clone()).sign(&content).to_vec();
+        let mut body = String::new();
+        for (name, value) in &self.0 {
+            body.push_str(&format!("{name}={}&", encode(value)));
+        }
+        body.push_str(&format!("sign={}", encode(STANDARD.encode(signature).as_bytes())));
+        body.into_bytes()
+    }
+}
+
+/// As Alipay encodes: a space is `+`, `*` is left as it is.
+pub fn encode(value: &[u8]) -> String {
+    let mut encoded = String::new();
+    for &byte in value {
+        match byte {
+            b' ' => encoded.push('+'),
+            b'-' | b'_' | b'.' | b'*' => encoded.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}

@@ -1,0 +1,261 @@
+//! The real binary, on ports of its own, with an exchange of its own at the real broker.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use super::alipay;
+
+/// How long anything here may take. A bound for broken tests, not a wait.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running gateway. Killed when it is dropped.
+pub struct Program {
+    child: Child,
+    pub http: SocketAddr,
+    pub admin: SocketAddr,
+    pub exchange: String,
+    dir: Folder,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn is_success(&self) -> bool {
+        self.status == 200 && self.body == "success"
+    }
+
+    pub fn is_fail(&self, status: u16) -> bool {
+        self.status == status && self.body == "fail"
+    }
+}
+
+/// The broker of the test run.
+pub fn amqp_url() -> String {
+    std::env::var("AMQP_URL").unwrap_or_else(|_| {
+        panic!("AMQP_URL is not set: run ./tests/run.sh, which makes sure that a RabbitMQ is there")
+    })
+}
+
+/// A name that no other test has.
+pub fn unique(name: &str) -> String {
+    format!("test.{name}.{:08x}", rand::random::<u32>())
+}
+
+/// A folder that goes with its owner.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        let path = std::env::temp_dir().join(unique("gateway"));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Program {
+    /// Starts it with the test app, and waits until it is ready.
+    pub fn start(name: &str) -> Self {
+        Self::with(name, "")
+    }
+
+    /// With more sections of configuration.
+    pub fn with(name: &str, more: &str) -> Self {
+        Self::launch(name, more, &amqp_url(), |command| command)
+    }
+
+    /// With a broker of the test's choice, and the command in the test's hands.
+    pub fn launch(name: &str, more: &str, amqp: &str, wrap: impl FnOnce(Command) -> Command) -> Self {
+        let dir = Folder::new();
+        let (http, admin) = (free_port(), free_port());
+        let exchange = unique(name);
+        dir.write("alipay.pem", alipay::public_pem());
+        let config = configuration(http, admin, amqp, &exchange, more);
+        let path = dir.write("gateway.toml", config);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
+        command.arg("serve").arg("--config").arg(&path);
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let child = wrap(command).spawn().unwrap();
+        let program = Self { child, http, admin, exchange, dir };
+        program
+            .wait_until("it is ready", || program.get("/readyz").is_some_and(|answer| answer.status == 200));
+        program
+    }
+
+    /// Starts it again on the same files.
+    pub fn restart(&mut self) {
+        let path = self.dir.path().join("gateway.toml");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
+        let log = std::fs::File::options().append(true).open(self.dir.path().join("log")).unwrap();
+        command.arg("serve").arg("--config").arg(&path).stdin(Stdio::null());
+        self.child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        self.wait_until("it is ready", || self.get("/readyz").is_some_and(|answer| answer.status == 200));
+    }
+
+    /// Posts a body to the notify URL.
+    pub fn post(&self, body: &[u8]) -> Answer {
+        post(self.http, "/alipay/notify", body).unwrap()
+    }
+
+    /// Asks the admin listener. `None` if nobody answers.
+    pub fn get(&self, path: &str) -> Option<Answer> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        exchange(self.admin, request.as_bytes()).ok()
+    }
+
+    /// A sample of the metrics, without its prefix.
+    pub fn metric(&self, sample: &str) -> f64 {
+        let text = self.get("/metrics").unwrap().body;
+        let wanted = format!("alipay_gateway_{sample} ");
+        let line = text.lines().find(|line| line.starts_with(&wanted));
+        line.unwrap_or_else(|| panic!("no {sample} in\n{text}")).rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    pub fn outcome(&self, outcome: &str) -> f64 {
+        self.metric(&format!("notifications_total{{outcome=\"{outcome}\"}}"))
+    }
+
+    /// What is kept of a trade.
+    pub fn rows(&self, trade_no: &str) -> Vec<serde_json::Value> {
+        let answer = self.get(&format!("/trades/{trade_no}")).unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let json: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        json["rows"].as_array().unwrap().clone()
+    }
+
+    pub fn states(&self, trade_no: &str) -> Vec<String> {
+        self.rows(trade_no).iter().map(|row| row["state"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.pid().to_string()).status();
+        assert!(sent.unwrap().success());
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn end(&mut self) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE * 2, "it does not end\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn wait_until(&self, what: &str, condition: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !condition() {
+            assert!(began.elapsed() < PATIENCE, "waited in vain until {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn configuration(http: SocketAddr, admin: SocketAddr, amqp: &str, exchange: &str, more: &str) -> String {
+    let (app_id, seller_id) = (alipay::APP_ID, alipay::SELLER_ID);
+    // The notifications of the tests are of one fixed day; how old they are is tested where it matters.
+    let base = format!(
+        r#"
+[http]
+listen = "{http}"
+[admin]
+listen = "{admin}"
+[amqp]
+uri = "{amqp}"
+exchange = "{exchange}"
+[store]
+path = "gateway.db"
+[[apps]]
+app_id = "{app_id}"
+seller_ids = ["{seller_id}"]
+alipay_public_keys = ["alipay.pem"]
+"#
+    );
+    format!("{more}\n{base}")
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+pub fn post(to: SocketAddr, path: &str, body: &[u8]) -> std::io::Result<Answer> {
+    exchange(to, &request(path, body))
+}
+
+pub fn request(path: &str, body: &[u8]) -> Vec<u8> {
+    let mut request = format!(
+        "POST {path} HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/x-www-form-urlencoded; charset=utf-8\r\n\
+         User-Agent: Mozilla/4.0\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend_from_slice(body);
+    request
+}
+
+/// One request, one answer, one connection.
+pub fn exchange(to: SocketAddr, request: &[u8]) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(request)?;
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text)?;
+    let text = String::from_utf8(text).map_err(std::io::Error::other)?;
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other(text.clone()))?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.ok_or_else(|| std::io::Error::other("no status"))?;
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+}

@@ -1,0 +1,226 @@
+//! The house rules that a compiler does not check: which module may import which, where each crate lives, what
+//! a file may be called, and that the documents name what the code has.
+
+#![expect(clippy::unwrap_used, reason = "a test of the tree: it may fail loudly")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Each module of `src/` and what it may import of the crate (ARCHITECTURE.md, "Bird's eye").
+const LADDER: [(&str, &[&str]); 16] = [
+    ("clock", &[]),
+    ("secret", &[]),
+    ("lifecycle", &[]),
+    ("event", &["clock"]),
+    ("metrics", &["event"]),
+    ("admission", &["clock", "event"]),
+    ("broker", &["clock", "event", "lifecycle", "metrics", "secret"]),
+    ("store", &["clock", "event", "lifecycle"]),
+    ("publication", &["admission", "broker", "clock", "event", "lifecycle", "metrics", "store"]),
+    ("gateway", &["admission", "clock", "event", "lifecycle", "metrics", "publication", "store"]),
+    ("http", &["admission", "gateway", "lifecycle", "metrics", "publication"]),
+    ("admin", &["clock", "gateway", "lifecycle", "metrics", "secret", "store"]),
+    ("signer", &["clock", "event"]),
+    ("telemetry", &[]),
+    (
+        "config",
+        &[
+            "admin",
+            "admission",
+            "broker",
+            "clock",
+            "event",
+            "http",
+            "lifecycle",
+            "publication",
+            "secret",
+            "store",
+            "telemetry",
+        ],
+    ),
+    (
+        "app",
+        &[
+            "admin",
+            "admission",
+            "broker",
+            "clock",
+            "config",
+            "gateway",
+            "http",
+            "lifecycle",
+            "metrics",
+            "publication",
+            "store",
+        ],
+    ),
+];
+
+/// Crates that have one home, or few.
+const HOMES: [(&str, &[&str]); 19] = [
+    ("lapin", &["src/broker/amqp", "src/broker/tap", "src/broker/topology"]),
+    ("rusqlite", &["src/store/sqlite"]),
+    ("prometheus", &["src/metrics.rs", "src/publication"]),
+    ("clap", &["src/cli"]),
+    ("indicatif", &["src/cli/simulate"]),
+    ("toml", &["src/config"]),
+    ("humantime", &["src/config", "src/cli"]),
+    ("bytesize", &["src/config"]),
+    ("hyper", &["src/http", "src/admin", "src/cli"]),
+    ("hyper_util", &["src/http", "src/admin", "src/cli"]),
+    ("http_body_util", &["src/http", "src/admin", "src/cli"]),
+    ("aws_lc_rs", &["src/admission/signature.rs"]),
+    ("rsa", &["src/admission", "src/signer"]),
+    ("sha1", &["src/admission/signature.rs", "src/signer"]),
+    ("x509_cert", &["src/admission/key_ring.rs"]),
+    ("encoding_rs", &["src/admission/notification.rs", "src/signer", "src/cli/explain"]),
+    ("serde_urlencoded", &["src/signer", "src/cli/simulate", "src/admin"]),
+    ("time", &["src/clock.rs"]),
+    ("tracing_subscriber", &["src/telemetry.rs"]),
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file below a folder, with its path from the root and its text.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join(folder), &mut found);
+    found.sort();
+    let name = |path: &Path| path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+    found.iter().map(|path| (name(path), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+/// The code of a file, without comments and without the tests at its end.
+fn code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// The modules of this crate that a text names, as `crate::module` or in a list after `use crate::{`.
+fn imports(code: &str) -> BTreeSet<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    code.match_indices("crate::")
+        .map(|(at, found)| word(&code[at + found.len()..]))
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+#[test]
+fn imports_run_one_way() {
+    let mut broken = Vec::new();
+    for (path, text) in sources("src") {
+        let module = path.trim_start_matches("src/").split(['/', '.']).next().unwrap().to_owned();
+        if ["main", "lib", "cli"].contains(&module.as_str()) {
+            continue;
+        }
+        let Some((_, allowed)) = LADDER.iter().find(|(name, _)| *name == module) else {
+            broken.push(format!("{path}: {module} has no rung in the ladder"));
+            continue;
+        };
+        for import in imports(&code(&text)) {
+            if import != module && !allowed.contains(&import.as_str()) {
+                broken.push(format!("{path}: {module} may not import {import}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn the_ladder_has_no_circle() {
+    // What a module may import must stand before it: then no circle is possible.
+    for (at, (module, allowed)) in LADDER.iter().enumerate() {
+        for import in *allowed {
+            let stands = LADDER.iter().position(|(name, _)| name == import);
+            assert!(
+                stands.is_some_and(|stands| stands < at),
+                "{module} imports {import}, which stands above it"
+            );
+        }
+    }
+}
+
+#[test]
+fn each_crate_lives_in_its_home() {
+    let mut broken = Vec::new();
+    for (path, text) in sources("src") {
+        let code = code(&text);
+        for (name, homes) in HOMES {
+            let used = [
+                format!("use {name}::"),
+                format!("use {name} "),
+                format!(" {name}::"),
+                format!("({name}::"),
+                format!("<{name}::"),
+            ];
+            let at_home = homes.iter().any(|home| path.starts_with(home));
+            if !at_home && used.iter().any(|used| code.contains(used.as_str())) {
+                broken.push(format!("{path} uses {name}, whose home is {}", homes.join(", ")));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn no_file_is_a_drawer() {
+    for (path, _) in sources("src") {
+        let name = Path::new(&path).file_stem().unwrap().to_str().unwrap();
+        let drawers = ["util", "utils", "common", "helper", "helpers", "types", "misc", "prelude", "mod"];
+        assert!(!drawers.contains(&name), "{path}");
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    for (path, text) in sources("src") {
+        assert!(text.starts_with("//!") || path.ends_with("/tests.rs"), "{path} has no header");
+    }
+}
+
+#[test]
+fn nothing_is_left_to_do_without_a_number() {
+    for (path, text) in sources("src").into_iter().chain(sources("tests")) {
+        for (number, line) in text.lines().enumerate() {
+            let left = line.contains(concat!("TO", "DO")) && !line.contains(concat!("TO", "DO(#"));
+            assert!(!left, "{path}:{}: {line}", number + 1);
+        }
+    }
+}
+
+#[test]
+fn the_changelog_knows_this_version() {
+    let changelog = std::fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
+    assert!(changelog.contains(&format!("## [{}]", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn the_architecture_names_every_dependency() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let architecture = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let dependencies = manifest.split("[dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    for line in dependencies.lines().filter(|line| line.contains(" = ")) {
+        let name = line.split(" = ").next().unwrap();
+        assert!(architecture.contains(&format!("`{name}`")), "{name} is not in ARCHITECTURE.md");
+    }
+}
+
+#[test]
+fn the_readme_exists_in_both_languages_with_both_commands() {
+    for name in ["README.md", "README.zh-CN.md"] {
+        let readme = std::fs::read_to_string(root().join(name)).unwrap();
+        assert!(readme.contains("./deploy/demo.sh") && readme.contains("./tests/run.sh"), "{name}");
+    }
+}
