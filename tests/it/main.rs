@@ -10,5 +10,7 @@
 
 mod end_to_end;
 mod publication;
+mod rabbitmq;
+mod scripted_broker;
 mod shutdown;
 mod support;
