@@ -36,9 +36,10 @@ fn through(proxy: &Proxy) -> String {
 }
 
 fn place() -> String {
-    let (_, rest) = split_url();
+    let (scheme, rest) = split_url();
     let place = rest.rsplit('@').next().unwrap().split('/').next().unwrap().to_owned();
-    if place.contains(':') { place } else { format!("{place}:5672") }
+    let port = if scheme == "amqps" { 5671 } else { 5672 };
+    if place.contains(':') { place } else { format!("{place}:{port}") }
 }
 
 fn split_url() -> (String, String) {
@@ -221,7 +222,7 @@ async fn a_lost_connection_is_made_again_and_carries_events_again() {
 
 #[tokio::test]
 async fn a_refused_login_is_told_without_the_password() {
-    let url = format!("amqp://nobody:s3cret-9d1@{}/%2f", place());
+    let url = format!("{}://nobody:s3cret-9d1@{}/%2f", split_url().0, place());
     let refused = check(&config(&url, "any")).await.unwrap_err().message;
     assert!(refused.contains("ACCESS_REFUSED"), "{refused}");
     assert!(!refused.contains("s3cret-9d1"), "{refused}");
