@@ -1,40 +1,50 @@
-//! RabbitMQ over lapin: the one home of AMQP 0-9-1.
+//! The one home of AMQP 0-9-1, over lapin 4.12.3. Nothing outside this file and its rooms knows lapin.
 //!
-//! A supervisor keeps one connection for ever: lapin's own recovery gives up, and would hide a new connection
-//! behind an old channel. It declares the topology, watches for alarms, and connects again with a jittered
-//! back-off. Each lane has a channel of its own from it ([`publisher`]).
+//! - [`supervisor`]: one task that connects, declares, watches, and connects again for ever.
+//! - [`connection`]: one connection, and how it is ended for certain.
+//! - [`declaration`]: exchange and queues on throw-away channels.
+//! - [`publisher`]: one confirm-mode channel, its batches and their confirms.
 //!
-//! Not here: what a confirm means (`publication/attribution.rs`), and when to give up on one.
+//! What lapin does and what is done about it, read in its source and seen on the wire:
+//! - A `basic.return` goes to whichever confirm completes next, and a coalesced ack completes confirms in the
+//!   order of a `HashMap`. So a [`Confirm`](super::Confirm) here says only which message *came with* it, and
+//!   `publication` attributes.
+//! - Its own recovery gives up after 16 tries: not used.
+//! - While the broker blocks the connection, publishing, opening and closing hang. Every await in here has a
+//!   deadline, except the confirms, for which the lane has one.
+//! - It never ends a connection whose peer is silent during the handshake or a blocked close: the thread and
+//!   the socket would stay for good. [`connection::Socket`] ends them.
+//! - It logs returned payloads at WARN and the password at TRACE: `telemetry` turns its targets off, and what
+//!   is worth a line is logged here.
 //!
-//! Nothing here survives a crash. Every await has a deadline, because a blocked connection answers nothing.
+//! Nothing here survives a crash, and nothing needs to: what was not confirmed is the store's to keep.
 
-mod declare;
+mod connection;
+mod declaration;
 mod publisher;
+mod supervisor;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt as _, StreamExt as _};
-use lapin::options::ConfirmSelectOptions;
-use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionProperties, Event};
-use rand::rngs::SmallRng;
-use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::topology::Queue;
 use super::{Broker, Link, LinkError, Publisher};
 use crate::lifecycle::{Stopping, Tasks};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
-use publisher::AmqpPublisher;
+use connection::{Addresses, short};
+use publisher::ConfirmChannel;
+use supervisor::{Shared, Supervisor};
 
 /// The broker.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `amqp.uri`.
+    /// `amqp.uri`: one URI, or several separated by commas, which are tried in turn.
     pub uri: Secret,
     /// `amqp.exchange`: a durable topic exchange.
     pub exchange: String,
@@ -44,22 +54,18 @@ pub struct Config {
     pub required_queues: Vec<String>,
 }
 
-/// A supervised connection.
-#[derive(Clone)]
+/// The real broker, supervised.
+#[derive(Debug, Clone)]
 pub struct Amqp {
     shared: Arc<Shared>,
-}
-
-struct Shared {
-    config: Config,
-    link: watch::Sender<Link>,
-    connection: Mutex<Option<Arc<Connection>>>,
-    problems: Mutex<Vec<String>>,
-    metrics: Arc<Metrics>,
+    stopping: Stopping,
+    ended: CancellationToken,
 }
 
 impl Amqp {
-    /// Begins to connect, and returns at once: the gateway starts with the broker absent.
+    /// Starts the supervisor's task and returns at once, whether there is a broker or not. Once `stopping` has
+    /// begun the connection is closed, so that is to come after everything in flight has its confirms. `seed`
+    /// is for the jitter of the back-off.
     pub fn start(
         config: Config,
         metrics: Arc<Metrics>,
@@ -67,246 +73,94 @@ impl Amqp {
         stopping: Stopping,
         seed: u64,
     ) -> Self {
-        let shared = Arc::new(Shared {
-            config,
-            link: watch::Sender::new(Link::Down),
-            connection: Mutex::default(),
-            problems: Mutex::default(),
-            metrics,
+        let shared = Arc::new(Shared::new(config, metrics));
+        let supervisor = Supervisor::new(Arc::clone(&shared), stopping.clone(), seed);
+        let ended = CancellationToken::new();
+        let ends = ended.clone().drop_guard();
+        tasks.spawn(async move {
+            supervisor.run().await;
+            drop(ends);
         });
-        let supervisor = Arc::clone(&shared);
-        tasks.spawn(async move { supervisor.supervise(stopping, SmallRng::seed_from_u64(seed)).await });
-        Self { shared }
+        Self { shared, stopping, ended }
     }
 
-    /// Closes the connection, within a bound.
+    /// Closes the connection and ends the supervisor. Publishes whose confirms are not in settle as
+    /// [`Lost`](super::Confirm::Lost). Bound: [`CLOSE_DEADLINE`], after which the socket is cut.
     pub async fn close(&self) {
-        let connection = self.shared.connection().take();
-        if let Some(connection) = connection {
-            let closed = connection.close(200, "shutting down".into());
-            let _ = tokio::time::timeout(CLOSE_DEADLINE, closed).await;
-        }
+        self.stopping.begin();
+        // Bound: the supervisor has its deadline; the rest of its way out awaits nothing.
+        let _ = timeout(CLOSE_DEADLINE + LAST_STEPS, self.ended.cancelled()).await;
     }
-}
-
-/// Whether lapin takes this for a URI. The value is not repeated in any message, because it holds a password.
-pub fn is_uri(uri: &Secret) -> bool {
-    // lapin reads `amqp:/host` and even `amqp:` as the local machine: a typing error must not lead there.
-    let has_host = ["amqp://", "amqps://"].iter().any(|scheme| uri.expose().starts_with(scheme));
-    has_host && uri.expose().parse::<AMQPUri>().is_ok()
-}
-
-/// Looks at the broker without declaring anything: for `check --connect`. Gives what was seen.
-///
-/// # Errors
-/// If there is no connection, or the exchange is there and not a durable topic exchange.
-pub async fn check(config: &Config) -> Result<Vec<String>, LinkError> {
-    let connection = connect(config).await?;
-    let seen = declare::look(&connection, config).await;
-    let _ = tokio::time::timeout(CLOSE_DEADLINE, connection.close(200, "checked".into())).await;
-    seen
 }
 
 impl Broker for Amqp {
     fn link(&self) -> watch::Receiver<Link> {
-        self.shared.link.subscribe()
+        self.shared.link()
     }
 
     fn problems(&self) -> Vec<(&'static str, String)> {
-        let problems = self.shared.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        problems.iter().map(|problem| ("topology", problem.clone())).collect()
+        self.shared.problems().into_iter().map(|problem| ("topology", problem)).collect()
     }
 
     fn open(&self) -> BoxFuture<'_, Result<Box<dyn Publisher>, LinkError>> {
-        async {
-            let connection = self.shared.connection().clone();
-            let connection = connection.ok_or_else(|| LinkError::new("there is no connection"))?;
-            let opened = async {
-                let channel = connection.create_channel().await?;
-                channel.confirm_select(ConfirmSelectOptions::default()).await?;
-                Ok::<_, lapin::Error>(channel)
-            };
-            let channel = within(OPEN_DEADLINE, "opening a channel", opened).await?;
-            let publisher: Box<dyn Publisher> =
-                Box::new(AmqpPublisher::new(channel, &self.shared.config.exchange)?);
-            Ok(publisher)
-        }
-        .boxed()
-    }
-}
-
-impl std::fmt::Debug for Amqp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Amqp").field("config", &self.shared.config).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    /// Connects, watches, and connects again, until the gateway stops.
-    async fn supervise(self: Arc<Self>, stopping: Stopping, mut jitter: SmallRng) {
-        let mut number = 0;
-        let mut failures = 0u32;
-        while !stopping.has_begun() {
-            let attempt = Instant::now();
-            match self.establish().await {
-                Ok(connection) => {
-                    number += 1;
-                    tracing::info!(connection = number, "connected to the broker");
-                    let ended = self.watch(connection, number, &stopping).await;
-                    self.show(Link::Down);
-                    if stopping.has_begun() {
-                        return;
-                    }
-                    tracing::error!(
-                        connection = number,
-                        reason = ended,
-                        "the connection to the broker is gone"
-                    );
-                    // One that lasted was a good one: the next try comes at once.
-                    failures = if attempt.elapsed() > BACKOFF_MAX { 0 } else { failures + 1 };
+        Box::pin(async move {
+            let live = self.shared.live().ok_or_else(|| LinkError::new("there is no connection"))?;
+            let exchange = short(&self.shared.config.exchange)?;
+            match timeout(OPEN_DEADLINE, live.open_confirm_channel()).await {
+                Ok(Ok(channel)) => {
+                    let publisher: Box<dyn Publisher> = Box::new(ConfirmChannel::new(channel, exchange));
+                    Ok(publisher)
                 }
-                Err(error) => {
-                    if failures.is_power_of_two() || failures == 0 {
-                        tracing::error!(%error, failures, "no connection to the broker");
-                    }
-                    failures = failures.saturating_add(1);
+                Ok(Err(error)) => Err(LinkError::new(format!("opening a channel: {error}"))),
+                Err(_elapsed) => {
+                    live.no_channel_in_time();
+                    Err(LinkError::new(format!("opening a channel: nothing within {OPEN_DEADLINE:?}")))
                 }
             }
-            // Bound: 2 s, jittered, so that many gateways do not come back at once.
-            let pause = BACKOFF_MIN.saturating_mul(1 << failures.min(10)).min(BACKOFF_MAX);
-            let pause = pause.mul_f64(jitter.random_range(0.5..1.0));
-            tokio::select! {
-                biased;
-                () = stopping.begun() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-    }
-
-    async fn establish(&self) -> Result<Connection, LinkError> {
-        let connection = connect(&self.config).await?;
-        let problems = declare::declare(&connection, &self.config).await?;
-        self.note(problems);
-        Ok(connection)
-    }
-
-    /// Follows a connection to its end, and says why it ended.
-    async fn watch(&self, connection: Connection, number: u64, stopping: &Stopping) -> String {
-        let mut events = Box::pin(connection.events_listener());
-        let connection = Arc::new(connection);
-        *self.connection() = Some(Arc::clone(&connection));
-        let status = connection.status();
-        self.show(if status.blocked() { Link::Blocked(number) } else { Link::Up(number) });
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut last_declared = Instant::now();
-        let ended = loop {
-            tokio::select! {
-                biased;
-                // The connection stays for what is in flight; `close` ends it.
-                () = stopping.begun() => return "stopping".to_owned(),
-                event = events.next() => match event {
-                    None => break "closed".to_owned(),
-                    Some(Event::Error(error)) => {
-                        if !connection.status().connected() {
-                            break error.to_string();
-                        }
-                    }
-                    Some(Event::ConnectionBlocked(reason)) => {
-                        tracing::error!(reason, "the broker takes nothing for now");
-                        self.show(Link::Blocked(number));
-                    }
-                    Some(Event::ConnectionUnblocked) => {
-                        tracing::info!("the broker takes messages again");
-                        self.show(Link::Up(number));
-                    }
-                    Some(_) => {}
-                },
-                _ = look.tick() => {
-                    if !connection.status().connected() {
-                        break "not connected any more".to_owned();
-                    }
-                    if last_declared.elapsed() > REQUIRED_EVERY && !connection.status().blocked() {
-                        last_declared = Instant::now();
-                        match declare::missing(&connection, &self.config).await {
-                            Ok(problems) => self.note(problems),
-                            Err(error) => tracing::warn!(%error, "the required queues could not be looked at"),
-                        }
-                    }
-                }
-            }
-        };
-        self.connection().take();
-        ended
-    }
-
-    fn show(&self, link: Link) {
-        let (up, blocked) = match link {
-            Link::Down => (0, 0),
-            Link::Up(_) => (1, 0),
-            Link::Blocked(_) => (1, 1),
-        };
-        self.metrics.broker_up.set(up);
-        self.metrics.broker_blocked.set(blocked);
-        self.link.send_replace(link);
-    }
-
-    fn note(&self, problems: Vec<String>) {
-        let mut noted = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        if *noted != problems {
-            for problem in &problems {
-                tracing::error!(problem, "the topology is not complete");
-            }
-            *noted = problems;
-        }
-    }
-
-    fn connection(&self) -> std::sync::MutexGuard<'_, Option<Arc<Connection>>> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        })
     }
 }
 
-/// One connection, with the heartbeat and the frame size that are ours unless the URI says otherwise.
-async fn connect(config: &Config) -> Result<Connection, LinkError> {
-    // The parser's own message may repeat parts of the URI, and the URI holds a password.
-    let mut uri: AMQPUri =
-        config.uri.expose().parse().map_err(|_| LinkError::new("amqp.uri is not an AMQP URI"))?;
-    uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-    uri.query.frame_max.get_or_insert(FRAME_MAX_BYTES);
-    let properties = ConnectionProperties::default().with_connection_name("alipay-notify-gateway".into());
-    within(CONNECT_DEADLINE, "connecting", Connection::connect_uri(uri, properties)).await
+/// Whether this can be taken for `amqp.uri`. The value is repeated in no message, because it holds a password.
+pub fn is_uri(uri: &Secret) -> bool {
+    Addresses::parse(uri).is_ok()
 }
 
-/// Awaits lapin, but not for ever: `connection.blocked` makes it hang.
-async fn within<T>(
-    deadline: Duration,
-    what: &str,
-    call: impl Future<Output = lapin::Result<T>>,
-) -> Result<T, LinkError> {
-    match tokio::time::timeout(deadline, call).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(LinkError { message: format!("{what}: {error}") }),
-        Err(_) => Err(LinkError { message: format!("{what}: nothing within {deadline:?}") }),
-    }
+/// Connects, and looks without declaring anything: a line for the exchange and for each queue, whether it is
+/// there. For `check --connect`. Bound: the deadlines of connecting and of looking.
+///
+/// # Errors
+/// If there is no connection; the words hold no secret.
+pub async fn check(config: &Config) -> Result<Vec<String>, LinkError> {
+    let live = connection::connect(&config.uri, 0).await.map_err(LinkError::new)?;
+    let seen = declaration::look(&live, config).await;
+    live.close(CLOSE_DEADLINE).await;
+    Ok(seen)
 }
 
 impl LinkError {
-    fn new(message: &str) -> Self {
-        Self { message: message.to_owned() }
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
     }
 }
 
-/// Two missed heartbeats end a connection: 20 s.
-const HEARTBEAT_SECONDS: u16 = 10;
-/// lapin holds buffers of 64 frames a connection: 1 MiB. An event is 2 to 4 KiB.
-const FRAME_MAX_BYTES: u32 = 16 * 1024;
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// Bound on getting a channel: a lane waits for it.
+/// Bound: a lane that has lost its channel gets another, or the connection is replaced (design.md, "Blocked").
 const OPEN_DEADLINE: Duration = Duration::from_secs(1);
+/// Bound: for saying goodbye. It hangs behind a blocked connection.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
-const BACKOFF_MIN: Duration = Duration::from_millis(20);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// How often the connection's own state is looked at, beside its events.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How often the required queues are looked at.
-const REQUIRED_EVERY: Duration = Duration::from_secs(60);
+const LAST_STEPS: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_amqp_uri_is_not_taken_for_one() {
+        for uri in ["", "amqp", "http://user:pw@h/", "user:pw@host", "amqp://u:p@h:99999/", "amqp:pw"] {
+            assert!(!is_uri(&Secret::new(uri)), "{uri}");
+        }
+        for uri in ["amqp://localhost", "amqps://u:p@h:5671/%2f?heartbeat=5", "amqp://one,amqp://two"] {
+            assert!(is_uri(&Secret::new(uri)), "{uri}");
+        }
+    }
+}

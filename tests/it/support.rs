@@ -1,9 +1,12 @@
 //! What the tests share.
 
 pub mod alipay;
+pub mod amqp_peer;
+pub mod broker;
 pub mod doors;
 pub mod fakes;
 pub mod program;
+pub mod proxy;
 pub mod queue;
 pub mod raw_client;
 

@@ -1,45 +1,46 @@
-//! One confirm-mode channel with one owner, and the confirms of its one outstanding batch.
+//! One confirm-mode channel, its batches and their confirms.
 //!
-//! The publishes of a batch are started in order from one task and polled together, in passes. A pass in which
-//! something resolved is followed by another over what is left, until a pass brings nothing new: so whatever
-//! lapin resolved before any confirm of a view is in that view or an earlier one. lapin resolves confirms in
-//! its I/O thread while we poll; without the second pass a later one could be seen before an earlier one, and
-//! with it the earlier one's return would be missed.
+//! It says what lapin said about each publish, and decides nothing: which event a returned message speaks
+//! against is `publication`'s to find out.
+//!
+//! Nothing here survives a crash: a batch whose confirms were not seen may be with the broker or not.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt as _, poll_fn};
+use lapin::message::BasicReturnMessage;
 use lapin::options::BasicPublishOptions;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation, ErrorKind};
+use tracing::warn;
 
+use super::connection::{short, words};
 use crate::broker::{Confirm, Confirms, LinkError, Publisher, Settled};
 use crate::clock::Timestamp;
 use crate::event::Message;
 
-/// A channel in confirm mode.
-pub(super) struct AmqpPublisher {
-    channel: Channel,
+/// A publisher over lapin. Its channel stays open until the last confirm of its last batch has settled, even
+/// if the publisher is dropped before.
+pub(super) struct ConfirmChannel {
+    channel: Arc<Channel>,
     exchange: ShortString,
 }
 
-impl AmqpPublisher {
-    /// Takes ownership of a channel that is in confirm mode.
-    pub(super) fn new(channel: Channel, exchange: &str) -> Result<Self, LinkError> {
-        Ok(Self { channel, exchange: short(exchange)? })
+impl ConfirmChannel {
+    pub(super) fn new(channel: Channel, exchange: ShortString) -> Self {
+        Self { channel: Arc::new(channel), exchange }
     }
 }
 
-impl Publisher for AmqpPublisher {
+impl Publisher for ConfirmChannel {
     fn publish(&mut self, batch: Vec<Message>, at: Timestamp) -> Box<dyn Confirms> {
-        let publishes = batch
-            .into_iter()
-            .map(|message| Some(publish(self.channel.clone(), self.exchange.clone(), message, at).boxed()))
-            .collect();
-        Box::new(AmqpConfirms { publishes })
+        let start = |(index, message): (usize, Message)| {
+            let publish = publish(Arc::clone(&self.channel), self.exchange.clone(), message, at);
+            Pending { index, outcome: publish.boxed() }
+        };
+        Box::new(Batch { pending: batch.into_iter().enumerate().map(start).collect(), failed: false })
     }
 
     fn is_usable(&self) -> bool {
@@ -47,44 +48,122 @@ impl Publisher for AmqpPublisher {
     }
 }
 
-/// Publishes one message and awaits its confirm.
-async fn publish(channel: Channel, exchange: ShortString, message: Message, at: Timestamp) -> Confirm {
-    let (Ok(properties), Ok(routing_key)) = (properties(&message, at), short(&message.event_type)) else {
-        return Confirm::Unsent;
-    };
-    // Not in confirm mode any more, or not open: nothing was handed over.
-    if !channel.status().connected() {
-        return Confirm::Unsent;
-    }
-    let options = BasicPublishOptions { mandatory: true, immediate: false };
-    #[expect(clippy::disallowed_methods, reason = "the one place, and the channel's one owner")]
-    let published =
-        channel.basic_publish(exchange, routing_key, options, message.body.as_bytes(), properties);
-    let confirm = match published.await {
-        Ok(confirm) => confirm.await,
-        Err(error) => Err(error),
-    };
-    match confirm {
-        Ok(Confirmation::Ack(returned)) => {
-            Confirm::Ack(returned.map(|message| id_of(&message.delivery.properties)))
-        }
-        Ok(Confirmation::Nack(returned)) => {
-            Confirm::Nack(returned.map(|message| id_of(&message.delivery.properties)))
-        }
-        Ok(Confirmation::NotRequested) => Confirm::NotRequested,
-        Err(_) => Confirm::Lost,
+impl fmt::Debug for ConfirmChannel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfirmChannel").field("id", &self.channel.id()).finish_non_exhaustive()
     }
 }
 
-fn id_of(properties: &BasicProperties) -> String {
-    properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default()
+/// The publishes of one batch that have not settled, in their order. The first pass over them starts them, so
+/// that the delivery tags are in that order too.
+///
+/// Dropping it with confirms outstanding does not undo a publish: lapin keeps what comes later in a list that
+/// nobody reads, until the channel ends. A returned message that belongs to such a confirm would go to the next
+/// batch's; that is why a lane whose batch is in doubt takes another channel.
+struct Batch {
+    pending: Vec<Pending>,
+    /// The reason was logged: a lost channel is one line, not one a message.
+    failed: bool,
+}
+
+struct Pending {
+    index: usize,
+    outcome: BoxFuture<'static, Outcome>,
+}
+
+/// What became of one publish, and lapin's error where there was one.
+type Outcome = (Confirm, Option<lapin::Error>);
+
+impl Batch {
+    /// Polls all that are pending, again and again until a whole pass settles nothing. lapin resolves from a
+    /// thread of its own and in some order; one pass could find a late one resolved and have missed an earlier
+    /// one that was resolved meanwhile. After a pass without news, everything that was resolved before any of
+    /// these has been seen.
+    ///
+    /// Bound: each pass but the last settles at least one.
+    fn settled_view(&mut self, context: &mut Context<'_>) -> Vec<Settled> {
+        let mut settled = Vec::new();
+        loop {
+            let before = settled.len();
+            let failed = &mut self.failed;
+            self.pending.retain_mut(|pending| match pending.outcome.as_mut().poll(context) {
+                Poll::Ready((confirm, error)) => {
+                    if let Some(error) = error.filter(|_| !std::mem::replace(failed, true)) {
+                        warn!(error = words(&error), "publishes were cut off from the broker");
+                    }
+                    settled.push(Settled { index: pending.index, confirm });
+                    false
+                }
+                Poll::Pending => true,
+            });
+            if settled.len() == before {
+                return settled;
+            }
+        }
+    }
+}
+
+impl Confirms for Batch {
+    fn settle(&mut self) -> BoxFuture<'_, Vec<Settled>> {
+        // Cancel safety: what a poll takes out of `pending` it returns in the same poll.
+        poll_fn(|context| {
+            let settled = self.settled_view(context);
+            if settled.is_empty() && !self.pending.is_empty() {
+                return Poll::Pending;
+            }
+            Poll::Ready(settled)
+        })
+        .boxed()
+    }
+
+    fn settle_now(&mut self) -> Vec<Settled> {
+        // The waker of an earlier `settle` is forgotten; the next `settle` polls everything anew.
+        self.settled_view(&mut Context::from_waker(Waker::noop()))
+    }
+}
+
+/// Publishes one message and waits for its confirm. There is no deadline here: the lane has it.
+async fn publish(channel: Arc<Channel>, exchange: ShortString, message: Message, at: Timestamp) -> Outcome {
+    let (Ok(key), Ok(properties)) = (short(&message.event_type), properties(&message, at)) else {
+        // AMQP's short strings have 255 bytes; ids and types of ours are shorter.
+        warn!(event_id = message.id, "an event cannot be expressed in AMQP");
+        return (Confirm::Unsent, None);
+    };
+    let options = BasicPublishOptions { mandatory: true, immediate: false };
+    let handed_over = {
+        let body = message.body;
+        #[expect(clippy::disallowed_methods, reason = "the one place: a batch's channel has one owner")]
+        channel.basic_publish(exchange, key, options, body.as_bytes(), properties).await
+    };
+    let confirmation = match handed_over {
+        Ok(confirm) => confirm.await,
+        Err(error) if was_refused_by_lapin(&error) => return (Confirm::Unsent, Some(error)),
+        Err(error) => return (Confirm::Lost, Some(error)),
+    };
+    match confirmation {
+        Ok(Confirmation::Ack(returned)) => (Confirm::Ack(returned.map(message_id)), None),
+        Ok(Confirmation::Nack(returned)) => (Confirm::Nack(returned.map(message_id)), None),
+        Ok(Confirmation::NotRequested) => (Confirm::NotRequested, None),
+        Err(error) => (Confirm::Lost, Some(error)),
+    }
+}
+
+/// The channel was not open when lapin was asked: it looks before it queues anything. Every other error may come
+/// after the frames were queued, and over TLS even after some were written.
+fn was_refused_by_lapin(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidChannelState(_, "basic.publish"))
+}
+
+/// A returned message without an id is none of ours; the empty id is nobody's, so it never attributes.
+fn message_id(returned: BasicReturnMessage) -> String {
+    returned.delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default()
 }
 
 /// contract.md, "Event on the wire".
 fn properties(message: &Message, at: Timestamp) -> Result<BasicProperties, LinkError> {
     let mut headers = FieldTable::default();
     for (name, value) in message.headers() {
-        headers.insert(short(name)?, AMQPValue::LongString(value.into()));
+        headers.insert(short(name)?, AMQPValue::LongString(LongString::from(value)));
     }
     Ok(BasicProperties::default()
         .with_message_id(short(&message.id)?)
@@ -92,65 +171,58 @@ fn properties(message: &Message, at: Timestamp) -> Result<BasicProperties, LinkE
         .with_content_type(short("application/json")?)
         .with_delivery_mode(PERSISTENT)
         .with_timestamp(at.unix_seconds())
-        .with_app_id(short("alipay-notify-gateway")?)
+        .with_app_id(short(APP_ID)?)
         .with_headers(headers))
 }
 
-/// A short string holds 255 bytes, and lapin's own conversion panics past them.
-pub(super) fn short(text: &str) -> Result<ShortString, LinkError> {
-    ShortString::try_new(text)
-        .map_err(|_| LinkError { message: "longer than an AMQP short string".to_owned() })
-}
-
-/// The outstanding confirms of a batch; each is taken out when it has resolved.
-struct AmqpConfirms {
-    publishes: Vec<Option<BoxFuture<'static, Confirm>>>,
-}
-
-impl AmqpConfirms {
-    fn view(&mut self, context: &mut Context<'_>) -> Vec<Settled> {
-        let mut view = Vec::new();
-        loop {
-            let before = view.len();
-            for (index, publish) in self.publishes.iter_mut().enumerate() {
-                if let Some(future) = publish
-                    && let Poll::Ready(confirm) = future.as_mut().poll(context)
-                {
-                    view.push(Settled { index, confirm });
-                    *publish = None;
-                }
-            }
-            if view.len() == before {
-                return view;
-            }
-        }
-    }
-}
-
-impl Confirms for AmqpConfirms {
-    fn settle(&mut self) -> BoxFuture<'_, Vec<Settled>> {
-        Box::pin(Settle { confirms: self })
-    }
-
-    fn settle_now(&mut self) -> Vec<Settled> {
-        self.view(&mut Context::from_waker(Waker::noop()))
-    }
-}
-
-struct Settle<'c> {
-    confirms: &'c mut AmqpConfirms,
-}
-
-impl Future for Settle<'_> {
-    type Output = Vec<Settled>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Vec<Settled>> {
-        if self.confirms.publishes.iter().all(Option::is_none) {
-            return Poll::Ready(Vec::new());
-        }
-        let view = self.confirms.view(context);
-        if view.is_empty() { Poll::Pending } else { Poll::Ready(view) }
-    }
-}
-
 const PERSISTENT: u8 = 2;
+/// `app_id` of each message, and the name of the connection.
+pub(super) const APP_ID: &str = "alipay-notify-gateway";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_confirm_that_comes_while_others_are_polled_is_in_the_same_answer() {
+        // The second pending resolves the first, as lapin's thread may do between two polls of one pass.
+        let (send, mut receive) = tokio::sync::oneshot::channel::<()>();
+        let first = async move {
+            poll_fn(|context| receive.poll_unpin(context)).await.unwrap();
+            (Confirm::Ack(Some("b".to_owned())), None)
+        };
+        let second = async move {
+            send.send(()).unwrap();
+            (Confirm::Ack(None), None)
+        };
+        let never = futures_util::future::pending();
+        let pending = [first.boxed(), second.boxed(), never.boxed()]
+            .into_iter()
+            .enumerate()
+            .map(|(index, outcome)| Pending { index, outcome })
+            .collect();
+        let mut batch = Batch { pending, failed: false };
+        let settled = batch.settle().await;
+        assert_eq!(settled.len(), 2, "{settled:?}");
+        assert_eq!(batch.settle_now(), []);
+        assert_eq!(batch.pending.len(), 1);
+    }
+
+    #[test]
+    fn an_id_that_amqp_cannot_carry_is_no_reason_to_panic() {
+        let message = Message {
+            id: "i".repeat(256),
+            event_type: "payment.succeeded".to_owned(),
+            app_id: String::new(),
+            subject: String::new(),
+            time: String::new(),
+            digest: String::new(),
+            environment: String::new(),
+            unchecked: false,
+            traceparent: None,
+            body: String::new(),
+        };
+        assert!(properties(&message, Timestamp::default()).is_err());
+        assert!(properties(&Message { id: "i".repeat(255), ..message }, Timestamp::default()).is_ok());
+    }
+}

@@ -1,0 +1,254 @@
+//! Declares what is ours at the broker, and looks whether the rest is there. On throw-away channels: whatever
+//! the broker refuses, it answers by closing the channel, and the next step takes another.
+//!
+//! It goes on after each refusal and reports them all. Only an exchange that cannot be had, or that is of
+//! another type, makes the connection useless. Declaring again what stands changes nothing, so the supervisor
+//! does all of it again every minute: a queue or a binding that somebody removed comes back, and one that could
+//! not be declared is tried again.
+
+use std::time::Duration;
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, ErrorKind, ExchangeKind};
+use tokio::time::{Instant, timeout_at};
+
+use super::Config;
+use super::connection::{Live, short, words};
+use crate::broker::LinkError;
+use crate::broker::topology::Queue;
+
+/// What came of it.
+pub(super) struct Declared {
+    /// There is a topic exchange to publish to.
+    pub(super) usable: bool,
+    /// Everything that was refused or is missing.
+    pub(super) problems: Vec<String>,
+}
+
+/// Declares and looks. Bound: [`DEADLINE`] for all of it; what was not reached by then is a problem.
+pub(super) async fn declare(live: &Live, config: &Config) -> Declared {
+    let mut hand = Hand::new(live);
+    let mut problems = Vec::new();
+    if let Err(refusal) = hand.exchange(&config.exchange).await {
+        let usable = refusal.may_still_publish;
+        problems.push(problem("amqp.exchange", &config.exchange, &refusal.what));
+        if !usable {
+            return Declared { usable, problems };
+        }
+    }
+    for queue in &config.queues {
+        hand.queue(queue, &config.exchange, &mut problems).await;
+    }
+    for name in foreign_queues(config) {
+        if let Err(refusal) = hand.queue_is_there(name).await {
+            problems.push(problem("amqp.required_queues", name, &refusal.what));
+        }
+    }
+    Declared { usable: true, problems }
+}
+
+/// Looks, and declares nothing. A remark for everything. The broker does not tell an exchange's type or a
+/// queue's bindings to who only looks. Bound: [`DEADLINE`] for all of it.
+pub(super) async fn look(live: &Live, config: &Config) -> Vec<String> {
+    let mut hand = Hand::new(live);
+    let there = |kind: &str, name: &str, seen: Result<(), Refusal>, otherwise: &str| match seen {
+        Ok(()) => format!("{kind} {name:?} is there"),
+        Err(refusal) if refusal.code == Some(NOT_FOUND) => {
+            format!("{kind} {name:?} is not there{otherwise}")
+        }
+        Err(refusal) => format!("{kind} {name:?}: {}", refusal.what),
+    };
+    let declares = ": `serve` will declare it";
+    let seen = hand.exchange_is_there(&config.exchange).await;
+    let mut remarks = vec![there("exchange", &config.exchange, seen, declares)];
+    for Queue { name, bind: _ } in &config.queues {
+        let seen = hand.queue_is_there(name).await;
+        remarks.push(there("queue", name, seen, declares));
+    }
+    for name in foreign_queues(config) {
+        let seen = hand.queue_is_there(name).await;
+        remarks.push(there("queue", name, seen, ", and amqp.required_queues names it"));
+    }
+    remarks
+}
+
+/// A hand on one connection: a channel while it lasts, then another.
+struct Hand<'a> {
+    live: &'a Live,
+    channel: Option<Channel>,
+    deadline: Instant,
+}
+
+impl<'a> Hand<'a> {
+    fn new(live: &'a Live) -> Self {
+        Self { live, channel: None, deadline: Instant::now() + DEADLINE }
+    }
+
+    async fn exchange(&mut self, name: &str) -> Result<(), Refusal> {
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let exchange = short(name)?;
+        let declared = self
+            .step(async |channel| {
+                channel
+                    .exchange_declare(exchange.clone(), ExchangeKind::Topic, options, FieldTable::default())
+                    .await
+            })
+            .await;
+        let Err(refusal) = declared else { return Ok(()) };
+        // A user without the right to configure may still publish to what an administrator has declared.
+        if refusal.code == Some(ACCESS_REFUSED) && self.exchange_is_there(name).await.is_ok() {
+            let what = format!("is there, but its type is not known: {}", refusal.what);
+            return Err(Refusal { may_still_publish: true, what, ..refusal });
+        }
+        Err(refusal)
+    }
+
+    async fn exchange_is_there(&mut self, name: &str) -> Result<(), Refusal> {
+        let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let exchange = short(name)?;
+        self.step(async |channel| {
+            channel
+                .exchange_declare(exchange.clone(), ExchangeKind::Topic, options, FieldTable::default())
+                .await
+        })
+        .await
+    }
+
+    async fn queue(&mut self, queue: &Queue, exchange: &str, problems: &mut Vec<String>) {
+        if let Err(refusal) = self.declare_queue(&queue.name).await {
+            // One that exists with other properties can still be bound, and is better than nothing.
+            let exists = refusal.code == Some(PRECONDITION_FAILED);
+            problems.push(problem("amqp.queues", &queue.name, &refusal.what));
+            if !exists {
+                return;
+            }
+        }
+        for key in &queue.bind {
+            if let Err(refusal) = self.bind(&queue.name, exchange, key).await {
+                let what = format!("cannot be bound with {key:?}: {}", refusal.what);
+                problems.push(problem("amqp.queues", &queue.name, &what));
+            }
+        }
+    }
+
+    async fn declare_queue(&mut self, name: &str) -> Result<(), Refusal> {
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        let mut arguments = FieldTable::default();
+        arguments.insert(short("x-queue-type")?, AMQPValue::LongString("quorum".into()));
+        let queue = short(name)?;
+        self.step(async |channel| {
+            channel.queue_declare(queue.clone(), options, arguments.clone()).await.map(drop)
+        })
+        .await
+    }
+
+    async fn queue_is_there(&mut self, name: &str) -> Result<(), Refusal> {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = short(name)?;
+        self.step(async |channel| {
+            channel.queue_declare(queue.clone(), options, FieldTable::default()).await.map(drop)
+        })
+        .await
+    }
+
+    async fn bind(&mut self, queue: &str, exchange: &str, key: &str) -> Result<(), Refusal> {
+        let (queue, exchange, key) = (short(queue)?, short(exchange)?, short(key)?);
+        self.step(async |channel| {
+            let (queue, exchange, key) = (queue.clone(), exchange.clone(), key.clone());
+            channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default()).await
+        })
+        .await
+    }
+
+    /// One request on the channel, or on a new one if the last was refused.
+    async fn step(
+        &mut self,
+        request: impl AsyncFnOnce(&Channel) -> Result<(), lapin::Error>,
+    ) -> Result<(), Refusal> {
+        let kept = self.channel.take().filter(|channel| channel.status().connected());
+        let asking = async {
+            let channel = match kept {
+                Some(channel) => channel,
+                None => self.live.connection.create_channel().await?,
+            };
+            request(&channel).await.map(|()| channel)
+        };
+        match timeout_at(self.deadline, asking).await {
+            Ok(Ok(channel)) => {
+                self.channel = Some(channel);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(Refusal::told(&error)),
+            Err(_elapsed) => Err(Refusal::other(format!("no answer within {DEADLINE:?}"))),
+        }
+    }
+}
+
+/// Why a step failed.
+struct Refusal {
+    /// The broker's reply code, if it was the broker.
+    code: Option<u16>,
+    what: String,
+    may_still_publish: bool,
+}
+
+impl Refusal {
+    fn told(error: &lapin::Error) -> Self {
+        let code = if let ErrorKind::ProtocolError(told) = error.kind() { Some(told.get_id()) } else { None };
+        let what = match code {
+            Some(NOT_FOUND) => "does not exist".to_owned(),
+            _ => words(error),
+        };
+        Self { code, what, may_still_publish: false }
+    }
+
+    const fn other(what: String) -> Self {
+        Self { code: None, what, may_still_publish: false }
+    }
+}
+
+impl From<LinkError> for Refusal {
+    fn from(error: LinkError) -> Self {
+        Self::other(error.message)
+    }
+}
+
+/// The required queues that are not declared here anyway, each once, in their order.
+fn foreign_queues(config: &Config) -> Vec<&str> {
+    let mut foreign: Vec<&str> = Vec::new();
+    for name in &config.required_queues {
+        let ours = config.queues.iter().any(|queue| queue.name == *name);
+        if !ours && !foreign.contains(&name.as_str()) {
+            foreign.push(name);
+        }
+    }
+    foreign
+}
+
+fn problem(key: &str, name: &str, what: &str) -> String {
+    format!("{key} {name:?}: {what}")
+}
+
+/// Bound: for everything at one connect. Past it the connection is used with what there is.
+const DEADLINE: Duration = Duration::from_secs(5);
+const ACCESS_REFUSED: u16 = 403;
+const NOT_FOUND: u16 = 404;
+const PRECONDITION_FAILED: u16 = 406;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    #[test]
+    fn a_required_queue_that_is_declared_here_is_not_looked_for_twice() {
+        let config = Config {
+            uri: Secret::new("amqp://localhost"),
+            exchange: "payments".to_owned(),
+            queues: vec![Queue { name: "ours".to_owned(), bind: vec![] }],
+            required_queues: ["theirs", "ours", "theirs", "others"].map(str::to_owned).to_vec(),
+        };
+        assert_eq!(foreign_queues(&config), ["theirs", "others"]);
+    }
+}
