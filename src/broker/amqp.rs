@@ -123,7 +123,10 @@ impl Broker for Amqp {
 
 /// Whether this can be taken for `amqp.uri`. The value is repeated in no message, because it holds a password.
 pub fn is_uri(uri: &Secret) -> bool {
-    Addresses::parse(uri).is_ok()
+    // lapin reads `amqp:/host` and even `amqp:` as the local machine: a typing error must not lead there.
+    let schemes = ["amqp://", "amqps://"];
+    let with_host = |address: &str| schemes.iter().any(|scheme| address.trim().starts_with(scheme));
+    uri.expose().split(',').all(with_host) && Addresses::parse(uri).is_ok()
 }
 
 /// Connects, and looks without declaring anything: a line for the exchange and for each queue, whether it is
