@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand};
 /// success only when the broker has confirmed.
 #[derive(Debug, Parser)]
 #[command(name = "alipay-notify-gateway", version, after_help = EXAMPLE)]
-pub struct Cli {
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -57,8 +57,9 @@ impl Failure {
     }
 }
 
-/// Runs the command that was parsed.
-pub fn run(cli: Cli) -> ExitCode {
+/// Runs the command that the program was started with.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
     let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr());
     let outcome = match cli.command {
         Command::Serve(args) => {
@@ -76,7 +77,11 @@ pub fn run(cli: Cli) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             // Nobody is left to tell if standard error is gone.
-            let _ = writeln!(err, "alipay-notify-gateway: {}", failure.message);
+            let _ = match failure.code {
+                // One problem a line, each beginning with its key.
+                CONFIGURATION => writeln!(err, "{}", failure.message),
+                _ => writeln!(err, "alipay-notify-gateway: {}", failure.message),
+            };
             ExitCode::from(failure.code)
         }
     }

@@ -2,9 +2,6 @@
 
 use std::process::ExitCode;
 
-use alipay_notify_gateway::cli::{self, Cli};
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    cli::run(Cli::parse())
+    alipay_notify_gateway::cli::run()
 }

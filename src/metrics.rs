@@ -319,7 +319,8 @@ impl Metrics {
         for registry in [&self.registry, &self.process] {
             let _ = TextEncoder::new().encode(&registry.gather(), &mut text);
         }
-        String::from_utf8(text).unwrap_or_default()
+        // The encoder writes `inf`, which Prometheus reads and other readers of the format need not.
+        String::from_utf8(text).unwrap_or_default().replace(" inf\n", " +Inf\n")
     }
 
     fn start_at_zero(&self, rejections: &[&str], holds: &[&str]) {

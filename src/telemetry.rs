@@ -3,15 +3,11 @@
 //! One thing is not his choice: lapin is silent. It prints returned messages, with their bodies, at WARN, and
 //! the password of the broker at TRACE.
 
-use std::fmt;
-
 use tracing::Subscriber;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::FormatTime;
-
-use crate::clock::{Clock as _, SystemClock};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt};
 
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,34 +44,24 @@ pub fn subscriber<W>(config: &Config, writer: W) -> Box<dyn Subscriber + Send + 
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let builder =
-        tracing_subscriber::fmt().with_writer(writer).with_timer(Utc).with_env_filter(filter(&config.level));
+    // A second filter, not directives beside the operator's: among those the most specific wins, and one that
+    // names a span (`[x]=trace`) wins over all. The timer is the default: RFC 3339 in UTC.
+    let filter = EnvFilter::new(&config.level).and(filter_fn(|metadata| !is_silent(metadata.target())));
     match config.format {
-        Format::Json => Box::new(
-            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish(),
-        ),
-        Format::Text => Box::new(builder.with_ansi(false).finish()),
+        Format::Json => {
+            let lines =
+                fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false);
+            Box::new(Registry::default().with(lines.with_writer(writer).with_filter(filter)))
+        }
+        Format::Text => {
+            let lines = fmt::layer().with_ansi(false);
+            Box::new(Registry::default().with(lines.with_writer(writer).with_filter(filter)))
+        }
     }
 }
 
-/// The operator's filter, and behind it, where nothing can overrule them, the targets that must be silent.
-/// Directives of the operator's that name these targets or parts of them are left out.
-fn filter(level: &str) -> EnvFilter {
-    let is_silenced =
-        |directive: &str| SILENT.iter().any(|target| directive.trim_start().starts_with(target));
-    let kept: Vec<&str> = level.split(',').filter(|directive| !is_silenced(directive)).collect();
-    let silent = SILENT.map(|target| format!("{target}=off"));
-    let all = kept.into_iter().map(str::to_owned).chain(silent).collect::<Vec<_>>().join(",");
-    EnvFilter::new(all)
-}
-
-/// RFC 3339 in UTC.
-struct Utc;
-
-impl FormatTime for Utc {
-    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        writer.write_str(&SystemClock.now().rfc3339_utc())
-    }
+fn is_silent(target: &str) -> bool {
+    SILENT.iter().any(|prefix| target.starts_with(prefix))
 }
 
 /// Everything that sees a frame, a payload or a URI.
@@ -111,15 +97,27 @@ mod tests {
 
     #[test]
     fn lapin_is_silent_whatever_the_filter_says() {
-        for level in
-            ["trace", "lapin=trace", "info,lapin=warn", "trace,lapin::channel=trace", "lapin[x]=trace"]
-        {
+        for level in [
+            "trace",
+            "lapin=trace",
+            "info,lapin=warn",
+            "trace,lapin::channel=trace",
+            "lapin[x]=trace",
+            "[x]=trace",
+        ] {
             let text = logged(level, Format::Text, || {
+                let _inside = tracing::error_span!("x").entered();
                 tracing::error!(target: "lapin", "PAYLOAD");
                 tracing::warn!(target: "lapin::returned_messages", "PAYLOAD");
                 tracing::error!(target: "amq_protocol_uri", "PASSWORD");
             });
             assert_eq!(text, "", "{level}");
+            let text = logged(level, Format::Text, || tracing::error!(target: "ours", "SAID"));
+            assert_eq!(
+                text.contains("SAID"),
+                level.contains("info") || level.starts_with("trace"),
+                "{level}"
+            );
         }
     }
 

@@ -19,7 +19,7 @@ const LADDER: [(&str, &[&str]); 16] = [
     ("publication", &["admission", "broker", "clock", "event", "lifecycle", "metrics", "store"]),
     ("gateway", &["admission", "clock", "event", "lifecycle", "metrics", "publication", "store"]),
     ("http", &["admission", "gateway", "lifecycle", "metrics", "publication"]),
-    ("admin", &["clock", "gateway", "lifecycle", "metrics", "secret", "store"]),
+    ("admin", &["clock", "gateway", "http", "lifecycle", "metrics", "secret", "store"]),
     ("signer", &["clock", "event"]),
     ("telemetry", &[]),
     (

@@ -102,6 +102,13 @@ impl PublicKey {
         Ok((Self { spki, fingerprint, signature_bytes: key.size(), expires_at, verifier }, remarks))
     }
 
+    /// The same key, to verify with another hash. `None` if its size does not go with it.
+    pub fn with(&self, sign_type: SignType) -> Option<Self> {
+        let key = RsaPublicKey::from_public_key_der(&self.spki).ok()?;
+        judge(&key, sign_type).ok()?;
+        Some(Self { verifier: Verifier::new(&key, sign_type)?, ..self.clone() })
+    }
+
     /// The first 12 hex digits of the SHA-256 of its SubjectPublicKeyInfo.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint

@@ -234,3 +234,77 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 /// hyper refuses a smaller buffer.
 const MIN_BUFFER_BYTES: usize = 8192;
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A wire, and the peer at its other end.
+    async fn wire() -> (Wire, TcpStream, Arc<Progress>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let progress = Arc::new(Progress::default());
+        (Wire::new(listener.accept().await.unwrap().0, Arc::clone(&progress)), peer, progress)
+    }
+
+    async fn shut_down(wire: &mut Wire) -> Duration {
+        let began = Instant::now();
+        poll_fn(|cx| Pin::new(&mut *wire).poll_shutdown(cx)).await.unwrap();
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_without_progress_has_a_deadline() {
+        let (mut wire, _peer, _) = wire().await;
+        let began = Instant::now();
+        let error = loop {
+            match poll_fn(|cx| Pin::new(&mut wire).poll_write(cx, &[0; 4096])).await {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() >= WRITE_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_was_read_to_its_end_closes_at_once() {
+        let (mut wire, _peer, progress) = wire().await;
+        progress.began(HasBody::Yes);
+        progress.body_complete();
+        assert_eq!(shut_down(&mut wire).await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_stays_silent_is_waited_for_within_a_bound() {
+        let (mut wire, _peer, progress) = wire().await;
+        progress.began(HasBody::Yes);
+        let waited = shut_down(&mut wire).await;
+        assert!((LINGER..LINGER * 2).contains(&waited), "{waited:?}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_stop_sending_is_heard_within_a_bound() {
+        let (mut wire, mut peer, progress) = wire().await;
+        progress.began(HasBody::Yes);
+        let sent = async {
+            let mut sent = 0;
+            while let Ok(written) = tokio::io::AsyncWriteExt::write(&mut peer, &[0; 65_536]).await {
+                sent += written;
+            }
+            sent
+        };
+        let ended = async {
+            shut_down(&mut wire).await;
+            drop(wire);
+        };
+        // What the kernel holds for both ends comes on top.
+        let (sent, ()) = tokio::join!(sent, ended);
+        assert!((LINGER_BYTES..LINGER_BYTES + (32 << 20)).contains(&sent), "{sent}");
+    }
+}

@@ -3,12 +3,19 @@
 #![expect(
     unreachable_pub,
     clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "tests may fail loudly, and spawn"
 )]
 
+mod admin;
+mod cli;
+mod config;
 mod end_to_end;
+mod limits;
+mod metrics;
 mod publication;
 mod rabbitmq;
 mod scripted_broker;

@@ -3,7 +3,25 @@
 pub mod alipay;
 pub mod amqp_peer;
 pub mod broker;
+pub mod doors;
 pub mod fakes;
 pub mod program;
 pub mod proxy;
 pub mod queue;
+pub mod raw_client;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// Waits until `condition` holds, asking it again and again.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let patience = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, patience).await.is_ok(), "never happened: {what}");
+}
+
+/// Bound: how long a test waits for anything before it fails.
+pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -157,10 +157,6 @@ impl Program {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

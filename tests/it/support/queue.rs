@@ -1,7 +1,5 @@
 //! A consumer of the events: a queue of the test's own at the real broker.
 
-use std::time::Duration;
-
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::options::{
@@ -16,9 +14,8 @@ use super::program::{PATIENCE, amqp_url, unique};
 /// A queue bound to an exchange.
 pub struct Queue {
     _connection: Connection,
-    channel: Channel,
+    _channel: Channel,
     consumer: Consumer,
-    name: String,
 }
 
 /// An event out of the queue.
@@ -62,21 +59,13 @@ impl Queue {
         }
         let options = BasicConsumeOptions::default();
         let consumer = channel.basic_consume(name.as_str().into(), "".into(), options, none()).await.unwrap();
-        Self { _connection: connection, channel, consumer, name }
-    }
-
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub fn channel(&self) -> &Channel {
-        &self.channel
+        Self { _connection: connection, _channel: channel, consumer }
     }
 
     /// The next event.
     pub async fn next(&mut self) -> Event {
         let delivery = tokio::time::timeout(PATIENCE, self.consumer.next()).await;
-        let delivery = delivery.expect("no event came").unwrap().unwrap();
+        let delivery = delivery.unwrap_or_else(|_| panic!("no event came")).unwrap().unwrap();
         delivery.acker.ack(BasicAckOptions::default()).await.unwrap();
         let body = serde_json::from_slice(&delivery.data).unwrap();
         Event { delivery, body }
@@ -93,10 +82,5 @@ impl Queue {
                 return events;
             }
         }
-    }
-
-    /// Whether nothing comes for a moment: only to end a count that was complete before.
-    pub async fn is_quiet(&mut self) -> bool {
-        tokio::time::timeout(Duration::from_millis(300), self.consumer.next()).await.is_err()
     }
 }

@@ -1,0 +1,188 @@
+//! The commands of the real binary: helps, exit codes, and what is said where.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::process::{Command, Output};
+use std::thread::JoinHandle;
+
+use crate::support::alipay;
+use crate::support::program::{Folder, free_port};
+
+fn gateway() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
+    // What the test run itself was started with is no part of these.
+    for name in ["AMQP_URL", "ALIPAY_APP_ID", "ALIPAY_PUBLIC_KEY", "RUST_LOG", "LOG_FORMAT"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    gateway().args(arguments).output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// An admin listener that gives one answer, and then tells what it was asked.
+fn admin(status: &str, body: &str) -> (String, JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            assert_eq!(stream.read(&mut byte).unwrap(), 1, "hung up in the head");
+            request.push(byte[0]);
+        }
+        stream.write_all(answer.as_bytes()).unwrap();
+        String::from_utf8(request).unwrap()
+    });
+    (url, asked)
+}
+
+fn check(text: &str, more: &[&str]) -> Output {
+    let folder = Folder::new();
+    folder.write("alipay.pem", alipay::public_pem());
+    let file = folder.write("gateway.toml", text);
+    gateway().arg("check").arg("--config").arg(file).args(more).output().unwrap()
+}
+
+const APP: &str = "[[apps]]\napp_id = \"2021000000000001\"\nalipay_public_keys = [\"alipay.pem\"]\n";
+const COMMANDS: [&str; 6] = ["serve", "check", "explain", "simulate", "trade", "healthcheck"];
+
+#[test]
+fn the_help_of_every_command_shows_an_example_that_names_it() {
+    for command in COMMANDS {
+        let output = run(&[command, "--help"]);
+        let help = out(&output);
+        assert_eq!(output.status.code(), Some(0), "{command}");
+        assert!(help.contains("Example"), "{command}\n{help}");
+        assert!(help.contains(&format!("  alipay-notify-gateway {command}")), "{command}\n{help}");
+    }
+}
+
+#[test]
+fn the_help_names_every_command() {
+    let help = out(&run(&["--help"]));
+    for command in COMMANDS {
+        assert!(help.contains(&format!("  {command} ")), "{command}\n{help}");
+    }
+    assert!(help.contains("Example"), "{help}");
+}
+
+#[test]
+fn usage_that_is_wrong_exits_with_2() {
+    for arguments in [&[][..], &["surf"], &["serve", "--konfig", "x"], &["trade"], &["trade", "a b"]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(!err(&output).is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_good_configuration_is_checked_with_0_and_its_remarks() {
+    let output = check(APP, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let text = out(&output);
+    assert!(
+        text.contains("2021000000000001") && text.contains("the seller of a trade is not checked"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_bad_configuration_exits_with_78_and_every_problem_on_a_line_of_its_own() {
+    let text = format!("[http]\nport = 1\n[amqp]\nlanes = 0\nuri = \"amqp:/u:hunter2@h\"\n{APP}");
+    let output = check(&text, &[]);
+    let problems = err(&output);
+    assert_eq!(output.status.code(), Some(78), "{problems}");
+    for key in ["http.port:", "amqp.lanes:", "amqp.uri:"] {
+        assert!(problems.lines().any(|line| line.starts_with(key)), "{key}\n{problems}");
+    }
+    assert!(!problems.contains("hunter2") && out(&output).is_empty(), "{problems}");
+}
+
+#[test]
+fn serve_refuses_a_bad_configuration_with_78() {
+    let output = run(&["serve", "--config", "nowhere.toml"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(err(&output).contains("nowhere.toml"), "{}", err(&output));
+}
+
+#[test]
+fn a_broker_that_is_away_fails_check_connect_with_1() {
+    let nobody = free_port();
+    let uri = format!("amqp://guest:hunter2@{nobody}/%2f");
+    let output = check(&format!("[amqp]\nuri = \"{uri}\"\n{APP}"), &["--connect"]);
+    let said = err(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("amqp.uri") && !said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn nobody_at_the_admin_listener_exits_with_1() {
+    let url = format!("http://{}", free_port());
+    for arguments in [&["healthcheck", "--admin", &url][..], &["trade", "20261123", "--admin", &url]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(err(&output).contains(&url), "{}", err(&output));
+    }
+}
+
+#[test]
+fn an_admin_url_that_is_none_is_told() {
+    for url in ["127.0.0.1:9090", "https://127.0.0.1:9090", "http://"] {
+        let output = run(&["healthcheck", "--admin", url]);
+        assert_eq!(output.status.code(), Some(1), "{url}");
+        assert!(err(&output).contains("http://127.0.0.1:9090"), "{url}: {}", err(&output));
+    }
+}
+
+#[test]
+fn healthcheck_asks_livez() {
+    for (status, code) in [("200 OK", 0), ("503 Service Unavailable", 1)] {
+        let (url, asked) = admin(status, "ok\n");
+        let output = run(&["healthcheck", "--admin", &url]);
+        assert_eq!(output.status.code(), Some(code), "{}", err(&output));
+        assert!(asked.join().unwrap().starts_with("GET /livez HTTP/1.1\r\n"));
+    }
+}
+
+#[test]
+fn trade_shows_what_is_kept_as_text_and_as_json() {
+    let body = r#"{"trade_no":"20261123","rows":[{"event_id":"1.20261123.payment.succeeded","state":"recorded",
+        "notify_id":"n1","digest":"d","reason":null,"first_at":"2026-11-23T02:15:31Z",
+        "at":"2026-11-23T02:15:32Z","attempts":2}]}"#;
+    let (url, asked) = admin("200 OK", body);
+    let output = run(&["trade", "20261123", "--admin", &url]);
+    let text = out(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(asked.join().unwrap().starts_with("GET /trades/20261123 HTTP/1.1\r\n"));
+    for shown in ["recorded", "1.20261123.payment.succeeded", "2026-11-23T02:15:32Z", "n1", "2 time"] {
+        assert!(text.contains(shown), "{shown}\n{text}");
+    }
+    let (url, _) = admin("200 OK", body);
+    let json = out(&run(&["trade", "20261123", "--admin", &url, "--format", "json"]));
+    assert_eq!(json.trim_end(), body);
+}
+
+#[test]
+fn a_trade_of_which_nothing_is_kept_is_said() {
+    let (url, _) = admin("200 OK", r#"{"trade_no":"1","rows":[]}"#);
+    let output = run(&["trade", "1", "--admin", &url]);
+    assert_eq!((output.status.code(), out(&output).as_str()), (Some(0), "nothing is kept about 1\n"));
+}
+
+#[test]
+fn a_trade_that_the_gateway_cannot_look_up_exits_with_1() {
+    let (url, _) = admin("503 Service Unavailable", "the store is away");
+    assert_eq!(run(&["trade", "1", "--admin", &url]).status.code(), Some(1));
+}

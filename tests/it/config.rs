@@ -1,0 +1,792 @@
+//! Configuration: every bad value by its name, every problem at once, never a secret; and the documents, held
+//! to the code.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use alipay_notify_gateway::admission::policy::{Buyer, SignType};
+use alipay_notify_gateway::config::{self, KEYS, Loaded};
+use alipay_notify_gateway::event::{Environment, EventType};
+use alipay_notify_gateway::telemetry::Format;
+
+use crate::support::alipay;
+use crate::support::program::Folder;
+
+const APP: &str = "[[apps]]\napp_id = \"2021000000000001\"\nalipay_public_keys = [\"alipay.pem\"]\n";
+
+fn folder() -> Folder {
+    let folder = Folder::new();
+    folder.write("alipay.pem", alipay::public_pem());
+    folder
+}
+
+fn variables(of: &[(&str, &str)]) -> Vec<(String, String)> {
+    of.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// Loads a file of this text, with these variables.
+fn load_with(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, Vec<String>> {
+    let folder = folder();
+    let file = folder.write("gateway.toml", text);
+    config::load_from(Some(&file), variables(environment)).map_err(|problems| problems.0)
+}
+
+fn load(text: &str) -> Result<Loaded, Vec<String>> {
+    load_with(text, &[])
+}
+
+/// Sections and the smallest app.
+fn with_app(sections: &str) -> Result<Loaded, Vec<String>> {
+    load(&format!("{sections}\n{APP}"))
+}
+
+/// Asserts that the one problem is this key's, and that it says this.
+#[track_caller]
+fn refused(outcome: Result<Loaded, Vec<String>>, key: &str, says: &str) {
+    let problems = outcome.unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].starts_with(key) && problems[0].contains(says), "{problems:?}");
+}
+
+#[track_caller]
+fn remarked(outcome: Result<Loaded, Vec<String>>, says: &str) {
+    let remarks = outcome.unwrap().remarks;
+    assert!(remarks.iter().any(|remark| remark.contains(says)), "{remarks:?}");
+}
+
+mod defaults {
+    use super::*;
+
+    #[test]
+    fn the_smallest_file_has_the_defaults_of_the_contract() {
+        let config = load(APP).unwrap().config;
+        assert_eq!(config.http.listen.to_string(), "0.0.0.0:8080");
+        assert_eq!(config.http.path, "/alipay/notify");
+        assert_eq!((config.http.max_body, config.http.max_header), (64 * 1024, 16 * 1024));
+        assert_eq!(config.http.max_connections, 10_000);
+        assert_eq!(config.http.header_timeout, Duration::from_secs(10));
+        assert_eq!(config.http.body_timeout, Duration::from_secs(10));
+        assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9090");
+        assert_eq!(config.admin.token, None);
+        assert_eq!(config.amqp.uri.expose(), "amqp://guest:guest@127.0.0.1:5672/%2f");
+        assert_eq!(config.amqp.exchange, "payments");
+        assert!(config.amqp.queues.is_empty() && config.amqp.required_queues.is_empty());
+        assert_eq!(config.publication.answer_timeout, Duration::from_secs(5));
+        assert_eq!(config.publication.confirm_timeout, Duration::from_secs(3));
+        assert!(config.publication.ignore.is_empty());
+        let bounds =
+            (config.publication.lanes, config.publication.max_batch, config.publication.max_in_flight);
+        assert_eq!(bounds, (4, 64, 4096));
+        assert_eq!((config.store.max_deferred, config.store.max_held), (100_000, 10_000));
+        assert_eq!(config.policy.max_age, Duration::from_secs(24 * 3600));
+        assert_eq!(config.policy.retention, Duration::from_secs(35 * 86_400));
+        assert_eq!(config.publication.retention, config.policy.retention);
+        assert_eq!((config.policy.buyer, config.policy.notification), (Buyer::Omit, true));
+        assert_eq!((config.shutdown.delay, config.shutdown.grace), (Duration::ZERO, Duration::from_secs(25)));
+        assert_eq!((config.log.format, config.log.level.as_str()), (Format::Json, "info"));
+        let app = &config.policy.apps["2021000000000001"];
+        assert_eq!((app.environment, app.sign_type), (Environment::Production, SignType::Rsa2));
+        assert_eq!((app.seller_ids.len(), app.keys.len()), (0, 1));
+    }
+
+    #[test]
+    fn sellers_that_are_not_checked_are_remarked() {
+        remarked(load(APP), "the seller of a trade is not checked");
+    }
+
+    #[test]
+    fn relative_paths_are_relative_to_the_file() {
+        let folder = folder();
+        let file = folder.write("gateway.toml", APP);
+        let config = config::load_from(Some(&file), Vec::new()).unwrap().config;
+        assert_eq!(config.store.path, folder.path().join("data/gateway.db"));
+    }
+}
+
+mod file {
+    use super::*;
+
+    #[test]
+    fn every_problem_comes_at_once() {
+        let problems = load(
+            r#"
+[http]
+listen = "somewhere"
+path = "alipay"
+max_body = "5"
+[admin]
+listen = "there"
+tokn = "x"
+[amqp]
+lanes = 65
+confirm_timeout = "3x"
+[store]
+engine = "redis"
+[log]
+format = "xml"
+level = "loud=x=y"
+[[apps]]
+app_id = "2021000000000001"
+alipay_public_keys = ["missing.pem"]
+"#,
+        )
+        .unwrap_err();
+        let keys: Vec<&str> =
+            problems.iter().map(|problem| problem.split([':', ' ']).next().unwrap()).collect();
+        for key in [
+            "http.listen",
+            "http.path",
+            "http.max_body",
+            "admin.listen",
+            "admin.tokn",
+            "amqp.lanes",
+            "amqp.confirm_timeout",
+            "store.engine",
+            "log.format",
+            "log.level",
+            "apps[0].alipay_public_keys[0]",
+        ] {
+            assert!(keys.contains(&key), "{key} is not in {problems:#?}");
+        }
+        assert_eq!(problems.len(), 11, "{problems:#?}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_a_problem_in_every_table() {
+        for (text, key) in [
+            ("[amqp]\nurl = \"amqp://h\"", "amqp.url:"),
+            ("[amqpp]\nuri = \"amqp://h\"", "amqpp.uri:"),
+            ("[amqpp]", "amqpp:"),
+            ("http = 3", "http:"),
+            ("[[amqp.queues]]\nname = \"q\"\nbind = [\"#\"]\ndurable = true", "amqp.queues[0].durable:"),
+        ] {
+            refused(with_app(text), key, "no such key");
+        }
+        refused(load(&format!("{APP}seller_id = \"2088101117955611\"")), "apps[0].seller_id:", "no such key");
+    }
+
+    #[test]
+    fn all_unknown_keys_are_told() {
+        let problems = with_app("a = 1\nb = 2\n[http]\nc = 3").unwrap_err();
+        assert_eq!(problems.len(), 3, "{problems:?}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_toml_is_told_with_its_line_and_without_its_text() {
+        let problems = load("[amqp]\nuri = \"amqp://u:hunter2@h\" x\n").unwrap_err();
+        assert!(problems[0].contains("line 2") && !problems[0].contains("hunter2"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_told() {
+        let problems = config::load_from(Some(Path::new("nowhere/gateway.toml")), Vec::new()).unwrap_err();
+        assert!(problems.0[0].starts_with("nowhere/gateway.toml:"), "{problems}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_told() {
+        refused(with_app("[http]\nlisten = 8080"), "http.listen", "is to be a text");
+        refused(with_app("[http]\nmax_body = 65536"), "http.max_body", "is to be a text");
+        refused(with_app("[amqp]\nlanes = \"many\""), "amqp.lanes", "a number from 1 to 64");
+        refused(with_app("[amqp]\nignore = [1]"), "amqp.ignore", "a list of texts");
+        refused(with_app("[event]\nnotification = \"yes\""), "event.notification", "true or false");
+        let problems = load("[[apps]]\napp_id = 2021000000000001\nalipay_public_keys = [\"alipay.pem\"]");
+        let problems = problems.unwrap_err();
+        assert!(problems[0].starts_with("apps[0].app_id: is to be a text"), "{problems:?}");
+    }
+}
+
+mod values {
+    use super::*;
+
+    #[test]
+    fn a_duration_without_a_unit_is_refused() {
+        refused(with_app("[amqp]\nconfirm_timeout = \"3\""), "amqp.confirm_timeout", "not a duration");
+    }
+
+    #[test]
+    fn a_size_without_a_unit_is_refused() {
+        refused(with_app("[http]\nmax_body = \"65536\""), "http.max_body", "not a size");
+    }
+
+    #[test]
+    fn a_kib_has_1024_bytes() {
+        assert_eq!(with_app("[http]\nmax_body = \"2KiB\"").unwrap().config.http.max_body, 2048);
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused() {
+        refused(with_app("[http]\nlisten = \":8080\""), "http.listen", "not an address");
+        refused(with_app("[admin]\nlisten = \"localhost\""), "admin.listen", "not an address");
+    }
+
+    #[test]
+    fn one_address_for_both_listeners_is_refused() {
+        let both = "[http]\nlisten = \"127.0.0.1:9090\"";
+        refused(with_app(both), "admin.listen", "http.listen");
+    }
+
+    #[test]
+    fn a_path_that_is_none_is_refused() {
+        for path in ["", "notify", "/notify?x=1", "/notify#x", "/no tify"] {
+            refused(with_app(&format!("[http]\npath = \"{path}\"")), "http.path", "not a path");
+        }
+    }
+
+    #[test]
+    fn a_confirm_timeout_that_is_not_below_the_answer_timeout_is_remarked() {
+        remarked(with_app("[amqp]\nconfirm_timeout = \"5s\""), "amqp.confirm_timeout is not below");
+    }
+
+    #[test]
+    fn a_retention_that_forgets_before_the_last_delivery_is_refused() {
+        let text =
+            |retention| format!("[freshness]\nmax_age = \"24h\"\n[store]\nretention = \"{retention}\"");
+        refused(with_app(&text("71h")), "store.retention", "48 h");
+        assert!(with_app(&text("72h")).is_ok());
+    }
+
+    #[test]
+    fn redis_is_not_supported_yet() {
+        refused(with_app("[store]\nengine = \"redis\""), "store.engine", "not supported yet");
+        refused(with_app("[store]\nengine = \"files\""), "store.engine", "not one of");
+    }
+
+    #[test]
+    fn a_store_that_is_a_folder_is_refused() {
+        refused(with_app("[store]\npath = \"\""), "store.path", "a file");
+        refused(with_app("[store]\npath = \"data/\""), "store.path", "a file");
+    }
+
+    #[test]
+    fn a_buyer_policy_is_one_of_three() {
+        refused(with_app("[event]\nbuyer = \"hash\""), "event.buyer", "omit, mask, forward");
+    }
+
+    #[test]
+    fn a_log_format_or_level_that_is_none_is_refused() {
+        refused(with_app("[log]\nformat = \"xml\""), "log.format", "json, text");
+        refused(with_app("[log]\nlevel = \"\""), "log.level", "not a level");
+    }
+}
+
+mod broker {
+    use super::*;
+
+    #[test]
+    fn a_uri_that_is_none_is_refused_and_never_shown() {
+        for uri in
+            ["http://u:hunter2@h", "u:hunter2@h:5672", "amqp://u:hunter2@h:port", "amqp:/u:hunter2@h", ""]
+        {
+            let outcome = with_app(&format!("[amqp]\nuri = \"{uri}\""));
+            assert!(!format!("{outcome:?}").contains("hunter2"), "{outcome:?}");
+            refused(outcome, "amqp.uri", "is not a URI");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_in_the_debug_output() {
+        let text = "[admin]\ntoken = \"hunter2-hunter2-hunter2\"\n[amqp]\nuri = \"amqp://u:hunter2@h/\"";
+        let loaded = with_app(text).unwrap();
+        assert_eq!(loaded.config.amqp.uri.expose(), "amqp://u:hunter2@h/");
+        assert!(!format!("{loaded:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_secret_comes_from_a_file_without_its_last_newline() {
+        let folder = folder();
+        folder.write("uri", "amqp://u:p@h/\n");
+        let file = folder.write("gateway.toml", format!("[amqp]\nuri_file = \"uri\"\n{APP}"));
+        let config = config::load_from(Some(&file), Vec::new()).unwrap().config;
+        assert_eq!(config.amqp.uri.expose(), "amqp://u:p@h/");
+    }
+
+    #[test]
+    fn a_secret_file_that_is_missing_or_empty_is_told() {
+        refused(with_app("[admin]\ntoken_file = \"nowhere\""), "admin.token_file", "nowhere");
+        let folder = folder();
+        folder.write("token", "\n");
+        let file = folder.write("gateway.toml", format!("[admin]\ntoken_file = \"token\"\n{APP}"));
+        let problems = config::load_from(Some(&file), Vec::new()).unwrap_err();
+        assert_eq!(problems.0, ["admin.token_file: token is empty"]);
+    }
+
+    #[test]
+    fn a_uri_in_the_place_of_its_file_is_refused_and_not_shown() {
+        let outcome = with_app("[amqp]\nuri_file = \"amqp://u:hunter2@h/\"");
+        assert!(!format!("{outcome:?}").contains("hunter2"), "{outcome:?}");
+        refused(outcome, "amqp.uri_file", "belongs in amqp.uri");
+    }
+
+    #[test]
+    fn a_secret_in_both_forms_is_refused() {
+        let folder = folder();
+        folder.write("uri", "amqp://h/");
+        let both = format!("[amqp]\nuri = \"amqp://h/\"\nuri_file = \"uri\"\n{APP}");
+        let file = folder.write("gateway.toml", both);
+        let problems = config::load_from(Some(&file), Vec::new()).unwrap_err();
+        assert_eq!(problems.0, ["amqp.uri: amqp.uri_file is given too; one of them must go"]);
+    }
+
+    #[test]
+    fn a_short_token_is_remarked() {
+        remarked(with_app("[admin]\ntoken = \"short\""), "can be guessed");
+    }
+
+    #[test]
+    fn an_ignored_type_is_a_known_one() {
+        refused(with_app("[amqp]\nignore = [\"trade.open\"]"), "amqp.ignore", "not an event type");
+        remarked(with_app("[amqp]\nignore = [\"payment.succeeded\"]"), "payment.succeeded");
+    }
+
+    #[test]
+    fn a_binding_that_takes_nothing_is_refused() {
+        for bind in ["payment.success", "", "payment"] {
+            let queue = format!("[[amqp.queues]]\nname = \"q\"\nbind = [\"#\", \"{bind}\"]");
+            refused(with_app(&queue), "amqp.queues[0].bind", "takes none of the event types");
+        }
+        refused(with_app("[[amqp.queues]]\nname = \"q\"\nbind = []"), "amqp.queues[0].bind", "is required");
+    }
+
+    #[test]
+    fn a_queue_has_a_name_of_its_own() {
+        let queue = |name: &str| format!("[[amqp.queues]]\nname = \"{name}\"\nbind = [\"#\"]\n");
+        refused(with_app(&queue("")), "amqp.queues[0].name", "is required");
+        refused(with_app(&queue("amq.q")), "amqp.queues[0].name", "amq.");
+        refused(with_app(&(queue("q") + &queue("q"))), "amqp.queues[1].name", "twice");
+    }
+
+    #[test]
+    fn an_exchange_has_a_name_of_its_own() {
+        for name in ["", "amq.topic"] {
+            refused(with_app(&format!("[amqp]\nexchange = \"{name}\"")), "amqp.exchange", "name");
+        }
+    }
+
+    #[test]
+    fn an_event_type_that_nothing_covers_is_remarked_where_queues_are_declared() {
+        let queue = "[[amqp.queues]]\nname = \"q\"\nbind = [\"payment.*\", \"trade.#\"]\n";
+        remarked(with_app(queue), "notification.other: no declared queue binds it");
+        let covered = with_app(&format!("[amqp]\nignore = [\"notification.other\"]\n{queue}")).unwrap();
+        assert!(!covered.remarks.iter().any(|remark| remark.contains("binds it")), "{:?}", covered.remarks);
+        let undeclared = load(APP).unwrap();
+        assert!(!undeclared.remarks.iter().any(|remark| remark.contains("binds it")));
+    }
+}
+
+mod apps {
+    use super::*;
+
+    fn app(more: &str) -> String {
+        format!("{APP}{more}\n")
+    }
+
+    #[test]
+    fn there_is_at_least_one() {
+        refused(load(""), "apps", "at least one");
+    }
+
+    #[test]
+    fn an_app_has_an_id_and_keys() {
+        let problems = load("[[apps]]\nenvironment = \"production\"").unwrap_err();
+        assert!(problems[0].starts_with("apps[0].app_id: is required"), "{problems:?}");
+        assert!(problems[1].starts_with("apps[0].alipay_public_keys: is required"), "{problems:?}");
+    }
+
+    #[test]
+    fn the_same_app_twice_is_refused() {
+        refused(load(&(app("") + APP)), "apps[1].app_id", "twice");
+    }
+
+    #[test]
+    fn an_environment_that_is_none_is_refused() {
+        refused(load(&app("environment = \"test\"")), "apps[0].environment", "production, sandbox");
+    }
+
+    #[test]
+    fn two_environments_share_an_exchange_only_by_saying_so() {
+        let other = "[[apps]]\napp_id = \"9021000000000001\"\nenvironment = \"sandbox\"\n\
+                     alipay_public_keys = [\"alipay.pem\"]\n";
+        refused(load(&(app("") + other)), "apps", "amqp.mix_environments");
+        assert!(load(&format!("[amqp]\nmix_environments = true\n{APP}{other}")).is_ok());
+    }
+
+    #[test]
+    fn one_key_in_two_apps_is_remarked() {
+        let other = "[[apps]]\napp_id = \"2021000000000002\"\nalipay_public_keys = [\"alipay.pem\"]\n";
+        remarked(load(&(app("") + other)), "belong to one app");
+    }
+
+    #[test]
+    fn a_sign_type_that_is_none_is_refused() {
+        for name in ["RSA3", "rsa2", "SM2", "MD5", ""] {
+            let problems = load(&app(&format!("sign_type = \"{name}\""))).unwrap_err();
+            assert!(problems.iter().any(|problem| problem.starts_with("apps[0].sign_type")), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn rsa_without_sellers_is_refused() {
+        refused(load(&app("sign_type = \"RSA\"")), "apps[0].seller_ids", "RSA");
+        remarked(
+            load(&app("sign_type = \"RSA\"\nseller_ids = [\"2088101117955611\"]")),
+            "all merchants share",
+        );
+    }
+
+    #[test]
+    fn a_seller_that_is_none_is_refused() {
+        refused(load(&app("seller_ids = [\"me@example.com\"]")), "apps[0].seller_ids", "not a seller");
+    }
+
+    #[test]
+    fn each_key_file_is_judged_and_named() {
+        let folder = folder();
+        folder.write("garbage.pem", "no key");
+        folder.write("private.pem", "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n");
+        let keys = "[[apps]]\napp_id = \"2021000000000001\"\n\
+                    alipay_public_keys = [\"alipay.pem\", \"garbage.pem\", \"private.pem\", \"gone.pem\"]\n";
+        let file = folder.write("gateway.toml", keys);
+        let problems = config::load_from(Some(&file), Vec::new()).unwrap_err().0;
+        assert_eq!(problems.len(), 3, "{problems:#?}");
+        assert!(problems[0].starts_with("apps[0].alipay_public_keys[1] (garbage.pem): not a public key"));
+        assert!(
+            problems[1].starts_with("apps[0].alipay_public_keys[2] (private.pem): this is a PRIVATE key")
+        );
+        assert!(problems[2].starts_with("apps[0].alipay_public_keys[3] (gone.pem): "), "{}", problems[2]);
+    }
+}
+
+mod environment {
+    use super::*;
+
+    #[test]
+    fn the_environment_beats_the_file() {
+        let text = format!("[amqp]\nlanes = 2\nignore = [\"trade.closed\"]\n{APP}");
+        let config = load_with(
+            &text,
+            &[
+                ("GATEWAY_AMQP__LANES", "8"),
+                ("GATEWAY_AMQP__IGNORE", "trade.pending, payment.late"),
+                ("GATEWAY_EVENT__NOTIFICATION", "false"),
+                ("GATEWAY_HTTP__MAX_BODY", "1MiB"),
+            ],
+        )
+        .unwrap()
+        .config;
+        assert_eq!((config.publication.lanes, config.http.max_body), (8, 1 << 20));
+        assert!(!config.policy.notification);
+        let ignored: Vec<EventType> = config.publication.ignore.into_iter().collect();
+        assert_eq!(ignored, [EventType::PaymentLate, EventType::TradePending]);
+    }
+
+    #[test]
+    fn an_empty_variable_is_an_empty_list() {
+        let text = format!("[amqp]\nignore = [\"trade.closed\"]\n{APP}");
+        let config = load_with(&text, &[("GATEWAY_AMQP__IGNORE", "")]).unwrap().config;
+        assert!(config.publication.ignore.is_empty());
+    }
+
+    #[test]
+    fn one_form_of_a_secret_in_the_environment_unsets_the_other_in_the_file() {
+        let folder = folder();
+        folder.write("uri", "amqp://from:file@h/");
+        let in_place = folder.write("a.toml", format!("[amqp]\nuri = \"amqp://in:place@h/\"\n{APP}"));
+        let in_file = folder.write("b.toml", format!("[amqp]\nuri_file = \"gone\"\n{APP}"));
+        let uri = |file: &Path, name: &str, value: &str| {
+            let loaded = config::load_from(Some(file), variables(&[(name, value)])).unwrap();
+            loaded.config.amqp.uri.expose().to_owned()
+        };
+        assert_eq!(uri(&in_place, "GATEWAY_AMQP__URI_FILE", "uri"), "amqp://from:file@h/");
+        assert_eq!(uri(&in_file, "GATEWAY_AMQP__URI", "amqp://from:env@h/"), "amqp://from:env@h/");
+    }
+
+    #[test]
+    fn both_forms_of_a_secret_in_the_environment_are_refused() {
+        let both = [("GATEWAY_AMQP__URI", "amqp://h/"), ("GATEWAY_AMQP__URI_FILE", "alipay.pem")];
+        let problems = load_with(APP, &both).unwrap_err();
+        assert!(problems[0].contains("one of them must go"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_variable_without_two_underscores_says_nothing() {
+        assert!(load_with(APP, &[("GATEWAY_PORT", "tcp://10.0.0.1:80"), ("GATEWAY_AMQP", "x")]).is_ok());
+    }
+
+    #[test]
+    fn a_variable_without_a_key_is_refused_and_its_value_not_shown() {
+        for name in
+            ["GATEWAY_AMQP__URL", "GATEWAY_APPS__0__APP_ID", "GATEWAY_AMQP__QUEUES", "GATEWAY_APPS[]__APP_ID"]
+        {
+            let problems = load_with(APP, &[(name, "hunter2")]).unwrap_err();
+            assert!(problems[0].contains(name) && !problems[0].contains("hunter2"), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_value_from_the_environment_names_its_key() {
+        refused(load_with(APP, &[("GATEWAY_AMQP__LANES", "x")]), "amqp.lanes", "a number");
+        refused(
+            load_with(APP, &[("GATEWAY_EVENT__NOTIFICATION", "1")]),
+            "event.notification",
+            "true or false",
+        );
+    }
+
+    #[test]
+    fn rust_log_and_log_format_come_last() {
+        let habits = [("RUST_LOG", "debug"), ("LOG_FORMAT", "text")];
+        let log = load_with(APP, &habits).unwrap().config.log;
+        assert_eq!((log.format, log.level.as_str()), (Format::Text, "debug"));
+        let text = format!("[log]\nformat = \"json\"\nlevel = \"warn\"\n{APP}");
+        let log = load_with(&text, &habits).unwrap().config.log;
+        assert_eq!((log.format, log.level.as_str()), (Format::Json, "warn"));
+        let all = [habits[0], habits[1], ("GATEWAY_LOG__LEVEL", "error"), ("GATEWAY_LOG__FORMAT", "json")];
+        let log = load_with(APP, &all).unwrap().config.log;
+        assert_eq!((log.format, log.level.as_str()), (Format::Json, "error"));
+    }
+}
+
+mod three_variables {
+    use super::*;
+
+    // The tests run in the crate's folder, where there is no gateway.toml.
+    fn start(environment: &[(&str, &str)]) -> Result<Loaded, Vec<String>> {
+        config::load_from(None, variables(environment)).map_err(|problems| problems.0)
+    }
+
+    #[test]
+    fn three_variables_are_enough() {
+        let pem = alipay::public_pem();
+        let loaded = start(&[
+            ("ALIPAY_APP_ID", "2021000000000001"),
+            ("ALIPAY_PUBLIC_KEY", &pem),
+            ("AMQP_URL", "amqp://u:p@h/"),
+        ])
+        .unwrap();
+        assert_eq!(loaded.config.amqp.uri.expose(), "amqp://u:p@h/");
+        assert_eq!(loaded.config.store.path, Path::new("data/gateway.db"));
+        assert!(loaded.config.amqp.queues.is_empty());
+        assert_eq!(loaded.config.policy.apps["2021000000000001"].keys.len(), 1);
+    }
+
+    #[test]
+    fn the_key_may_be_bare_base64_or_a_file() {
+        let pem = alipay::public_pem();
+        let bare: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
+        let folder = folder();
+        let at_file = format!("@{}", folder.path().join("alipay.pem").display());
+        for key in [&bare, &at_file] {
+            let loaded = start(&[("ALIPAY_APP_ID", "2021000000000001"), ("ALIPAY_PUBLIC_KEY", key)]);
+            assert_eq!(loaded.unwrap().config.policy.apps["2021000000000001"].keys.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_none_is_told_by_the_variables_name() {
+        let outcome = start(&[("ALIPAY_APP_ID", "2021000000000001"), ("ALIPAY_PUBLIC_KEY", "hunter2")]);
+        assert!(!format!("{outcome:?}").contains("hunter2"));
+        refused(outcome, "ALIPAY_PUBLIC_KEY", "not a public key");
+    }
+
+    #[test]
+    fn other_keys_come_from_the_environment_as_always() {
+        let pem = alipay::public_pem();
+        let loaded = start(&[
+            ("ALIPAY_APP_ID", "2021000000000001"),
+            ("ALIPAY_PUBLIC_KEY", &pem),
+            ("AMQP_URL", "amqp://u:p@h/"),
+            ("GATEWAY_HTTP__LISTEN", "127.0.0.1:1"),
+            ("GATEWAY_AMQP__URI", "amqp://other/"),
+        ]);
+        let config = loaded.unwrap().config;
+        assert_eq!(config.http.listen.to_string(), "127.0.0.1:1");
+        assert_eq!(config.amqp.uri.expose(), "amqp://other/", "an override overrides");
+    }
+
+    #[test]
+    fn nothing_at_all_is_told_with_the_ways_there_are() {
+        let problems = start(&[]).unwrap_err();
+        assert!(
+            problems[0].contains("gateway.toml") && problems[0].contains("ALIPAY_APP_ID"),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn beside_a_file_they_are_refused() {
+        refused(load_with(APP, &[("ALIPAY_APP_ID", "x")]), "ALIPAY_APP_ID", "configuration file");
+        refused(load_with(APP, &[("ALIPAY_PUBLIC_KEY", "x")]), "ALIPAY_PUBLIC_KEY", "configuration file");
+    }
+
+    #[test]
+    fn a_broker_for_other_programs_is_remarked_beside_a_file() {
+        remarked(load_with(APP, &[("AMQP_URL", "amqp://u:p@h/")]), "AMQP_URL is set and not used");
+    }
+}
+
+mod policy_alone {
+    use super::*;
+
+    fn policy(text: &str) -> Result<usize, Vec<String>> {
+        let folder = folder();
+        let file = folder.write("gateway.toml", text);
+        let policy = config::load_policy_from(Some(&file), Vec::new()).map_err(|problems| problems.0)?;
+        Ok(policy.apps.len())
+    }
+
+    #[test]
+    fn explain_needs_nothing_but_apps() {
+        assert_eq!(policy(APP), Ok(1));
+        let elsewhere = "[amqp]\nuri_file = \"not/readable/here\"\n[store]\nengine = \"redis\"\n";
+        assert_eq!(policy(&format!("{elsewhere}{APP}")), Ok(1));
+    }
+
+    #[test]
+    fn explain_still_refuses_a_bad_key() {
+        let problems = policy("[[apps]]\napp_id = \"1\"\nalipay_public_keys = [\"gone\"]").unwrap_err();
+        assert!(problems[0].starts_with("apps[0].alipay_public_keys[0] (gone)"), "{problems:?}");
+    }
+}
+
+mod documents {
+    use super::*;
+
+    const REFERENCE: &str = include_str!("../../docs/configuration.md");
+    const EXAMPLE: &str = include_str!("../../gateway.example.toml");
+
+    /// A row of the reference.
+    struct Row {
+        kind: String,
+        default: String,
+        bounds: Option<(String, String)>,
+        variable: String,
+    }
+
+    fn rows() -> BTreeMap<String, Row> {
+        let bare = |cell: &str| cell.trim().trim_matches('`').to_owned();
+        let mut rows = BTreeMap::new();
+        for line in REFERENCE.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').collect();
+            assert_eq!(cells.len(), 6, "{line}");
+            let bounds = cells[3].split_once(" to ").map(|(from, to)| (bare(from), bare(to)));
+            let row = Row { kind: bare(cells[1]), default: bare(cells[2]), bounds, variable: bare(cells[4]) };
+            assert!(rows.insert(bare(cells[0]), row).is_none(), "twice: {line}");
+        }
+        rows
+    }
+
+    #[test]
+    fn every_key_is_in_the_reference_and_none_other() {
+        let documented: Vec<String> = rows().into_keys().collect();
+        let mut known = KEYS.map(str::to_owned).to_vec();
+        known.sort();
+        assert_eq!(documented, known);
+    }
+
+    #[test]
+    fn every_key_names_its_variable() {
+        for (key, row) in rows() {
+            let expected = if key.contains('[') {
+                "file only".to_owned()
+            } else {
+                format!("GATEWAY_{}", key.to_uppercase().replace('.', "__"))
+            };
+            assert_eq!(row.variable, expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn every_default_is_the_one_in_the_reference() {
+        let folder = folder();
+        let file = folder.write("gateway.toml", APP);
+        let shown = |environment: &[(&str, &str)]| {
+            let config = config::load_from(Some(&file), variables(environment)).unwrap().config;
+            format!("{:?} {:?}", config, config.amqp.uri.expose())
+        };
+        let plain = shown(&[]);
+        for (key, row) in rows() {
+            if row.variable != "file only" && !row.default.is_empty() {
+                assert_eq!(shown(&[(&row.variable, &row.default)]), plain, "{key}");
+            }
+        }
+        let app = |more: &str| format!("{:?}", load(&format!("{APP}{more}")).unwrap().config.policy);
+        for (key, row) in rows() {
+            let given = !row.default.is_empty() && row.default != "required";
+            if let Some(name) = key.strip_prefix("apps[].").filter(|_| given) {
+                assert_eq!(app(&format!("{name} = \"{}\"", row.default)), app(""), "{key}");
+            }
+        }
+    }
+
+    /// The value at a bound, and the one just beyond it.
+    fn beyond(kind: &str, bound: &str, up: bool) -> Option<String> {
+        match kind {
+            "duration" => {
+                let (bound, step) = (humantime::parse_duration(bound).unwrap(), Duration::from_millis(1));
+                let beyond = if up { bound + step } else { bound.checked_sub(step)? };
+                Some(humantime::format_duration(beyond).to_string())
+            }
+            "size" => {
+                let bound = bound.parse::<bytesize::ByteSize>().unwrap().as_u64();
+                Some(format!("{}B", if up { bound + 1 } else { bound - 1 }))
+            }
+            "number" => {
+                let bound: u64 = bound.parse().unwrap();
+                Some(if up { bound + 1 } else { bound - 1 }.to_string())
+            }
+            other => panic!("no bounds for {other}"),
+        }
+    }
+
+    #[test]
+    fn every_bound_is_the_one_in_the_reference() {
+        let out_of_bounds = |variable: &str, key: &str, value: &str| {
+            let problems = load_with(APP, &[(variable, value)]).err().unwrap_or_default();
+            let told = |problem: &String| problem.contains("between") || problem.contains("number from");
+            problems.iter().any(|problem| problem.starts_with(key) && told(problem))
+        };
+        let mut bounded = 0;
+        for (key, row) in rows() {
+            let Some((from, to)) = &row.bounds else {
+                assert!(!["duration", "size", "number"].contains(&row.kind.as_str()), "{key} has no bounds");
+                continue;
+            };
+            bounded += 1;
+            for (bound, up) in [(from, false), (to, true)] {
+                assert!(!out_of_bounds(&row.variable, &key, bound), "{key} {bound}");
+                if let Some(beyond) = beyond(&row.kind, bound, up) {
+                    assert!(out_of_bounds(&row.variable, &key, &beyond), "{key} {beyond}");
+                }
+            }
+        }
+        assert_eq!(bounded, 16);
+    }
+
+    #[test]
+    fn the_example_loads_and_has_every_key() {
+        let folder = Folder::new();
+        std::fs::create_dir(folder.path().join("keys")).unwrap();
+        folder.write("keys/alipay.pem", alipay::public_pem());
+        let file = folder.write("gateway.toml", EXAMPLE);
+        let loaded = config::load_from(Some(&file), Vec::new()).unwrap();
+        assert_eq!(loaded.remarks, Vec::<String>::new());
+        let mut config = loaded.config;
+        assert_eq!(config.amqp.queues.len(), 2);
+        for key in KEYS.iter().filter(|key| **key != "admin.token") {
+            let name = key.rsplit('.').next().unwrap();
+            let named = EXAMPLE.lines().any(|line| {
+                line.trim_start_matches("# ").strip_prefix(name).is_some_and(|rest| rest.starts_with(" = "))
+            });
+            assert!(named, "{key}");
+        }
+        // But for the queues and the seller, its values are the defaults.
+        let file = folder.write("plain.toml", APP.replace("alipay.pem", "keys/alipay.pem"));
+        let plain = config::load_from(Some(&file), Vec::new()).unwrap().config;
+        config.amqp.queues.clear();
+        config.amqp.required_queues.clear();
+        config.policy.apps.values_mut().for_each(|app| app.seller_ids.clear());
+        assert_eq!(format!("{config:?}"), format!("{plain:?}"));
+    }
+}

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Format, lints and all tests, against a real RabbitMQ that is found or started (deploy/broker.sh).
+# Arguments go to the tests: ./tests/run.sh end_to_end
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. deploy/broker.sh
+trap broker_stop EXIT
+
+cargo fmt --check
+cargo clippy --locked --all-targets --all-features -- -D warnings
+cargo clippy --locked --lib --bins --no-default-features -- -D warnings
+broker_start
+# The portable engine, in every unit test; then everything with the default one.
+cargo test --locked --quiet --no-default-features --lib
+cargo test --locked --test tidy --test it --lib --bins "$@"
+cargo test --locked --doc
