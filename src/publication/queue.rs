@@ -42,6 +42,8 @@ impl Queue {
     /// `None` when the queue is closed and empty.
     pub(super) async fn take(&self, max: usize) -> Option<Vec<Job>> {
         loop {
+            // Not a linger: what is ready to run may run first, so that a burst becomes one batch.
+            tokio::task::yield_now().await;
             {
                 let mut waiting = self.lock();
                 if !waiting.jobs.is_empty() {

@@ -1,8 +1,10 @@
 //! The embedded store: SQLite in one file, for one gateway. Chosen for trust, for salvage, and for the operator
 //! who opens it with the `sqlite3` shell beside the running gateway.
 //!
-//! One thread writes for all lanes: it takes everything that waits and commits it in one synced transaction. One
-//! thread reads. A claim is memory only, and publication's single flight is that memory, so claiming is looking.
+//! One thread works for all lanes, on one connection: it takes everything that waits, looks up what is asked,
+//! and commits what is to be written in one synced transaction. A second connection for reading would find its
+//! page cache stale after every commit and read the file again (measured: an eighth of the gateway's CPU). A
+//! claim is memory only, and publication's single flight is that memory, so claiming is looking.
 //!
 //! What survives a crash: every committed transaction (WAL, `synchronous = FULL`), and nothing else. A file that
 //! cannot be written is opened again once, never written again in place, and is left alone for a second after
@@ -38,9 +40,8 @@ pub struct Config {
 
 /// A running store.
 pub struct Sqlite {
-    writer: Mutex<Option<mpsc::Sender<Write>>>,
-    reader: Mutex<Option<mpsc::Sender<Read>>>,
-    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    calls: Mutex<Option<mpsc::Sender<Call>>>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     config: Config,
     set_aside: Arc<AtomicU64>,
     /// Held for as long as the store lives: one gateway to a file.
@@ -58,16 +59,15 @@ pub enum OpenError {
     Unusable(PathBuf, String),
 }
 
-struct Write {
-    change: Change,
-    done: oneshot::Sender<Result<Vec<Kept>, StoreError>>,
+/// What the thread is asked, and whom it is to answer.
+enum Call {
+    Known(Vec<Key>, Answer<Vec<Claim>>),
+    Find(String, Answer<Vec<Row>>),
+    Tally(Answer<Tally>),
+    Write(Change, Answer<Vec<Kept>>),
 }
 
-enum Read {
-    Known(Vec<Key>, oneshot::Sender<Result<Vec<Claim>, StoreError>>),
-    Find(String, oneshot::Sender<Result<Vec<Row>, StoreError>>),
-    Tally(oneshot::Sender<Result<Tally, StoreError>>),
-}
+type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 impl Sqlite {
     /// Opens the store, sets a damaged file aside, and starts its threads.
@@ -85,22 +85,17 @@ impl Sqlite {
             }
             other => other,
         };
-        let unusable = |error: rusqlite::Error| OpenError::Unusable(config.path.clone(), error.to_string());
-        let writing = core.map_err(unusable)?;
-        let reading = Core::open(config).map_err(unusable)?;
+        let core = core.map_err(|error| OpenError::Unusable(config.path.clone(), error.to_string()))?;
         // Bound: lanes wait for their answers, so few ever wait here.
-        let (writer, writes) = mpsc::channel(WAITING);
-        let (reader, reads) = mpsc::channel(WAITING);
-        let write = Writing::new(writing, config, Arc::clone(&clock), Arc::clone(&set_aside));
-        let read = Reading { core: Slot::new(reading, config) };
-        let threads = vec![
-            spawn("store-writer", move || write.run(writes)),
-            spawn("store-reader", move || read.run(reads)),
-        ];
+        let (calls, waiting) = mpsc::channel(WAITING);
+        let slot = Slot::new(core, config);
+        let worker = Worker { slot, clock, set_aside: Arc::clone(&set_aside) };
+        // Without its thread the store answers every call with an error, and the gateway goes on unchecked.
+        let thread =
+            std::thread::Builder::new().name("store".to_owned()).spawn(move || worker.run(waiting)).ok();
         Ok(Self {
-            writer: Mutex::new(Some(writer)),
-            reader: Mutex::new(Some(reader)),
-            threads: Mutex::new(threads.into_iter().flatten().collect()),
+            calls: Mutex::new(Some(calls)),
+            thread: Mutex::new(thread),
             config: config.clone(),
             set_aside,
             _lock: lock,
@@ -112,21 +107,10 @@ impl Sqlite {
         self.set_aside.load(Ordering::Relaxed)
     }
 
-    async fn write(&self, change: Change) -> Result<Vec<Kept>, StoreError> {
+    async fn ask<T>(&self, call: impl FnOnce(Answer<T>) -> Call) -> Result<T, StoreError> {
         let (done, answer) = oneshot::channel();
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let sent = writer.ok_or_else(closed)?.send(Write { change, done }).await;
-        sent.map_err(|_| closed())?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
-    }
-
-    async fn read<T>(
-        &self,
-        read: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Read,
-    ) -> Result<T, StoreError> {
-        let (done, answer) = oneshot::channel();
-        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let sent = reader.ok_or_else(closed)?.send(read(done)).await;
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sent = calls.ok_or_else(closed)?.send(call(done)).await;
         sent.map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
@@ -134,7 +118,7 @@ impl Sqlite {
 
 impl Store for Sqlite {
     fn claim(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Claim>, StoreError>> {
-        self.read(|done| Read::Known(keys, done)).boxed()
+        self.ask(|done| Call::Known(keys, done)).boxed()
     }
 
     fn release(&self, _keys: Vec<Key>) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -142,36 +126,32 @@ impl Store for Sqlite {
     }
 
     fn record(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), StoreError>> {
-        async { self.write(Change::Record(records)).await.map(drop) }.boxed()
+        async { self.ask(|done| Call::Write(Change::Record(records), done)).await.map(drop) }.boxed()
     }
 
     fn defer(&self, deferrals: Vec<Deferral>) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>> {
-        self.write(Change::Defer(deferrals)).boxed()
+        self.ask(|done| Call::Write(Change::Defer(deferrals), done)).boxed()
     }
 
     fn hold(&self, holdings: Vec<Holding>) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>> {
-        self.write(Change::Hold(holdings)).boxed()
+        self.ask(|done| Call::Write(Change::Hold(holdings), done)).boxed()
     }
 
     fn find(&self, subject: String) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
-        self.read(|done| Read::Find(subject, done)).boxed()
+        self.ask(|done| Call::Find(subject, done)).boxed()
     }
 
     fn tally(&self) -> BoxFuture<'_, Result<Tally, StoreError>> {
-        self.read(Read::Tally).boxed()
+        self.ask(Call::Tally).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         async {
-            self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-            self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-            let join = tokio::task::spawn_blocking(move || {
-                for thread in threads {
-                    let _ = thread.join();
-                }
-            });
-            let _ = join.await;
+            self.calls.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(thread) = thread {
+                let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            }
         }
         .boxed()
     }
@@ -231,29 +211,27 @@ impl Slot {
     }
 }
 
-/// The writer's thread.
-struct Writing {
+/// The thread.
+struct Worker {
     slot: Slot,
     clock: Arc<dyn Clock>,
     set_aside: Arc<AtomicU64>,
 }
 
-impl Writing {
-    fn new(core: Core, config: &Config, clock: Arc<dyn Clock>, set_aside: Arc<AtomicU64>) -> Self {
-        Self { slot: Slot::new(core, config), clock, set_aside }
-    }
-
-    fn run(mut self, mut writes: mpsc::Receiver<Write>) {
-        let mut waiting = Vec::with_capacity(WAITING);
+impl Worker {
+    fn run(mut self, mut calls: mpsc::Receiver<Call>) {
+        let mut writes = Vec::with_capacity(WAITING);
         let mut swept_at = Instant::now();
-        while let Some(first) = writes.blocking_recv() {
-            waiting.push(first);
-            while waiting.len() < WAITING
-                && let Ok(next) = writes.try_recv()
+        while let Some(first) = calls.blocking_recv() {
+            self.take(first, &mut writes);
+            while writes.len() < WAITING
+                && let Ok(next) = calls.try_recv()
             {
-                waiting.push(next);
+                self.take(next, &mut writes);
             }
-            self.commit(&mut waiting);
+            if !writes.is_empty() {
+                self.commit(&mut writes);
+            }
             if swept_at.elapsed() >= SWEEP_PAUSE {
                 swept_at = Instant::now();
                 let now = self.clock.now();
@@ -263,59 +241,56 @@ impl Writing {
         let _ = self.slot.with(|core| core.checkpoint());
     }
 
-    fn commit(&mut self, waiting: &mut Vec<Write>) {
-        let changes: Vec<&Change> = waiting.iter().map(|write| &write.change).collect();
+    /// Answers a question at once, and gathers what is to be written.
+    fn take(&mut self, call: Call, writes: &mut Vec<(Change, Answer<Vec<Kept>>)>) {
+        // Whoever asked and hung up does not want the answer.
+        match call {
+            Call::Write(change, done) => writes.push((change, done)),
+            Call::Known(keys, done) => {
+                let known = self.read(|core| core.known(&keys));
+                let _ = done.send(known.map(|known| known.into_iter().map(Claim::Granted).collect()));
+            }
+            Call::Find(subject, done) => {
+                let _ = done.send(self.read(|core| core.find(&subject)));
+            }
+            Call::Tally(done) => {
+                let _ = done.send(self.read(|core| core.tally()));
+            }
+        }
+    }
+
+    fn read<T>(&mut self, look: impl FnMut(&mut Core) -> core::Result<T>) -> Result<T, StoreError> {
+        let found = self.slot.with(look);
+        found.map_err(|error| self.fail("read", &error))
+    }
+
+    fn commit(&mut self, writes: &mut Vec<(Change, Answer<Vec<Kept>>)>) {
+        let changes: Vec<&Change> = writes.iter().map(|(change, _)| change).collect();
         let outcome = self.slot.with(|core| core.commit(&changes));
         match outcome {
             Ok(outcomes) => {
-                for (write, kept) in waiting.drain(..).zip(outcomes) {
-                    let _ = write.done.send(Ok(kept));
+                for ((_, done), kept) in writes.drain(..).zip(outcomes) {
+                    let _ = done.send(Ok(kept));
                 }
             }
             Err(error) => {
-                if is_damage(&error) {
-                    set_damaged_aside(&self.slot.config.path, self.clock.as_ref());
-                    self.set_aside.fetch_add(1, Ordering::Relaxed);
-                    self.slot.failed_at = None;
-                }
-                let error = StoreError { message: format!("the store could not be written: {error}") };
-                for write in waiting.drain(..) {
-                    let _ = write.done.send(Err(error.clone()));
+                let error = self.fail("written", &error);
+                for (_, done) in writes.drain(..) {
+                    let _ = done.send(Err(error.clone()));
                 }
             }
         }
     }
-}
 
-/// The reader's thread.
-struct Reading {
-    core: Slot,
-}
-
-impl Reading {
-    fn run(mut self, mut reads: mpsc::Receiver<Read>) {
-        let away =
-            |error: rusqlite::Error| StoreError { message: format!("the store could not be read: {error}") };
-        while let Some(read) = reads.blocking_recv() {
-            match read {
-                Read::Known(keys, done) => {
-                    let known = self.core.with(|core| core.known(&keys)).map_err(away);
-                    let _ = done.send(known.map(|known| known.into_iter().map(Claim::Granted).collect()));
-                }
-                Read::Find(subject, done) => {
-                    let _ = done.send(self.core.with(|core| core.find(&subject)).map_err(away));
-                }
-                Read::Tally(done) => {
-                    let _ = done.send(self.core.with(|core| core.tally()).map_err(away));
-                }
-            }
+    /// A damaged file is set aside, so that the next call finds a fresh one.
+    fn fail(&mut self, what: &str, error: &rusqlite::Error) -> StoreError {
+        if is_damage(error) {
+            set_damaged_aside(&self.slot.config.path, self.clock.as_ref());
+            self.set_aside.fetch_add(1, Ordering::Relaxed);
+            self.slot.failed_at = None;
         }
+        StoreError { message: format!("the store could not be {what}: {error}") }
     }
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Option<std::thread::JoinHandle<()>> {
-    // Without its thread the store answers every call with an error, and the gateway goes on unchecked.
-    std::thread::Builder::new().name(name.to_owned()).spawn(run).ok()
 }
 
 fn closed() -> StoreError {

@@ -54,7 +54,7 @@ impl Core {
         connection.set_prepared_statement_cache_capacity(32);
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -4096;
-             PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = OFF; PRAGMA wal_autocheckpoint = 1000;",
+             PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = OFF; PRAGMA wal_autocheckpoint = 4000;",
         )?;
         migrate(&connection)?;
         let mut core = Self {
