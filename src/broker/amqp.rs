@@ -159,7 +159,21 @@ mod tests {
 
     #[test]
     fn what_is_no_amqp_uri_is_not_taken_for_one() {
-        for uri in ["", "amqp", "http://user:pw@h/", "user:pw@host", "amqp://u:p@h:99999/", "amqp:pw"] {
+        for uri in [
+            "",
+            "amqp",
+            "amqp:",
+            "amqp:pw",
+            "amqp:/host",
+            "amqp://",
+            "amqp:///vhost",
+            "amqp://u:p@/vhost",
+            "amqp://u:p@:5672/vhost",
+            "amqp://u:p@h:99999/",
+            "http://user:pw@h/",
+            "user:pw@host",
+            "amqp://one,amqp://",
+        ] {
             assert!(!is_uri(&Secret::new(uri)), "{uri}");
         }
         for uri in ["amqp://localhost", "amqps://u:p@h:5671/%2f?heartbeat=5", "amqp://one,amqp://two"] {

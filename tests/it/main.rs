@@ -3,9 +3,6 @@
 #![expect(
     unreachable_pub,
     clippy::unwrap_used,
-    clippy::wildcard_enum_match_arm,
-    clippy::type_complexity,
-    clippy::manual_is_multiple_of,
     clippy::print_stderr,
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -75,9 +75,9 @@ async fn an_event_arrives_as_the_contract_says() {
     let headers = properties.headers().as_ref().unwrap().inner();
     let headers: Vec<(&str, String)> = headers
         .iter()
-        .map(|(name, value)| match value {
-            AMQPValue::LongString(value) => (name.as_str(), value.to_string()),
-            other => panic!("{name} is {other:?}"),
+        .map(|(name, value)| {
+            let AMQPValue::LongString(value) = value else { panic!("{name} is {value:?}") };
+            (name.as_str(), value.to_string())
         })
         .collect();
     let expected = [
@@ -116,7 +116,8 @@ async fn every_unroutable_message_of_a_batch_is_named_by_one_confirm_of_it() {
     let broker = Connected::start(config(&amqp_url(), &exchange));
     let mut publisher = broker.publisher().await;
     for round in 0..40_usize {
-        let kind = |at: usize| if (at * 7 + round) % 3 == 0 { "trade.closed" } else { "payment.late" };
+        let kind =
+            |at: usize| if (at * 7 + round).is_multiple_of(3) { "trade.closed" } else { "payment.late" };
         let batch: Vec<_> = (0..64).map(|at| message(&format!("{round}.{at}"), kind(at))).collect();
         let unroutable: BTreeSet<String> = batch
             .iter()
@@ -126,10 +127,9 @@ async fn every_unroutable_message_of_a_batch_is_named_by_one_confirm_of_it() {
         let settled = settle_all(&mut publisher.publish(batch, at())).await;
         let mut named = BTreeSet::new();
         for confirm in settled {
-            match confirm {
-                Confirm::Ack(None) => {}
-                Confirm::Ack(Some(id)) => assert!(named.insert(id), "named twice"),
-                other => panic!("{other:?}"),
+            let Confirm::Ack(returned) = confirm else { panic!("{confirm:?}") };
+            if let Some(id) = returned {
+                assert!(named.insert(id), "named twice");
             }
         }
         assert_eq!(named, unroutable, "round {round}");

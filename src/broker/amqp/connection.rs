@@ -34,11 +34,11 @@ impl Addresses {
     pub(super) fn parse(uri: &Secret) -> Result<Self, String> {
         let mut addresses = Vec::new();
         for piece in split(uri.expose()) {
-            let mut address: AMQPUri = piece.trim().parse().map_err(
-                |_quotes_it| "amqp.uri is not of the form amqp[s]://user:password@host:port/vhost",
-            )?;
-            if let Some(host) = ipv6_host(piece) {
-                address.authority.host = host;
+            let piece = piece.trim();
+            let host = host(piece).ok_or(NOT_A_URI)?;
+            let mut address: AMQPUri = piece.parse().map_err(|_quotes_it| NOT_A_URI)?;
+            if let Some(ipv6) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+                address.authority.host = ipv6.to_owned();
             }
             if ShortString::try_new(address.vhost.as_str()).is_err() {
                 return Err("amqp.uri: the vhost is longer than an AMQP short string".to_owned());
@@ -67,11 +67,17 @@ fn split(uris: &str) -> Vec<&str> {
     pieces
 }
 
-/// lapin's parser knows domains only and would silently connect to `localhost` for `[::1]`.
-fn ipv6_host(uri: &str) -> Option<String> {
-    let authority = uri.split_once("://")?.1.split('/').next()?;
-    let host = authority.rsplit('@').next()?.strip_prefix('[')?;
-    host.split_once(']').map(|(inside, _)| inside.to_owned())
+/// The host as it is written. lapin's parser takes `localhost` where it finds none (`amqp:/host`, `amqp://:5672`)
+/// and where it finds an IPv6 address: a typing error must not lead there.
+fn host(uri: &str) -> Option<&str> {
+    let rest = uri.strip_prefix("amqp://").or_else(|| uri.strip_prefix("amqps://"))?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let place = authority.rsplit('@').next()?;
+    let host = match place.split_once(']') {
+        Some((address, _port)) => place.get(..=address.len())?,
+        None => place.split(':').next()?,
+    };
+    (!host.is_empty()).then_some(host)
 }
 
 /// A connection that has been made. Dropping it cuts the socket.
@@ -257,6 +263,7 @@ impl Keeper {
     }
 }
 
+const NOT_A_URI: &str = "amqp.uri is not of the form amqp[s]://user:password@host:port/vhost";
 /// Bound: DNS, TCP, TLS and AMQP's handshake together.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// A dead peer is noticed within twice this.

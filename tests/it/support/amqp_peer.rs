@@ -64,10 +64,14 @@ impl Reply {
 
 /// What the peer does.
 pub struct Script {
-    on_publish: Box<dyn FnMut(&Published) -> Vec<Reply> + Send>,
+    on_publish: Box<Answer>,
     refused: Vec<Refusal>,
     mute_until: Option<Mute>,
 }
+
+type Answer = dyn FnMut(&Published) -> Vec<Reply> + Send;
+/// What is to be said on a channel.
+type Say = (u16, Vec<Reply>);
 
 #[derive(Clone)]
 struct Refusal {
@@ -176,7 +180,7 @@ struct Shared {
     seen: Mutex<Seen>,
     changed: watch::Sender<()>,
     script: Mutex<Script>,
-    speakers: Mutex<HashMap<u64, mpsc::Sender<(u16, Vec<Reply>)>>>,
+    speakers: Mutex<HashMap<u64, mpsc::Sender<Say>>>,
 }
 
 impl Peer {
@@ -302,7 +306,7 @@ struct Channel {
 }
 
 impl Conversation {
-    async fn run(mut self, mut stream: TcpStream, mut heard: mpsc::Receiver<(u16, Vec<Reply>)>) {
+    async fn run(mut self, mut stream: TcpStream, mut heard: mpsc::Receiver<Say>) {
         let mut buffer = Vec::new();
         let mut heartbeat = tokio::time::interval(Duration::from_secs(4));
         while !self.over {
@@ -374,6 +378,7 @@ impl Conversation {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what it does not know ends the test")]
     fn called(&mut self, id: u16, method: AMQPClass) {
         match method {
             AMQPClass::Connection(method) => self.connection(method),
@@ -429,6 +434,7 @@ impl Conversation {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what it does not know ends the test")]
     fn connection(&mut self, method: connection::AMQPMethod) {
         match method {
             connection::AMQPMethod::StartOk(_) => {
