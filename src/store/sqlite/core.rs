@@ -78,7 +78,9 @@ impl Core {
 
     /// What is known of each key.
     pub(super) fn known(&self, keys: &[Key]) -> Result<Vec<Option<Known>>> {
-        let mut select = self.connection.prepare_cached(
+        // One read transaction for all: each takes and gives back locks on the file.
+        let transaction = self.connection.unchecked_transaction()?;
+        let mut select = transaction.prepare_cached(
             "SELECT state, digest, notify_id FROM event WHERE subject = ?1 AND id = ?2 AND digest IS NOT NULL",
         )?;
         keys.iter()
