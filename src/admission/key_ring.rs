@@ -2,6 +2,8 @@
 //! (protocol.md §3). The commonest mistake of all is the app's own key in the place of Alipay's; a private key
 //! in the wrong file is the worst. Both are refused by name.
 
+pub mod opening;
+
 use std::fmt;
 
 use base64::Engine as _;
