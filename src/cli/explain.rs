@@ -1,9 +1,250 @@
-//! `explain`.
-use super::Failure;
+//! `explain`: what a captured body is, offline: whether it verifies and, if not, why; what `serve` would
+//! announce. It decides nothing itself: `judgement` asks admission, `diagnosis` looks for the mistake,
+//! `capture` reads what people have, and `page` prints. Nothing is kept.
+
+mod capture;
+mod cause;
+mod diagnosis;
+mod judgement;
+mod page;
+mod parameters;
+
+use std::collections::BTreeSet;
 use std::io::Write;
-/// x
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{DONE, Failure, NOT_VERIFIED};
+use crate::admission::Rejection;
+use crate::admission::key_ring::{KeyFault, PublicKey};
+use crate::admission::notification;
+use crate::admission::policy::{App, Buyer, Policy, SignType};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::config;
+use crate::event::Environment;
+use capture::Capture;
+use diagnosis::Evidence;
+use judgement::{Grounds, Judgement, Reason};
+use parameters::Parameters;
+
+/// Tell what a captured notification is and, where it does not verify, why.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
-pub(super) fn run(_args: &Args, _out: &mut dyn Write) -> Result<u8, Failure> {
-    Err(Failure::usage("x"))
+#[command(after_help = "\
+Examples:
+  alipay-notify-gateway explain --key alipay-public.pem captured-body.txt
+  alipay-notify-gateway explain --config gateway.toml --format json - < captured-body.txt
+
+The body is wanted as it was received, before any framework has decoded it.
+Exits 0 when the signature verifies, 65 when it does not, 78 when a key or the configuration is wrong.")]
+pub(super) struct Args {
+    /// The configuration file; its apps and keys are asked.
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    config: Option<PathBuf>,
+    /// A public key of Alipay's, in any format; may be given several times. Judges the signature alone.
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// The app that it should be of. Default: the one that the body names.
+    #[arg(long, value_name = "ID")]
+    app_id: Option<String>,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// The time to judge at: RFC 3339, or `yyyy-MM-dd HH:mm:ss` in UTC+8. Default: the notification's own.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    at: Option<Timestamp>,
+    /// The captured body; `-` or nothing: standard input.
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
+    let capture = Capture::read(args.file.as_deref())?;
+    let (grounds, sign_type) = grounds(args, &capture)?;
+    let judgement = judgement::judge(&capture.body, &grounds, args.at, SystemClock.now());
+    let hints = hints(&judgement, &capture, &grounds, sign_type);
+    match args.format {
+        Format::Text => page::text(&judgement, &hints, out)?,
+        Format::Json => page::json(&judgement, &hints, out)?,
+    }
+    Ok(if judgement.proof.is_some() { DONE } else { NOT_VERIFIED })
+}
+
+fn hints(judgement: &Judgement, capture: &Capture, grounds: &Grounds, sign_type: SignType) -> Vec<String> {
+    let mut hints: Vec<String> = capture.remark.iter().map(|remark| (*remark).to_owned()).collect();
+    if judgement.proof.is_none() {
+        let apps = grounds.policy.apps.values().collect();
+        let evidence = Evidence { body: &capture.body, keys: &grounds.keys, sign_type, apps };
+        hints.extend(diagnosis::diagnose(&evidence).iter().map(ToString::to_string));
+        hints.extend(grounds.remarks.iter().cloned());
+    }
+    let unproven = judgement.proof.is_none();
+    match judgement.reason {
+        // The diagnosis has said it better.
+        Some(Reason::Rejected(Rejection::Signature | Rejection::SignatureForm | Rejection::NoSignature))
+            if unproven => {}
+        Some(Reason::Rejected(rejection)) => hints.push(cause::advice(rejection).to_owned()),
+        Some(Reason::Held(objection)) => hints.push(cause::held(objection).to_owned()),
+        None => {}
+    }
+    hints
+}
+
+fn grounds(args: &Args, capture: &Capture) -> Result<(Grounds, SignType), Failure> {
+    let parameters = Parameters::lenient(&capture.body);
+    let claimed = parameters.value("app_id").and_then(|id| std::str::from_utf8(id).ok());
+    let asked = args.app_id.as_deref().or(claimed);
+    if args.key.is_empty() {
+        configured(args, asked)
+    } else {
+        given(args, asked, parameters.value("sign_type"))
+    }
+}
+
+/// The keys of the app; or, where none is named or it is not one of ours, all keys that there are: whether the
+/// signature is authentic is one question, and whether it is for us another.
+fn configured(args: &Args, asked: Option<&str>) -> Result<(Grounds, SignType), Failure> {
+    let policy = policy_of(args.config.as_deref())?;
+    if let Some(app_id) = &args.app_id
+        && !policy.apps.contains_key(app_id)
+    {
+        return Err(Failure::configuration(format!("apps: {app_id} is not configured")));
+    }
+    let app = asked.and_then(|app_id| policy.apps.get(app_id));
+    let keys = app.map_or_else(
+        || policy.apps.values().flat_map(|app| app.keys.clone()).collect(),
+        |app| app.keys.clone(),
+    );
+    let sign_type = app.or_else(|| policy.apps.values().next()).map_or(SignType::Rsa2, |app| app.sign_type);
+    Ok((Grounds { policy, keys, remarks: Vec::new() }, sign_type))
+}
+
+fn policy_of(config: Option<&Path>) -> Result<Policy, Failure> {
+    config::load_policy(config).map_err(|problems| Failure::configuration(problems.to_string()))
+}
+
+/// A policy of nothing but the keys: one app of any seller.
+fn given(args: &Args, asked: Option<&str>, claimed: Option<&[u8]>) -> Result<(Grounds, SignType), Failure> {
+    let (sign_type, alternative) = match claimed {
+        Some(b"RSA") => (SignType::Rsa, None),
+        Some(b"RSA2") => (SignType::Rsa2, None),
+        // It says nothing that could be meant: then the key's size says what can be.
+        Some(_) | None => (SignType::Rsa2, Some(SignType::Rsa)),
+    };
+    let app_id = asked.unwrap_or_default();
+    let (sign_type, (keys, remarks)) = match (read_keys(&args.key, app_id, sign_type), alternative) {
+        (Ok(keys), _) => (sign_type, keys),
+        (Err((_, Some(KeyFault::Size { .. }))), Some(other)) => {
+            (other, read_keys(&args.key, app_id, other).map_err(|(failure, _)| failure)?)
+        }
+        (Err((failure, _)), _) => return Err(failure),
+    };
+    let app = App {
+        app_id: app_id.to_owned(),
+        environment: Environment::Production,
+        seller_ids: BTreeSet::new(),
+        keys: keys.clone(),
+        sign_type,
+    };
+    // What is not an app's number must not come into an event's id, which is never escaped.
+    let fits = (1..=32).contains(&app_id.len()) && app_id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let policy = Policy {
+        apps: fits.then(|| (app_id.to_owned(), app)).into_iter().collect(),
+        max_age: MAX_AGE,
+        retention: RETENTION,
+        buyer: Buyer::default(),
+        notification: true,
+    };
+    Ok((Grounds { policy, keys, remarks }, sign_type))
+}
+
+type Keys = (Vec<PublicKey>, Vec<String>);
+
+fn read_keys(
+    files: &[PathBuf],
+    app_id: &str,
+    sign_type: SignType,
+) -> Result<Keys, (Failure, Option<KeyFault>)> {
+    let mut keys = Vec::with_capacity(files.len());
+    let mut remarks = Vec::new();
+    for file in files {
+        let failure = |why: String| Failure::configuration(format!("--key {}: {why}", file.display()));
+        let content = capture::read_file(file).map_err(|error| (failure(error.to_string()), None))?;
+        let (key, odd) = PublicKey::read(&content, app_id, sign_type)
+            .map_err(|fault| (failure(fault.to_string()), Some(fault)))?;
+        remarks.extend(odd.iter().map(|remark| format!("{}: {remark}", file.display())));
+        keys.push(key);
+    }
+    Ok((keys, remarks))
+}
+
+/// RFC 3339, or as Alipay writes a time.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    parse_moment(text).filter(|at| (0..=LATEST_MILLIS).contains(&at.unix_millis())).ok_or_else(|| {
+        "not a time: write 2026-11-23T10:15:31+08:00, or 2026-11-23 10:15:31 (UTC+8)".to_owned()
+    })
+}
+
+fn parse_moment(text: &str) -> Option<Timestamp> {
+    let (date, rest) = text.split_at_checked(10)?;
+    let rest = rest.strip_prefix(['T', 't', ' '])?;
+    let zone = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());
+    let (time, zone) = rest.split_at(zone);
+    let beijing = notification::time(format!("{date} {time}").as_bytes())?;
+    let minutes = match zone {
+        "" => BEIJING_MINUTES,
+        "Z" | "z" => 0,
+        _ => {
+            let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+            if hours.len() != 2 || minutes.len() != 2 {
+                return None;
+            }
+            let (hours, minutes): (u8, u8) = (hours.parse().ok()?, minutes.parse().ok()?);
+            let east = i64::from(hours) * 60 + i64::from(minutes);
+            if zone.starts_with('-') { -east } else { east }
+        }
+    };
+    let shift = (BEIJING_MINUTES - minutes) * 60_000;
+    Some(Timestamp::from_unix_millis(beijing.unix_millis() + shift))
+}
+
+/// China's zone is eight hours east.
+const BEIJING_MINUTES: i64 = 8 * 60;
+/// The end of the year 9998 in UTC: whatever is printed of it still has four digits.
+const LATEST_MILLIS: i64 = 253_370_764_799_999;
+/// `freshness.max_age` where there is no configuration: its default.
+const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+/// `store.retention` where there is no configuration: its default.
+const RETENTION: Duration = Duration::from_secs(35 * 86_400);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_rfc_3339_or_as_alipay_writes_it() {
+        for text in [
+            "2026-11-23 10:15:31",
+            "2026-11-23T10:15:31+08:00",
+            "2026-11-23T02:15:31Z",
+            "2026-11-22T21:15:31.000-05:00",
+        ] {
+            assert_eq!(moment(text).unwrap().rfc3339_utc(), "2026-11-23T02:15:31Z", "{text}");
+        }
+        for bad in [
+            "",
+            "now",
+            "2026-11-23",
+            "2026-11-23T10:15:31+8",
+            "9999-12-31 23:59:59",
+            "2026-11-23T10:15:31+é:00",
+        ] {
+            assert!(moment(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -2,9 +2,9 @@
 //! alone, which tells with it a wrong key from an altered content. Nothing is ever believed because of it:
 //! verification is [`PublicKey::verifies`].
 
-use rsa::{BoxedUint, PublicKey as RsaPublicKey};
 use rsa::pkcs8::DecodePublicKey as _;
 use rsa::traits::PublicKeyParts as _;
+use rsa::{BoxedUint, PublicKey as RsaPublicKey};
 
 use super::PublicKey;
 use crate::admission::policy::SignType;
