@@ -10,9 +10,14 @@
 )]
 
 mod admin;
+mod admission;
+mod attacks;
 mod end_to_end;
+mod engines;
+mod explain;
 mod limits;
 mod metrics;
 mod publication;
 mod shutdown;
 mod support;
+mod vectors;

@@ -3,9 +3,11 @@
 pub mod alipay;
 pub mod doors;
 pub mod fakes;
+pub mod judge;
 pub mod program;
 pub mod queue;
 pub mod raw_client;
+pub mod signer;
 
 use std::future::Future;
 use std::time::Duration;
