@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod alipay;
+pub mod certificate;
 pub mod doors;
 pub mod fakes;
 pub mod judge;
