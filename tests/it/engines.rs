@@ -103,7 +103,7 @@ const SHA1_HEAD: [u8; 15] = [0x30, 0x21, 0x30, 9, 6, 5, 0x2b, 0x0e, 3, 2, 0x1a, 
 fn sign_raw(key: &PrivateKey, padded: &[u8]) -> Vec<u8> {
     let modulus = key.n();
     let base = BoxedUint::from_be_slice(padded, modulus.bits_precision()).unwrap();
-    base.pow_mod(key.d(), modulus).to_be_bytes().to_vec()
+    base.pow_mod(key.d(), &modulus.as_ref().to_odd().unwrap()).to_be_bytes().to_vec()
 }
 
 /// `00 01 FF … 00 info`, as long as the key, with as much filling as there is room for.
