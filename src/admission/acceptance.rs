@@ -181,7 +181,7 @@ fn optional<'a, T>(
 }
 
 /// `utc_timestamp` of `msg_method` messages: milliseconds since the epoch.
-fn unix_millis(value: &[u8]) -> Option<Timestamp> {
+pub fn unix_millis(value: &[u8]) -> Option<Timestamp> {
     let text = std::str::from_utf8(value).ok().filter(|text| text.len() == 13)?;
     text.parse().ok().map(Timestamp::from_unix_millis)
 }

@@ -2,6 +2,8 @@
 //! (protocol.md §3). The commonest mistake of all is the app's own key in the place of Alipay's; a private key
 //! in the wrong file is the worst. Both are refused by name.
 
+pub mod opening;
+
 use std::fmt;
 
 use base64::Engine as _;
@@ -100,13 +102,6 @@ impl PublicKey {
         let fingerprint = Sha256::digest(&spki).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         let verifier = Verifier::new(&key, sign_type).ok_or(KeyFault::Unsound)?;
         Ok((Self { spki, fingerprint, signature_bytes: key.size(), expires_at, verifier }, remarks))
-    }
-
-    /// The same key, to verify with another hash. `None` if its size does not go with it.
-    pub fn with(&self, sign_type: SignType) -> Option<Self> {
-        let key = RsaPublicKey::from_public_key_der(&self.spki).ok()?;
-        judge(&key, sign_type).ok()?;
-        Some(Self { verifier: Verifier::new(&key, sign_type)?, ..self.clone() })
     }
 
     /// The first 12 hex digits of the SHA-256 of its SubjectPublicKeyInfo.

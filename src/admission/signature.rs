@@ -5,6 +5,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use sha1::Sha1;
+use sha2::{Digest as _, Sha256};
 
 use super::policy::SignType;
 
@@ -16,6 +18,14 @@ pub use portable::Verifier;
 /// Decodes `sign`: standard alphabet, padded, nothing else in it. `None` if it is not that.
 pub fn decode(sign: &[u8]) -> Option<Vec<u8>> {
     STANDARD.decode(sign).ok()
+}
+
+/// The digest of `content`, for [`Opened`](super::key_ring::opening::Opened): verification makes its own.
+pub fn digest(content: &[u8], hash: SignType) -> Vec<u8> {
+    match hash {
+        SignType::Rsa2 => Sha256::digest(content).to_vec(),
+        SignType::Rsa => Sha1::digest(content).to_vec(),
+    }
 }
 
 /// `aws-lc-rs`, with the key parsed once.

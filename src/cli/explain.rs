@@ -1,52 +1,60 @@
-//! `explain`: offline, what a captured body is: parsed, verified, classified, and where it does not verify, why.
-//! It shows what `serve` would do with it, seen for the first time, and prints no buyer's data.
+//! `explain`: what a captured body is, offline: whether it verifies and, if not, why; what `serve` would
+//! announce. It decides nothing itself: `judgement` asks admission, `diagnosis` looks for the mistake,
+//! `capture` reads what people have, and `page` prints. Nothing is kept.
 
+mod capture;
+mod cause;
 mod diagnosis;
-mod evidence;
+mod judgement;
+mod page;
+mod parameters;
 
-use std::io::{Read as _, Write};
+use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use serde::Serialize;
-use serde_json::Value;
-
-use super::{CONFIGURATION, DONE, Failure, NOT_VERIFIED};
-use crate::admission::key_ring::PublicKey;
-use crate::admission::policy::{Policy, SignType};
-use crate::admission::{self, Verdict, form::Form, notification};
+use super::{DONE, Failure, NOT_VERIFIED};
+use crate::admission::Rejection;
+use crate::admission::key_ring::{KeyFault, PublicKey};
+use crate::admission::notification;
+use crate::admission::policy::{App, Buyer, Policy, SignType};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config;
-use crate::event::{Event, Message};
-use evidence::{Authenticity, Evidence};
+use crate::event::Environment;
+use capture::Capture;
+use diagnosis::Evidence;
+use judgement::{Grounds, Judgement, Reason};
+use parameters::Parameters;
 
-/// Say what a captured body is, and why it does not verify.
+/// Tell what a captured notification is and, where it does not verify, why.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  alipay-notify-gateway explain --key alipay-public.pem body.txt
-  alipay-notify-gateway explain --config gateway.toml --format json - < body.txt
+  alipay-notify-gateway explain --key alipay-public.pem captured-body.txt
+  alipay-notify-gateway explain --config gateway.toml --format json - < captured-body.txt
 
---key without --config judges the signature alone, and takes the hash from the body's sign_type.
-Exits 0 if the signature is authentic, 65 if not.")]
+The body is wanted as it was received, before any framework has decoded it.
+Exits 0 when the signature verifies, 65 when it does not, 78 when a key or the configuration is wrong.")]
 pub(super) struct Args {
-    /// The configuration whose apps, keys and limits are to judge it.
+    /// The configuration file; its apps and keys are asked.
     #[arg(long, value_name = "FILE", conflicts_with = "key")]
     config: Option<PathBuf>,
-    /// A public key of Alipay's; may be given several times.
-    #[arg(long, value_name = "FILE", num_args = 1..)]
+    /// A public key of Alipay's, in any format; may be given several times. Judges the signature alone.
+    #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
-    /// The app that it is for, where the body does not say or another is meant.
+    /// The app that it should be of. Default: the one that the body names.
     #[arg(long, value_name = "ID")]
     app_id: Option<String>,
-    /// How to print it.
+    /// How to print.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// The time to judge by: RFC 3339, or yyyy-MM-dd HH:mm:ss in China. By default the body's notify_time, else now.
-    #[arg(long, value_name = "TIME")]
-    at: Option<String>,
-    /// The body, byte for byte as it was posted; - or nothing for standard input.
+    /// The time to judge at: RFC 3339, or `yyyy-MM-dd HH:mm:ss` in UTC+8. Default: the notification's own.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    at: Option<Timestamp>,
+    /// The captured body; `-` or nothing: standard input.
     #[arg(value_name = "FILE")]
-    body: Option<PathBuf>,
+    file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -55,216 +63,188 @@ enum Format {
     Json,
 }
 
-/// What is said. The names are contract.md's.
-#[derive(Debug, Serialize)]
-struct Explanation {
-    verified: bool,
-    event_type: Option<&'static str>,
-    event_id: Option<String>,
-    reason: Option<&'static str>,
-    signing_content: String,
-    hints: Vec<String>,
-    event: Option<Value>,
-    #[serde(skip)]
-    because: Option<String>,
-    #[serde(skip)]
-    key: Option<String>,
-}
-
 pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
-    let (keys, file) = keys_and_body(args);
-    let body = read_body(file)?;
-    let form = Form::parse(&body);
-    let at = clock(args, form.as_ref().ok())?;
-    let evidence = if keys.is_empty() {
-        let policy = config::load_policy(args.config.as_deref());
-        Evidence::of_policy(policy.map_err(|problems| Failure::configuration(problems.to_string()))?)
-    } else {
-        Evidence::of_keys(keys, args.app_id.as_deref(), form.as_ref().ok())?
-    };
-    let explanation = explain(&body, form, &evidence, at);
+    let capture = Capture::read(args.file.as_deref())?;
+    let (grounds, sign_type) = grounds(args, &capture)?;
+    let judgement = judgement::judge(&capture.body, &grounds, args.at, SystemClock.now());
+    let hints = hints(&judgement, &capture, &grounds, sign_type);
     match args.format {
-        Format::Json => writeln!(out, "{}", serde_json::to_string(&explanation).unwrap_or_default())?,
-        Format::Text => explanation.print(out)?,
+        Format::Text => page::text(&judgement, &hints, out)?,
+        Format::Json => page::json(&judgement, &hints, out)?,
     }
-    Ok(if explanation.verified { DONE } else { NOT_VERIFIED })
+    Ok(if judgement.proof.is_some() { DONE } else { NOT_VERIFIED })
 }
 
-fn explain(
-    body: &[u8],
-    form: Result<Form, admission::form::FormError>,
-    evidence: &Evidence,
-    at: Timestamp,
-) -> Explanation {
-    let form = match form {
-        Ok(form) => form,
-        Err(error) => return Explanation::of_garbage(body, error),
-    };
-    let authenticity = evidence.authenticity(&form);
-    let charset = notification::Charset::of(&form);
-    let mut explanation = Explanation {
-        verified: authenticity.is_some(),
-        event_type: None,
-        event_id: None,
-        reason: None,
-        signing_content: charset.text(&evidence.signing_content(&form, authenticity.as_ref())).0.into_owned(),
-        hints: Vec::new(),
-        event: None,
-        because: None,
-        key: authenticity.as_ref().map(|authenticity| authenticity.key.clone()),
-    };
-    match admission::admit(body, &evidence.policy, at) {
-        Verdict::Admitted(admitted, _) => explanation.announce(admitted.event()),
-        Verdict::Withheld(withheld, _) => {
-            explanation.refuse(withheld.objection().reason(), withheld.objection().to_string());
-        }
-        Verdict::Rejected(rejection) => explanation.refuse(rejection.reason(), rejection.to_string()),
+fn hints(judgement: &Judgement, capture: &Capture, grounds: &Grounds, sign_type: SignType) -> Vec<String> {
+    let mut hints: Vec<String> = capture.remark.iter().map(|remark| (*remark).to_owned()).collect();
+    if judgement.proof.is_none() {
+        let apps = grounds.policy.apps.values().collect();
+        let evidence = Evidence { body: &capture.body, keys: &grounds.keys, sign_type, apps };
+        hints.extend(diagnosis::diagnose(&evidence).iter().map(ToString::to_string));
+        hints.extend(grounds.remarks.iter().cloned());
     }
-    if !explanation.verified {
-        explanation.hints = diagnosis::hints(&form, evidence);
-    } else if let Some(hint) = note(authenticity.as_ref(), explanation.reason) {
-        explanation.hints.push(hint);
+    let unproven = judgement.proof.is_none();
+    match judgement.reason {
+        // The diagnosis has said it better.
+        Some(Reason::Rejected(Rejection::Signature | Rejection::SignatureForm | Rejection::NoSignature))
+            if unproven => {}
+        Some(Reason::Rejected(rejection)) => hints.push(cause::advice(rejection).to_owned()),
+        Some(Reason::Held(objection)) => hints.push(cause::held(objection).to_owned()),
+        None => {}
     }
-    explanation
+    hints
 }
 
-impl Explanation {
-    fn announce(&mut self, event: &Event) {
-        if event.stale {
-            let objection = admission::acceptance::Objection::Stale;
-            return self.refuse(objection.reason(), objection.to_string());
-        }
-        // Seen for the first time, a payment older than the retention is late.
-        let event = if event.late { event.as_late() } else { event.clone() };
-        let message = Message::of(&event, false, None);
-        self.event_type = Some(event.event_type.as_str());
-        self.event_id = Some(message.id.clone());
-        self.event = serde_json::from_str(&message.body).ok();
-    }
-
-    fn refuse(&mut self, reason: &'static str, because: String) {
-        self.reason = Some(reason);
-        self.because = Some(because);
-    }
-
-    fn of_garbage(body: &[u8], error: admission::form::FormError) -> Self {
-        Self {
-            verified: false,
-            event_type: None,
-            event_id: None,
-            reason: Some(admission::Rejection::Malformed(error).reason()),
-            signing_content: String::new(),
-            hints: diagnosis::of_garbage(body, error),
-            event: None,
-            because: Some(error.to_string()),
-            key: None,
-        }
-    }
-
-    fn print(&self, out: &mut dyn Write) -> std::io::Result<()> {
-        let verified = if self.verified { "yes" } else { "NO" };
-        writeln!(
-            out,
-            "signature verified   {verified}{}",
-            self.key.as_ref().map(|key| format!(", by key {key}")).unwrap_or_default()
-        )?;
-        match (self.event_type, self.reason) {
-            (Some(event_type), _) => {
-                writeln!(out, "serve would announce {event_type}")?;
-                writeln!(out, "event id             {}", self.event_id.as_deref().unwrap_or_default())?;
-            }
-            (None, reason) => {
-                writeln!(out, "serve would refuse   {}", reason.unwrap_or("it"))?;
-                writeln!(out, "because              {}", self.because.as_deref().unwrap_or_default())?;
-            }
-        }
-        for hint in &self.hints {
-            writeln!(out, "hint                 {hint}")?;
-        }
-        writeln!(out, "signing content      {}", printable(&self.signing_content))
+fn grounds(args: &Args, capture: &Capture) -> Result<(Grounds, SignType), Failure> {
+    let parameters = Parameters::lenient(&capture.body);
+    let claimed = parameters.value("app_id").and_then(|id| std::str::from_utf8(id).ok());
+    let asked = args.app_id.as_deref().or(claimed);
+    if args.key.is_empty() {
+        configured(args, asked)
+    } else {
+        given(args, asked, parameters.value("sign_type"))
     }
 }
 
-fn note(authenticity: Option<&Authenticity>, reason: Option<&str>) -> Option<String> {
-    if reason == Some("no_app_id") && authenticity.is_some_and(|authenticity| authenticity.is_v2) {
-        return Some("authentic application-gateway traffic, signed with a key that many merchants share: it names no app, so it proves nothing about a payment of yours".to_owned());
-    }
-    None
-}
-
-/// Values of parameters that tell who the buyer is are not shown to people; control characters are escaped.
-fn printable(content: &str) -> String {
-    let hidden = content.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, _)) if notification::is_personal(name.as_bytes()) => format!("{name}=…"),
-        _ => pair.to_owned(),
-    });
-    let joined = hidden.collect::<Vec<_>>().join("&");
-    joined
-        .chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-        .collect()
-}
-
-/// `--key` takes several files, so it takes the body that follows them too: where no body is named, the last of
-/// them is it, unless it is a key.
-fn keys_and_body(args: &Args) -> (&[PathBuf], Option<&Path>) {
-    if let (None, Some((last, keys))) = (&args.body, args.key.split_last())
-        && !keys.is_empty()
+/// The keys of the app; or, where none is named or it is not one of ours, all keys that there are: whether the
+/// signature is authentic is one question, and whether it is for us another.
+fn configured(args: &Args, asked: Option<&str>) -> Result<(Grounds, SignType), Failure> {
+    let policy = policy_of(args.config.as_deref())?;
+    if let Some(app_id) = &args.app_id
+        && !policy.apps.contains_key(app_id)
     {
-        let is_key = std::fs::read(last).is_ok_and(|content| {
-            [SignType::Rsa2, SignType::Rsa].iter().any(|kind| PublicKey::read(&content, "", *kind).is_ok())
-        });
-        if !is_key {
-            return (keys, Some(last));
-        }
+        return Err(Failure::configuration(format!("apps: {app_id} is not configured")));
     }
-    (&args.key, args.body.as_deref())
+    let app = asked.and_then(|app_id| policy.apps.get(app_id));
+    let keys = app.map_or_else(
+        || policy.apps.values().flat_map(|app| app.keys.clone()).collect(),
+        |app| app.keys.clone(),
+    );
+    let sign_type = app.or_else(|| policy.apps.values().next()).map_or(SignType::Rsa2, |app| app.sign_type);
+    Ok((Grounds { policy, keys, remarks: Vec::new() }, sign_type))
 }
 
-/// The bytes, without the line end that an editor or a shell put behind them.
-fn read_body(file: Option<&Path>) -> Result<Vec<u8>, Failure> {
-    let mut body = Vec::new();
-    match file {
-        None => std::io::stdin().lock().take(MAX_BODY).read_to_end(&mut body)?,
-        Some(path) if path.as_os_str() == "-" => {
-            std::io::stdin().lock().take(MAX_BODY).read_to_end(&mut body)?
+fn policy_of(config: Option<&Path>) -> Result<Policy, Failure> {
+    config::load_policy(config).map_err(|problems| Failure::configuration(problems.to_string()))
+}
+
+/// A policy of nothing but the keys: one app of any seller.
+fn given(args: &Args, asked: Option<&str>, claimed: Option<&[u8]>) -> Result<(Grounds, SignType), Failure> {
+    let (sign_type, alternative) = match claimed {
+        Some(b"RSA") => (SignType::Rsa, None),
+        Some(b"RSA2") => (SignType::Rsa2, None),
+        // It says nothing that could be meant: then the key's size says what can be.
+        Some(_) | None => (SignType::Rsa2, Some(SignType::Rsa)),
+    };
+    let app_id = asked.unwrap_or_default();
+    let (sign_type, (keys, remarks)) = match (read_keys(&args.key, app_id, sign_type), alternative) {
+        (Ok(keys), _) => (sign_type, keys),
+        (Err((_, Some(KeyFault::Size { .. }))), Some(other)) => {
+            (other, read_keys(&args.key, app_id, other).map_err(|(failure, _)| failure)?)
         }
-        Some(path) => {
-            let file = std::fs::File::open(path);
-            let file = file.map_err(|error| Failure::running(format!("{}: {error}", path.display())))?;
-            file.take(MAX_BODY).read_to_end(&mut body)?
+        (Err((failure, _)), _) => return Err(failure),
+    };
+    let app = App {
+        app_id: app_id.to_owned(),
+        environment: Environment::Production,
+        seller_ids: BTreeSet::new(),
+        keys: keys.clone(),
+        sign_type,
+    };
+    // What is not an app's number must not come into an event's id, which is never escaped.
+    let fits = (1..=32).contains(&app_id.len()) && app_id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let policy = Policy {
+        apps: fits.then(|| (app_id.to_owned(), app)).into_iter().collect(),
+        max_age: MAX_AGE,
+        retention: RETENTION,
+        buyer: Buyer::default(),
+        notification: true,
+    };
+    Ok((Grounds { policy, keys, remarks }, sign_type))
+}
+
+type Keys = (Vec<PublicKey>, Vec<String>);
+
+fn read_keys(
+    files: &[PathBuf],
+    app_id: &str,
+    sign_type: SignType,
+) -> Result<Keys, (Failure, Option<KeyFault>)> {
+    let mut keys = Vec::with_capacity(files.len());
+    let mut remarks = Vec::new();
+    for file in files {
+        let failure = |why: String| Failure::configuration(format!("--key {}: {why}", file.display()));
+        let content = capture::read_file(file).map_err(|error| (failure(error.to_string()), None))?;
+        let (key, odd) = PublicKey::read(&content, app_id, sign_type)
+            .map_err(|fault| (failure(fault.to_string()), Some(fault)))?;
+        remarks.extend(odd.iter().map(|remark| format!("{}: {remark}", file.display())));
+        keys.push(key);
+    }
+    Ok((keys, remarks))
+}
+
+/// RFC 3339, or as Alipay writes a time.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    parse_moment(text).filter(|at| (0..=LATEST_MILLIS).contains(&at.unix_millis())).ok_or_else(|| {
+        "not a time: write 2026-11-23T10:15:31+08:00, or 2026-11-23 10:15:31 (UTC+8)".to_owned()
+    })
+}
+
+fn parse_moment(text: &str) -> Option<Timestamp> {
+    let (date, rest) = text.split_at_checked(10)?;
+    let rest = rest.strip_prefix(['T', 't', ' '])?;
+    let zone = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());
+    let (time, zone) = rest.split_at(zone);
+    let beijing = notification::time(format!("{date} {time}").as_bytes())?;
+    let minutes = match zone {
+        "" => BEIJING_MINUTES,
+        "Z" | "z" => 0,
+        _ => {
+            let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+            if hours.len() != 2 || minutes.len() != 2 {
+                return None;
+            }
+            let (hours, minutes): (u8, u8) = (hours.parse().ok()?, minutes.parse().ok()?);
+            let east = i64::from(hours) * 60 + i64::from(minutes);
+            if zone.starts_with('-') { -east } else { east }
         }
     };
-    if body.last() == Some(&b'\n') {
-        body.pop();
-        if body.last() == Some(&b'\r') {
-            body.pop();
+    let shift = (BEIJING_MINUTES - minutes) * 60_000;
+    Some(Timestamp::from_unix_millis(beijing.unix_millis() + shift))
+}
+
+/// China's zone is eight hours east.
+const BEIJING_MINUTES: i64 = 8 * 60;
+/// The end of the year 9998 in UTC: whatever is printed of it still has four digits.
+const LATEST_MILLIS: i64 = 253_370_764_799_999;
+/// `freshness.max_age` where there is no configuration: its default.
+const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+/// `store.retention` where there is no configuration: its default.
+const RETENTION: Duration = Duration::from_secs(35 * 86_400);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_rfc_3339_or_as_alipay_writes_it() {
+        for text in [
+            "2026-11-23 10:15:31",
+            "2026-11-23T10:15:31+08:00",
+            "2026-11-23T02:15:31Z",
+            "2026-11-22T21:15:31.000-05:00",
+        ] {
+            assert_eq!(moment(text).unwrap().rfc3339_utc(), "2026-11-23T02:15:31Z", "{text}");
+        }
+        for bad in [
+            "",
+            "now",
+            "2026-11-23",
+            "2026-11-23T10:15:31+8",
+            "9999-12-31 23:59:59",
+            "2026-11-23T10:15:31+é:00",
+        ] {
+            assert!(moment(bad).is_err(), "{bad}");
         }
     }
-    Ok(body)
 }
-
-fn clock(args: &Args, form: Option<&Form>) -> Result<Timestamp, Failure> {
-    if let Some(at) = &args.at {
-        let parsed = notification::time(at.as_bytes()).or_else(|| Timestamp::from_rfc3339(at));
-        return parsed.ok_or_else(|| {
-            Failure::usage(format!("--at {at:?} is neither RFC 3339 nor yyyy-MM-dd HH:mm:ss"))
-        });
-    }
-    let notified = form.and_then(|form| form.value("notify_time")).and_then(notification::time);
-    Ok(notified.unwrap_or_else(|| SystemClock.now()))
-}
-
-impl Evidence {
-    fn of_policy(policy: Policy) -> Self {
-        Self { policy, alone: Vec::new() }
-    }
-}
-
-/// For key files: an unfit key is a matter of configuration.
-fn unfit(path: &Path, fault: impl std::fmt::Display) -> Failure {
-    Failure { code: CONFIGURATION, message: format!("{}: {fault}", path.display()) }
-}
-
-/// Bound: a capture is a body of at most 64 KiB; this leaves room for what people paste.
-const MAX_BODY: u64 = 1 << 20;

@@ -11,9 +11,13 @@
 )]
 
 mod admin;
+mod admission;
+mod attacks;
 mod cli;
 mod config;
 mod end_to_end;
+mod engines;
+mod explain;
 mod limits;
 mod metrics;
 mod publication;
@@ -21,3 +25,4 @@ mod rabbitmq;
 mod scripted_broker;
 mod shutdown;
 mod support;
+mod vectors;

@@ -3,12 +3,15 @@
 pub mod alipay;
 pub mod amqp_peer;
 pub mod broker;
+pub mod certificate;
 pub mod doors;
 pub mod fakes;
+pub mod judge;
 pub mod program;
 pub mod proxy;
 pub mod queue;
 pub mod raw_client;
+pub mod signer;
 
 use std::future::Future;
 use std::time::Duration;
