@@ -97,9 +97,27 @@ impl Timestamp {
             .to_offset(offset);
         let (year, month, day) = moment.to_calendar_date();
         let (hour, minute, second, milli) = moment.to_hms_milli();
-        let month = u8::from(month);
-        let fraction = if milli == 0 { String::new() } else { format!(".{milli:03}") };
-        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}{suffix}")
+        let mut text = String::with_capacity(32);
+        push_digits(&mut text, year.unsigned_abs(), 4);
+        for (before, number) in
+            [('-', u8::from(month)), ('-', day), ('T', hour), (':', minute), (':', second)]
+        {
+            text.push(before);
+            push_digits(&mut text, u32::from(number), 2);
+        }
+        if milli != 0 {
+            text.push('.');
+            push_digits(&mut text, u32::from(milli), 3);
+        }
+        text.push_str(suffix);
+        text
+    }
+}
+
+/// A number in decimal with leading zeros. By hand, because every notification writes several times.
+fn push_digits(text: &mut String, number: u32, width: u32) {
+    for place in (0..width).rev() {
+        text.push(char::from_digit(number / 10u32.pow(place) % 10, 10).unwrap_or('0'));
     }
 }
 

@@ -113,18 +113,25 @@ fn slice<'a>(decoded: &'a [u8], range: &Range<usize>) -> &'a [u8] {
 
 fn decode_onto(decoded: &mut Vec<u8>, encoded: &[u8]) -> Result<Range<usize>, FormError> {
     let start = decoded.len();
-    let mut bytes = encoded.iter();
-    while let Some(&byte) = bytes.next() {
-        decoded.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let high = bytes.next().copied().and_then(hex).ok_or(FormError::BadEscape)?;
-                let low = bytes.next().copied().and_then(hex).ok_or(FormError::BadEscape)?;
-                high << 4 | low
+    let mut rest = encoded;
+    // Runs of plain bytes are copied whole: most of a body is plain.
+    while let Some(special) = rest.iter().position(|byte| matches!(byte, b'+' | b'%')) {
+        let (plain, marked) = rest.split_at(special);
+        decoded.extend_from_slice(plain);
+        rest = match marked {
+            [b'%', high, low, behind @ ..] => {
+                let (high, low) = hex(*high).zip(hex(*low)).ok_or(FormError::BadEscape)?;
+                decoded.push(high << 4 | low);
+                behind
             }
-            plain => plain,
-        });
+            [b'+', behind @ ..] => {
+                decoded.push(b' ');
+                behind
+            }
+            _ => return Err(FormError::BadEscape),
+        };
     }
+    decoded.extend_from_slice(rest);
     Ok(start..decoded.len())
 }
 

@@ -222,20 +222,13 @@ impl Worker {
     fn run(mut self, mut calls: mpsc::Receiver<Call>) {
         let mut writes = Vec::with_capacity(WAITING);
         let mut swept_at = Instant::now();
-        let mut busy = false;
         while let Some(first) = calls.blocking_recv() {
             self.take(first, &mut writes);
-            // Where several lanes had something to commit the last time, they will again: waiting a moment for
-            // them makes one synced commit of several. A single caller never waits.
-            if busy && !writes.is_empty() {
-                std::thread::sleep(GROUP_COMMIT);
-            }
             while writes.len() < WAITING
                 && let Ok(next) = calls.try_recv()
             {
                 self.take(next, &mut writes);
             }
-            busy = writes.len() > 1;
             if !writes.is_empty() {
                 self.commit(&mut writes);
             }
@@ -353,8 +346,6 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// Bound: calls that wait for a thread, and callers in one transaction.
 const WAITING: usize = 256;
-/// Bound: how long a commit waits for others, under load.
-const GROUP_COMMIT: Duration = Duration::from_millis(1);
 /// A store that failed is left alone for this long.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// How often the file is looked for at its path.
