@@ -11,6 +11,7 @@
 
 mod admin;
 mod admission;
+mod anything;
 mod attacks;
 mod end_to_end;
 mod engines;
