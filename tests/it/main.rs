@@ -12,6 +12,7 @@
 
 mod admin;
 mod admission;
+mod anything;
 mod attacks;
 mod cli;
 mod config;

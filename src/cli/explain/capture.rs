@@ -1,10 +1,19 @@
-//! What people have captured, read into a form: a raw body, as it was received.
+//! What people have captured, read into a form: the raw body, as it was received; else a request with its
+//! head, a line of a log, a JSON map, or a dump of a program's map.
+
+mod dump;
+mod json;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use super::super::Failure;
+use super::parameters::Parameters;
+use crate::admission::form::Form;
+
+/// Gives the body that a capture of one shape holds.
+type Reader = fn(&[u8]) -> Option<Vec<u8>>;
 
 /// A captured notification.
 #[derive(Debug)]
@@ -31,8 +40,59 @@ impl Capture {
         // An editor's or `echo`'s own; a body never ends in one.
         let body = content.strip_suffix(b"\n").unwrap_or(content);
         let body = body.strip_suffix(b"\r").unwrap_or(body);
-        Self { body: body.to_vec(), remark: None }
+        if is_plain(body) || (begins_as_form(body) && dump::lines(body).is_none()) {
+            return Self { body: body.to_vec(), remark: None };
+        }
+        let shapes: [(Reader, &str); 7] = [
+            (behind_head, "This was read from a whole request: what comes behind its head was judged."),
+            (|text| json::read(text).map(|found| found.to_body()), JSON),
+            (|text| dump::print_r(text).map(|found| found.to_body()), DUMP),
+            (|text| dump::java(text).map(|found| found.to_body()), DUMP),
+            (|text| dump::quoted(text).map(|found| found.to_body()), DUMP),
+            (|text| dump::lines(text).map(|found| found.to_body()), DUMP),
+            (in_line, "This was read from a line of a log: what looks like the body in it was judged."),
+        ];
+        let read = shapes.into_iter().find_map(|(read, remark)| {
+            let body = read(body).filter(|body| Parameters::lenient(body).value("sign").is_some())?;
+            Some(Self { body, remark: Some(remark) })
+        });
+        read.unwrap_or_else(|| Self { body: body.to_vec(), remark: None })
     }
+}
+
+/// A form with a signature in it is nothing else, whatever else it looks like.
+fn is_plain(body: &[u8]) -> bool {
+    Form::parse(body).is_ok_and(|form| {
+        let names_are_names = form.parameters().all(|(name, _)| !name.iter().any(u8::is_ascii_whitespace));
+        names_are_names && form.has("sign")
+    })
+}
+
+/// What begins like a form is judged as one, even if it is none: nothing of it is left out, or a forgery could
+/// be taken for the genuine body that it holds.
+fn begins_as_form(body: &[u8]) -> bool {
+    let name = body.split(|byte| matches!(byte, b'=' | b'&')).next().unwrap_or_default();
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.%+[]".contains(byte);
+    !name.is_empty() && name.iter().all(is_plain) && body.contains(&b'&')
+}
+
+/// The body of an HTTP request.
+fn behind_head(text: &[u8]) -> Option<Vec<u8>> {
+    let head = text.strip_prefix(b"POST ")?;
+    let ends = [&b"\r\n\r\n"[..], b"\n\n"];
+    ends.into_iter().find_map(|end| {
+        let at = head.windows(end.len()).position(|window| window == end)?;
+        head.get(at + end.len()..).map(<[u8]>::to_vec)
+    })
+}
+
+/// The longest word with `&` and `sign=` in it; behind a `?` if it is a URL.
+fn in_line(text: &[u8]) -> Option<Vec<u8>> {
+    let words = text.split(|byte| byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\''));
+    let has_sign = |word: &&[u8]| word.windows(5).any(|window| window == b"sign=") && word.contains(&b'&');
+    let word = words.filter(has_sign).max_by_key(|word| word.len())?;
+    let query = word.iter().position(|byte| *byte == b'?').and_then(|at| word.get(at + 1..));
+    Some(query.unwrap_or(word).to_vec())
 }
 
 /// Reads a file, but not without end.
@@ -49,5 +109,104 @@ fn read_bounded(from: impl Read) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+const JSON: &str = "This was read from JSON, which is not what Alipay sends: the parameters in it were judged \
+                    as if they had come in a form.";
+const DUMP: &str = "This was read from a program's dump, which is not what Alipay sends: the parameters in it \
+                    were judged as if they had come in a form.";
 /// Bound: what is read of a capture or a key; the gateway itself takes 64 KiB.
 const MAX_BYTES: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What every shape below says.
+    const EXPECTED: &str = r#"amount=0.10&list=[{"b":"1","a":"2"}]&sign=ab+/==&text=it's, a \ "b", c"#;
+
+    fn told(content: &str) -> String {
+        let capture = Capture::of(content.as_bytes());
+        let form = Form::parse(&capture.body).unwrap_or_else(|error| panic!("{error}: {content}"));
+        let pairs = form.parameters().map(|(name, value)| [name, b"=", value].concat());
+        String::from_utf8(pairs.collect::<Vec<_>>().join(&b'&')).unwrap()
+    }
+
+    #[test]
+    fn every_shape_of_a_dump_gives_the_same_parameters() {
+        for (name, content) in [
+            (
+                "form",
+                "text=it%27s,+a+%5C+%22b%22,+c&amount=0.10&list=[{%22b%22:%221%22,%22a%22:%222%22}]&sign=ab%2B/==",
+            ),
+            (
+                "json",
+                r#"{"text":"it's, a \\ \"b\", c","amount":"0.10","list":"[{\"b\":\"1\",\"a\":\"2\"}]","sign":"ab+/=="}"#,
+            ),
+            (
+                "json, nested",
+                r#"{"text":"it's, a \\ \"b\", c","amount":"0.10","list":[{"b": "1", "a": "2"}],"sign":"ab+/=="}"#,
+            ),
+            (
+                "json, lists",
+                r#"{"text":["it's, a \\ \"b\", c"],"amount":["0.10"],"list":["[{\"b\":\"1\",\"a\":\"2\"}]"],"sign":["ab+/=="]}"#,
+            ),
+            ("java", r#"{text=it's, a \ "b", c, amount=0.10, list=[{"b":"1","a":"2"}], sign=ab+/==}"#),
+            (
+                "lines",
+                "text=it's, a \\ \"b\", c\namount=0.10\nlist=[{\"b\":\"1\",\"a\":\"2\"}]\nsign=ab+/==\n",
+            ),
+            (
+                "lines, encoded",
+                "text=it%27s%2C+a+%5C+%22b%22%2C+c\namount=0.10\nlist=[{\"b\":\"1\",\"a\":\"2\"}]\nsign=ab%2B%2F%3D%3D\n",
+            ),
+            (
+                "var_export",
+                "array (\n  'text' => 'it\\'s, a \\\\ \"b\", c',\n  'amount' => '0.10',\n  'list' => '[{\"b\":\"1\",\"a\":\"2\"}]',\n  'sign' => 'ab+/==',\n)",
+            ),
+            (
+                "print_r",
+                "Array\n(\n    [text] => it's, a \\ \"b\", c\n    [amount] => 0.10\n    [list] => [{\"b\":\"1\",\"a\":\"2\"}]\n    [sign] => ab+/==\n)\n",
+            ),
+            (
+                "var_dump",
+                "array(4) {\n  [\"text\"]=>\n  string(16) \"it's, a \\ \"b\", c\"\n  [\"amount\"]=>\n  string(4) \"0.10\"\n  [\"list\"]=>\n  string(19) \"[{\"b\":\"1\",\"a\":\"2\"}]\"\n  [\"sign\"]=>\n  string(6) \"ab+/==\"\n}",
+            ),
+            (
+                "python",
+                r#"{'text': 'it\'s, a \\ "b", c', 'amount': '0.10', 'list': '[{"b":"1","a":"2"}]', 'sign': 'ab+/=='}"#,
+            ),
+            (
+                "request",
+                "POST /alipay/notify HTTP/1.1\r\nHost: x\r\n\r\ntext=it%27s,+a+%5C+%22b%22,+c&amount=0.10&list=[{%22b%22:%221%22,%22a%22:%222%22}]&sign=ab%2B/==",
+            ),
+            (
+                "log",
+                "10:15:31 INFO notify body=\"text=it%27s,+a+%5C+%22b%22,+c&amount=0.10&list=[{%22b%22:%221%22,%22a%22:%222%22}]&sign=ab%2B/==\" ok",
+            ),
+            (
+                "url",
+                "GET https://x.example/n?text=it%27s,+a+%5C+%22b%22,+c&amount=0.10&list=[{%22b%22:%221%22,%22a%22:%222%22}]&sign=ab%2B/== 200",
+            ),
+        ] {
+            assert_eq!(told(content), EXPECTED, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_broken_form_is_not_searched_for_a_genuine_one() {
+        for content in
+            ["total_amount=9 a=1&total_amount=1&sign=x", "a=%&b=1&sign=x y&sign=x", "a&sign=x 'sign'=>'y'"]
+        {
+            assert_eq!(Capture::of(content.as_bytes()).body, content.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_nothing_of_the_kind_is_left_alone() {
+        for content in
+            ["", "hello", "{", "{}", "[1]", "Array\n(\n)", "{a=b", "'", "\"a\"", "a=b\nc", "POST / HTTP/1.1"]
+        {
+            let capture = Capture::of(content.as_bytes());
+            assert_eq!((capture.body.as_slice(), capture.remark), (content.as_bytes(), None));
+        }
+    }
+}

@@ -65,8 +65,11 @@ impl Parameters {
     pub(super) fn glued(&self, is_torn_off: impl Fn(&[u8]) -> bool) -> Self {
         let mut glued: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::with_capacity(self.0.len());
         for (name, value) in &self.0 {
+            let last_is_unsigned =
+                glued.last().is_some_and(|(name, _)| matches!(name.as_slice(), b"sign" | b"sign_type"));
             match glued.last_mut() {
-                Some((_, Some(before))) if is_torn_off(name) => {
+                // To what is not signed nothing can be joined: that would merely leave it out.
+                Some((_, Some(before))) if is_torn_off(name) && !last_is_unsigned => {
                     before.push(b'&');
                     before.extend_from_slice(name);
                     if let Some(value) = value {

@@ -76,7 +76,7 @@ pub fn said_of(draft: Draft) -> Said {
 pub fn event(body: &[u8], policy: &Policy, now: Timestamp) -> Event {
     match admit(body, policy, now) {
         Verdict::Admitted(admitted, _) => admitted.event().clone(),
-        other => panic!("not admitted: {other:?}"),
+        other @ (Verdict::Withheld(..) | Verdict::Rejected(_)) => panic!("not admitted: {other:?}"),
     }
 }
 
