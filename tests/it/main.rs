@@ -24,6 +24,7 @@ mod metrics;
 mod publication;
 mod rabbitmq;
 mod scripted_broker;
+mod scripted_lanes;
 mod shutdown;
 mod support;
 mod vectors;

@@ -65,8 +65,8 @@ impl Notification {
         let fields = [
             ("app_id", APP_ID),
             ("auth_app_id", APP_ID),
-            ("buyer_id", "2088102169940354"),
-            ("buyer_logon_id", "aaq***@sandbox.com"),
+            ("buyer_id", "2088000000000017"),
+            ("buyer_logon_id", "186****0000"),
             ("buyer_pay_amount", "88.88"),
             ("charset", "utf-8"),
             ("fund_bill_list", r#"[{"amount":"88.88","fundChannel":"ALIPAYACCOUNT"}]"#),
