@@ -26,5 +26,6 @@ mod rabbitmq;
 mod scripted_broker;
 mod scripted_lanes;
 mod shutdown;
+mod store_conformance;
 mod support;
 mod vectors;

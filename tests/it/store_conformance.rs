@@ -1,0 +1,345 @@
+//! What every store must do, and what the embedded one does beside it when its file is taken, damaged, deleted
+//! or full. The suite is written against the trait, so that another engine is another `engines()` entry.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use alipay_notify_gateway::clock::Clock as _;
+use alipay_notify_gateway::event::{Digest, EventType, Key, Message, Money};
+use alipay_notify_gateway::store::sqlite::{Config, OpenError, Sqlite};
+use alipay_notify_gateway::store::{
+    Cause, Claim, Deferral, Holding, Kept, Known, Record, State, Store, StoreError, held_key,
+};
+
+use crate::support::alipay;
+use crate::support::eventually;
+use crate::support::fakes::StillClock;
+use crate::support::program::Folder;
+
+const APP: &str = "2021000000000001";
+
+struct Fixture {
+    folder: Folder,
+    clock: Arc<StillClock>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self { folder: Folder::new(), clock: Arc::new(StillClock::at(alipay::now())) }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("data/gateway.db")
+    }
+
+    fn config(&self) -> Config {
+        Config { path: self.path(), max_deferred: 3, max_held: 3 }
+    }
+
+    fn open(&self) -> Result<Sqlite, OpenError> {
+        Sqlite::open(&self.config(), Arc::<StillClock>::clone(&self.clock))
+    }
+
+    /// A column of a row, as an operator sees it beside the running gateway.
+    fn peek(&self, sql: &str) -> Vec<String> {
+        let connection =
+            rusqlite::Connection::open_with_flags(self.path(), rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
+                .unwrap();
+        let mut select = connection.prepare(sql).unwrap();
+        let rows = select.query_map([], |row| row.get::<_, rusqlite::types::Value>(0)).unwrap();
+        rows.map(|value| format!("{:?}", value.unwrap())).collect()
+    }
+}
+
+fn trade(n: u64) -> String {
+    format!("20261123220014273400{n:08}")
+}
+
+fn key(n: u64) -> Key {
+    Key { subject: trade(n), id: format!("{APP}.{}.payment.succeeded", trade(n)) }
+}
+
+fn digest(amount: &str) -> Digest {
+    Digest::of(b"o", Money::parse(amount.as_bytes()), b"", None)
+}
+
+fn record(n: u64) -> Record {
+    let at = alipay::now();
+    Record {
+        key: key(n),
+        app_id: APP.to_owned(),
+        event_type: EventType::PaymentSucceeded,
+        digest: digest("1.00"),
+        notify_id: format!("n{n}"),
+        state: State::Recorded,
+        at,
+        expires_at: at.plus(Duration::from_secs(35 * 86_400)),
+    }
+}
+
+fn deferral(n: u64, state: State) -> Deferral {
+    Deferral {
+        key: key(n),
+        event_type: EventType::PaymentSucceeded,
+        digest: digest("1.00"),
+        notify_id: format!("n{n}"),
+        state,
+        cause: Cause::BrokerDown,
+        message: Message {
+            id: key(n).id,
+            event_type: "payment.succeeded".to_owned(),
+            app_id: APP.to_owned(),
+            subject: trade(n),
+            time: "2026-11-23T10:15:31+08:00".to_owned(),
+            digest: digest("1.00").short(),
+            environment: "production".to_owned(),
+            unchecked: false,
+            traceparent: None,
+            body: "{}".to_owned(),
+        },
+        at: alipay::now(),
+        payment_time: Some(alipay::now()),
+    }
+}
+
+fn holding(n: u64) -> Holding {
+    let notify_id = format!("n{n}");
+    Holding {
+        key: held_key(APP, &notify_id, trade(n)),
+        notify_id,
+        reason: "seller",
+        body: b"app_id=1&x=\xff".to_vec(),
+        at: alipay::now(),
+    }
+}
+
+async fn known(store: &dyn Store, n: u64) -> Option<Known> {
+    match store.claim(vec![key(n)]).await.unwrap().remove(0) {
+        Claim::Granted(known) => known,
+        Claim::HeldElsewhere => panic!("nobody else is here"),
+    }
+}
+
+async fn states(store: &dyn Store, n: u64) -> Vec<State> {
+    store.find(trade(n)).await.unwrap().into_iter().map(|row| row.state).collect()
+}
+
+#[tokio::test]
+async fn what_is_recorded_is_known_and_what_is_not_is_not() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    store.record(vec![record(1), record(2)]).await.unwrap();
+    let expected = Known { state: State::Recorded, digest: digest("1.00"), notify_id: "n1".to_owned() };
+    assert_eq!(known(&store, 1).await, Some(expected));
+    assert_eq!(known(&store, 3).await, None);
+    let claims = store.claim(vec![key(3), key(2), key(3)]).await.unwrap();
+    assert!(matches!(&claims[..], [Claim::Granted(None), Claim::Granted(Some(_)), Claim::Granted(None)]));
+}
+
+#[tokio::test]
+async fn a_record_replaces_what_waited_and_nothing_replaces_a_record() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    assert_eq!(store.defer(vec![deferral(1, State::Deferred)]).await.unwrap(), [Kept::Yes]);
+    assert_eq!(store.defer(vec![deferral(1, State::InDoubt)]).await.unwrap(), [Kept::Yes]);
+    assert_eq!(states(&store, 1).await, [State::InDoubt]);
+    assert_eq!(store.tally().await.unwrap().in_doubt, 1);
+    store.record(vec![record(1)]).await.unwrap();
+    assert_eq!(store.defer(vec![deferral(1, State::Deferred)]).await.unwrap(), [Kept::Settled]);
+    let rows = store.find(trade(1)).await.unwrap();
+    assert_eq!((rows[0].state, rows[0].reason.clone(), rows[0].attempts), (State::Recorded, None, 3));
+    assert_eq!(
+        fixture.peek("SELECT message FROM event"),
+        ["Null"],
+        "what was announced keeps no buyer's data"
+    );
+    let tally = store.tally().await.unwrap();
+    assert_eq!((tally.deferred, tally.in_doubt, tally.oldest_payment), (0, 0, None));
+}
+
+#[tokio::test]
+async fn a_held_notification_is_shown_replaced_and_cleared_by_a_record_of_it() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    // Held under its notify_id, because its trade_no had no form: a later record clears it there.
+    let odd = Holding { key: held_key(APP, "n1", "n1".to_owned()), ..holding(1) };
+    assert_eq!(store.hold(vec![odd.clone()]).await.unwrap(), [Kept::Yes]);
+    assert_eq!(store.hold(vec![odd]).await.unwrap(), [Kept::Yes]);
+    let rows = store.find("n1".to_owned()).await.unwrap();
+    assert_eq!((rows.len(), rows[0].state, rows[0].attempts), (1, State::Held, 2));
+    assert_eq!((rows[0].reason.as_deref(), rows[0].digest), (Some("seller"), None));
+    assert_eq!(store.tally().await.unwrap().held, 1);
+    store.record(vec![record(1)]).await.unwrap();
+    assert!(store.find("n1".to_owned()).await.unwrap().is_empty());
+    assert_eq!(store.tally().await.unwrap().held, 0);
+}
+
+#[tokio::test]
+async fn a_full_store_says_so_and_still_takes_what_it_has() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    let three = (1..=3).map(|n| deferral(n, State::Deferred)).collect();
+    assert_eq!(store.defer(three).await.unwrap(), [Kept::Yes; 3]);
+    assert_eq!(store.defer(vec![deferral(4, State::Deferred)]).await.unwrap(), [Kept::Full]);
+    assert_eq!(store.defer(vec![deferral(3, State::InDoubt)]).await.unwrap(), [Kept::Yes]);
+    let holdings = (1..=4).map(holding).collect();
+    assert_eq!(store.hold(holdings).await.unwrap(), [Kept::Yes, Kept::Yes, Kept::Yes, Kept::Full]);
+    store.record(vec![record(1)]).await.unwrap();
+    assert_eq!(
+        store.defer(vec![deferral(4, State::Deferred)]).await.unwrap(),
+        [Kept::Yes],
+        "a place is free"
+    );
+    assert_eq!(store.hold(vec![holding(4)]).await.unwrap(), [Kept::Yes]);
+}
+
+#[tokio::test]
+async fn everything_survives_a_reopen() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    store.record(vec![record(1)]).await.unwrap();
+    store.defer(vec![deferral(2, State::Deferred)]).await.unwrap();
+    store.hold(vec![holding(3)]).await.unwrap();
+    store.close().await;
+    assert!(store.claim(vec![key(1)]).await.is_err(), "it is closed");
+    drop(store);
+    let store = fixture.open().unwrap();
+    assert_eq!(states(&store, 1).await, [State::Recorded]);
+    assert_eq!(states(&store, 2).await, [State::Deferred]);
+    assert_eq!(states(&store, 3).await, [State::Held]);
+    // What is held is known again: its record clears it.
+    store.record(vec![record(3)]).await.unwrap();
+    assert_eq!(states(&store, 3).await, [State::Recorded]);
+    store.defer(vec![deferral(4, State::Deferred), deferral(5, State::Deferred)]).await.unwrap();
+    assert_eq!(
+        store.defer(vec![deferral(6, State::Deferred)]).await.unwrap(),
+        [Kept::Full],
+        "counted at open"
+    );
+}
+
+#[tokio::test]
+async fn many_callers_at_once_are_all_answered() {
+    let fixture = Fixture::new();
+    let store = Arc::new(fixture.open().unwrap());
+    let calls = (0..500).map(|n| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.record(vec![record(n)]).await })
+    });
+    for call in futures_util::future::join_all(calls).await {
+        call.unwrap().unwrap();
+    }
+    assert_eq!(fixture.peek("SELECT count(*) FROM event"), ["Integer(500)"]);
+}
+
+#[tokio::test]
+async fn what_has_expired_goes_and_what_is_not_settled_stays() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    store.record((10..20).map(record).collect()).await.unwrap();
+    store.defer(vec![deferral(1, State::Deferred)]).await.unwrap();
+    store.hold(vec![holding(2)]).await.unwrap();
+    fixture.clock.set(fixture.clock.now().plus(Duration::from_secs(34 * 86_400)));
+    let young =
+        Record { expires_at: fixture.clock.now().plus(Duration::from_secs(9 * 86_400)), ..record(30) };
+    store.record(vec![young]).await.unwrap();
+    assert_eq!(states(&store, 10).await, [State::Recorded], "not a day too early");
+    fixture.clock.set(fixture.clock.now().plus(Duration::from_secs(2 * 86_400)));
+    // A look for expired rows follows a call, once a second.
+    eventually("the expired rows are gone", || async {
+        store.tally().await.unwrap();
+        states(&store, 10).await.is_empty() && states(&store, 19).await.is_empty()
+    })
+    .await;
+    assert_eq!(states(&store, 1).await, [State::Deferred]);
+    assert_eq!(states(&store, 2).await, [State::Held]);
+    assert_eq!(states(&store, 30).await, [State::Recorded]);
+}
+
+#[tokio::test]
+async fn one_gateway_has_the_store_and_others_may_read_it() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    store.record(vec![record(1)]).await.unwrap();
+    assert!(matches!(fixture.open(), Err(OpenError::Taken(_))));
+    assert_eq!(fixture.peek("SELECT notify_id FROM event"), ["Text(\"n1\")"]);
+    drop(store);
+    assert!(fixture.open().is_ok(), "the lock goes with its owner");
+}
+
+#[tokio::test]
+async fn the_file_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let fixture = Fixture::new();
+    let _store = fixture.open().unwrap();
+    assert_eq!(std::fs::metadata(fixture.path()).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+fn set_aside(path: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(path.parent().unwrap()).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.to_string_lossy().contains(".damaged-")).collect()
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_set_aside_and_a_fresh_one_started() {
+    let fixture = Fixture::new();
+    std::fs::create_dir_all(fixture.path().parent().unwrap()).unwrap();
+    let damaged = b"this is not a database, but it may hold somebody's payments".repeat(100);
+    std::fs::write(fixture.path(), &damaged).unwrap();
+    let store = fixture.open().unwrap();
+    assert_eq!(store.damaged_files(), 1);
+    let aside = set_aside(&fixture.path());
+    assert_eq!(aside.len(), 1);
+    assert_eq!(std::fs::read(&aside[0]).unwrap(), damaged, "untouched");
+    store.record(vec![record(1)]).await.unwrap();
+    drop(store);
+    assert_eq!(fixture.open().unwrap().damaged_files(), 1, "the alarm stays until it is salvaged");
+}
+
+#[tokio::test]
+async fn a_database_of_another_program_or_a_newer_version_is_refused_and_left_alone() {
+    for pragma in [
+        "CREATE TABLE theirs (x); PRAGMA user_version = 7",
+        "PRAGMA application_id = 1095649111; PRAGMA user_version = 99",
+    ] {
+        let fixture = Fixture::new();
+        std::fs::create_dir_all(fixture.path().parent().unwrap()).unwrap();
+        rusqlite::Connection::open(fixture.path()).unwrap().execute_batch(pragma).unwrap();
+        let error = fixture.open().err().unwrap().to_string();
+        assert!(error.contains("store.path"), "{error}");
+        assert!(set_aside(&fixture.path()).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_deleted_under_it_is_noticed_and_made_again() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    store.record(vec![record(1)]).await.unwrap();
+    for part in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{part}", fixture.path().display()));
+    }
+    eventually("a record is in a file that can be found", || async {
+        let _ = store.record(vec![record(2)]).await;
+        fixture.path().exists() && fixture.peek("SELECT notify_id FROM event") == ["Text(\"n2\")"]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_written_says_so_and_comes_back() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    store.record(vec![record(1)]).await.unwrap();
+    // Another process holds the write lock for longer than the store waits.
+    let other = rusqlite::Connection::open(fixture.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused: Result<(), StoreError> = store.record(vec![record(2)]).await;
+    assert!(refused.is_err());
+    other.execute_batch("ROLLBACK").unwrap();
+    eventually("it is written again", || async { store.record(vec![record(2)]).await.is_ok() }).await;
+    assert_eq!(states(&store, 1).await, [State::Recorded]);
+    assert_eq!(states(&store, 2).await, [State::Recorded]);
+}
