@@ -6,7 +6,6 @@
 #   benches/run.sh [PAIRS] [NOTIFICATIONS]          (default 5 pairs of 20,000)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. deploy/broker.sh
 
 pairs=${1:-5}
 count=${2:-20000}
@@ -18,8 +17,15 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-bench.XXXXXX")
 pid=""
 finish() {
   [ -n "$pid" ] && kill "$pid" 2>/dev/null
-  broker_stop
+  deploy/broker.sh stop "$work/broker"
   rm -rf "$work"
+}
+
+free_port() { # that nobody listens on
+  local port
+  while port=$((20000 + RANDOM % 12000)); do
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
+  done
 }
 trap finish EXIT
 
@@ -29,8 +35,7 @@ floor=$(cargo build --release --locked --quiet --bench floor --message-format=js
   sed -n 's/.*"executable":"\([^"]*floor-[^"]*\)".*/\1/p' | tail -n 1)
 gateway="${CARGO_TARGET_DIR:-target}/release/alipay-notify-gateway"
 
-broker_start
-amqp=$AMQP_URL
+amqp=$(deploy/broker.sh start "$work/broker")
 unset AMQP_URL
 "$gateway" simulate keys "$work" >/dev/null
 # The floor takes PKCS#1 or SPKI as DER, which is the PEM without its armour.
@@ -65,8 +70,8 @@ send() { # PORT BODIES
     --bodies "$2" --presign --concurrency "$connections" --format json
 }
 start_gateway() { # sets pid and port
-  port=$(broker_free_port)
-  admin=$(broker_free_port)
+  port=$(free_port)
+  admin=$(free_port)
   GATEWAY_HTTP__LISTEN="127.0.0.1:$port" GATEWAY_ADMIN__LISTEN="127.0.0.1:$admin" \
     "$gateway" serve --config "$work/gateway.toml" >"$work/gateway.log" 2>&1 &
   pid=$!
@@ -75,7 +80,7 @@ start_gateway() { # sets pid and port
   until grep -q 'connected to the broker' "$work/gateway.log"; do sleep 0.1; done
 }
 start_floor() {
-  port=$(broker_free_port)
+  port=$(free_port)
   "$floor" "127.0.0.1:$port" "$work/alipay-public.der" "$amqp" "$exchange" >"$work/floor.log" 2>&1 &
   pid=$!
   until (exec 9<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do sleep 0.1; done

@@ -1,159 +1,249 @@
-# Makes sure that a RabbitMQ is there, for deploy/demo.sh and tests/run.sh. To be sourced:
+#!/usr/bin/env bash
+# Makes sure that a RabbitMQ is there, for the demo and the tests, on a machine that may have nothing but bash.
 #
-#   . deploy/broker.sh
-#   broker_start        sets AMQP_URL; says what it does; dies with a reason if there is no way
-#   broker_stop         ends what broker_start began, and nothing else
+#   deploy/broker.sh start DIR   prints an AMQP URI; what it had to start is noted in DIR
+#   deploy/broker.sh stop DIR    ends what is noted in DIR, and nothing else
 #
-# In this order: AMQP_URL; a broker that answers on localhost:5672; a container where a Docker engine runs; the
-# distribution's rabbitmq-server, installed as root with its service start suppressed (the one thing that stays),
-# as a private node on free ports with files of its own, ended by its own pid.
-# Needs bash, and nothing else.
+# The first of these that holds:
+#   1. AMQP_URL is set: it is used as it is.
+#   2. A broker answers AMQP on localhost:5672 and lets guest in: it is used as it is.
+#   3. A Docker engine runs: a container, on a free port.
+#   4. rabbitmq-server is installed, or can be (as root, on Debian and Ubuntu): a private node, on free ports, under
+#      its own name, cookie, epmd and directory, bound to 127.0.0.1. The package's own service is not started.
+#
+# Standard output has the URI and nothing else; what is being done is said on standard error.
+set -euo pipefail
 
-BROKER_DIR=""
-BROKER_PID=""
-BROKER_CONTAINER=""
-
-broker_say() { printf '%s\n' "broker: $*" >&2; }
-
-# Whether something on host $1 and port $2 speaks AMQP 0-9-1: it answers the protocol header with a method frame
-# (type 1, channel 0), which is connection.start.
-broker_answers() {
-  local byte
-  exec 9<>"/dev/tcp/$1/$2" || return 1
-  printf 'AMQP\x00\x00\x09\x01' >&9
-  IFS= read -r -t 3 -N 1 byte <&9
-  exec 9>&- 9<&-
-  [ "$byte" = $'\x01' ]
-} 2>/dev/null
-
-# A port that nobody listens on.
-broker_free_port() {
-  local port try
-  for try in $(seq 1 200); do
-    port=$((20000 + (RANDOM * 7 + try) % 20000))
-    (exec 9<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { printf '%s' "$port"; return 0; }
-  done
-  return 1
-}
-
-broker_start() {
+start() {
+  mkdir -p "$1"
+  dir=$(cd "$1" && pwd)
   if [ -n "${AMQP_URL:-}" ]; then
-    broker_say "using AMQP_URL"
-  elif broker_answers 127.0.0.1 5672; then
-    AMQP_URL="amqp://guest:guest@127.0.0.1:5672/%2f"
-    broker_say "using the one that answers on localhost:5672 (set AMQP_URL if guest may not log in there)"
-  elif broker_start_container; then
-    :
-  elif broker_start_node; then
-    :
+    say "using the broker of AMQP_URL"
+    echo "$AMQP_URL"
+  elif lets_guest_in 5672; then
+    say "using the broker on localhost:5672"
+    uri 5672
+  elif start_container || start_node; then
+    uri "$(cat "$dir/broker.port")"
   else
-    broker_say "there is no RabbitMQ, no Docker engine, and no way to install one here."
-    broker_say "set AMQP_URL, or run this as root on Debian or Ubuntu, or install rabbitmq-server."
+    stop "$dir"
+    say "no RabbitMQ, and no way to start one here: set AMQP_URL, start a Docker engine, or install rabbitmq-server"
     return 1
   fi
-  export AMQP_URL
 }
 
-broker_start_container() {
+stop() {
+  [ -d "$1" ] || return 0
+  dir=$(cd "$1" && pwd)
+  if [ -s "$dir/broker.container" ]; then
+    docker rm --force "$(cat "$dir/broker.container")" >/dev/null || true
+  fi
+  # The node before its epmd: it says goodbye to it.
+  end_process "$dir/node.pid"
+  end_process "$dir/epmd.pid"
+  rm -rf "$dir/node" "$dir/broker.container" "$dir/broker.port"
+}
+
+start_container() {
+  command -v docker >/dev/null && docker info >/dev/null 2>&1 || return 1
+  say "starting RabbitMQ in a container ($IMAGE)"
   local port
-  command -v docker >/dev/null 2>&1 && docker info >/dev/null 2>&1 || return 1
-  port=$(broker_free_port) || return 1
-  broker_say "starting a container (rabbitmq:3-alpine) on port $port"
-  BROKER_CONTAINER=$(docker run -d --rm -p "127.0.0.1:$port:5672" rabbitmq:3-alpine) || { BROKER_CONTAINER=""; return 1; }
-  broker_wait 127.0.0.1 "$port" 90 || { broker_say "the container does not answer"; broker_stop; return 1; }
-  AMQP_URL="amqp://guest:guest@127.0.0.1:$port/%2f"
+  if docker run --detach --rm --publish 127.0.0.1::5672 "$IMAGE" >"$dir/broker.container" &&
+    port=$(docker port "$(cat "$dir/broker.container")" 5672/tcp) && port=${port%%$'\n'*} && port=${port##*:} &&
+    echo "$port" >"$dir/broker.port" && wait_for_guest "$port"; then
+    return 0
+  fi
+  say "the container did not start"
+  stop "$dir"
+  return 1
 }
 
-# The server's own scripts want to be root or rabbitmq; these are what they wrap.
-broker_server() {
-  local path
-  for path in /usr/lib/rabbitmq/bin/rabbitmq-server "$(command -v rabbitmq-server 2>/dev/null)"; do
-    [ -n "$path" ] && [ -x "$path" ] && { printf '%s' "$path"; return 0; }
+start_node() {
+  local server attempt
+  server=$(find_server) || { install_server && server=$(find_server); } || return 1
+  # Bound: another can take a port between the looking and the listening, but hardly three times.
+  for attempt in 1 2 3; do
+    if try_node "$server"; then return 0; fi
+    say "the node did not start (attempt $attempt of 3):"
+    tail -n 20 "$dir"/node/*.output >&2 || true
+    stop "$dir"
   done
   return 1
 }
 
-broker_install() {
-  command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ] || return 1
-  broker_say "installing the distribution's rabbitmq-server (it stays; its service is not started)"
-  # RUNLEVEL=1 keeps invoke-rc.d from starting the service.
-  local install="apt-get install -y -qq --no-install-recommends rabbitmq-server"
-  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive $install >/dev/null 2>&1 && return 0
-  apt-get update -qq >/dev/null 2>&1
-  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive $install >/dev/null
-}
-
-broker_start_node() {
-  local server port dist epmd
-  server=$(broker_server) || { broker_install && server=$(broker_server); } || return 1
-  port=$(broker_free_port) && dist=$(broker_free_port) && epmd=$(broker_free_port) || return 1
-  BROKER_DIR=$(mktemp -d "${TMPDIR:-/tmp}/gateway-broker.XXXXXX") || return 1
-  mkdir -p "$BROKER_DIR/mnesia" "$BROKER_DIR/log" "$BROKER_DIR/home"
-  cat >"$BROKER_DIR/rabbitmq.conf" <<CONF
-listeners.tcp.1 = 127.0.0.1:$port
-disk_free_limit.absolute = 50MB
-log.console = false
-CONF
-  : >"$BROKER_DIR/enabled_plugins"
-  printf '[].' >"$BROKER_DIR/enabled_plugins"
-  broker_say "starting a private node on port $port"
-  # HOME holds the node's cookie; its own epmd keeps it apart from every other node of the machine.
-  env -i PATH="$PATH" LANG=C.UTF-8 HOME="$BROKER_DIR/home" \
-    ERL_EPMD_PORT="$epmd" ERL_EPMD_ADDRESS=127.0.0.1 RABBITMQ_CONF_ENV_FILE=/dev/null \
-    RABBITMQ_NODENAME="gateway$port@localhost" RABBITMQ_NODE_PORT="$port" RABBITMQ_DIST_PORT="$dist" \
-    RABBITMQ_MNESIA_BASE="$BROKER_DIR/mnesia" RABBITMQ_LOG_BASE="$BROKER_DIR/log" \
-    RABBITMQ_CONFIG_FILE="$BROKER_DIR/rabbitmq.conf" RABBITMQ_GENERATED_CONFIG_DIR="$BROKER_DIR" \
-    RABBITMQ_ENABLED_PLUGINS_FILE="$BROKER_DIR/enabled_plugins" RABBITMQ_PID_FILE="$BROKER_DIR/pid" \
-    RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}" \
-    "$server" >"$BROKER_DIR/out" 2>&1 &
-  BROKER_PID=$!
-  if ! broker_wait 127.0.0.1 "$port" 60; then
-    broker_say "the node did not come up:"
-    tail -n 20 "$BROKER_DIR/out" >&2
-    broker_stop
-    return 1
-  fi
-  AMQP_URL="amqp://guest:guest@127.0.0.1:$port/%2f"
-}
-
-# Waits until host $1, port $2 answers, at most $3 seconds.
-broker_wait() {
-  local until=$((SECONDS + $3))
-  while [ "$SECONDS" -lt "$until" ]; do
-    broker_answers "$1" "$2" && return 0
-    [ -n "$BROKER_PID" ] && ! kill -0 "$BROKER_PID" 2>/dev/null && return 1
-    sleep 0.2
+# Debian's package puts a wrapper into the path that must be root or rabbitmq; the server behind it need not.
+find_server() {
+  local candidate
+  for candidate in /usr/lib/rabbitmq/bin/rabbitmq-server "$(command -v rabbitmq-server || true)"; do
+    if [ -x "$candidate" ]; then
+      echo "$candidate"
+      return 0
+    fi
   done
   return 1
 }
 
-broker_stop() {
-  local pid
-  if [ -n "$BROKER_CONTAINER" ]; then
-    docker kill "$BROKER_CONTAINER" >/dev/null 2>&1
-    BROKER_CONTAINER=""
-  fi
-  if [ -n "$BROKER_PID" ]; then
-    # The node itself; the script that started it ends with it. Its epmd has no other node and goes too.
-    pid=$(cat "$BROKER_DIR/pid" 2>/dev/null)
-    kill "${pid:-$BROKER_PID}" "$BROKER_PID" 2>/dev/null
-    wait "$BROKER_PID" 2>/dev/null
-    BROKER_PID=""
-  fi
-  if [ -n "$BROKER_DIR" ]; then
-    broker_end_epmd
-    rm -rf "$BROKER_DIR"
-    BROKER_DIR=""
-  fi
+install_server() {
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+  say "no RabbitMQ is here: installing the distribution's rabbitmq-server, without starting its service."
+  say "It is the one thing that is left behind; 'apt-get remove rabbitmq-server' takes it away."
+  (
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+      trap 'rm -f $policy' EXIT
+      printf '#!/bin/sh\nexit 101\n' >$policy
+      chmod 755 $policy
+    elif ! denies $policy; then
+      say "$policy, which is not ours, would let the service start: please install rabbitmq-server yourself"
+      exit 1
+    fi
+    # RUNLEVEL is for what starts services without asking policy-rc.d.
+    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+    install=(apt-get install --yes --quiet --no-install-recommends -o DPkg::Lock::Timeout=300 rabbitmq-server)
+    "${install[@]}" >&2 || { apt-get update --quiet >&2 && "${install[@]}" >&2; } || exit 1
+    # Nor does the next boot start a broker that nobody asked for.
+    if [ -d /run/systemd/system ]; then systemctl disable --quiet rabbitmq-server >&2 || true; fi
+  )
 }
 
-# Ends the epmd that our node started, which is known by our folder in its environment.
-broker_end_epmd() {
-  local process
-  for process in /proc/[0-9]*; do
-    [ -r "$process/environ" ] || continue
-    if grep -qa "HOME=$BROKER_DIR/home" "$process/environ" 2>/dev/null; then
-      kill "${process#/proc/}" 2>/dev/null
+denies() {
+  local code=0
+  "$1" rabbitmq-server start >/dev/null 2>&1 || code=$?
+  [ $code = 101 ]
+}
+
+try_node() {
+  local server=$1 node="$dir/node" port dist epmd files
+  mkdir -p "$node/home" "$node/log"
+  chmod 700 "$node"
+  port=$(free_port) dist=$(free_port) epmd=$(free_port)
+  head -c 30 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$node/home/.erlang.cookie"
+  chmod 400 "$node/home/.erlang.cookie"
+  echo '[].' >"$node/enabled_plugins"
+  printf '%s\n' "listeners.tcp.1 = 127.0.0.1:$port" 'disk_free_limit.absolute = 50MB' >"$node/rabbitmq.conf"
+  say "starting a private RabbitMQ node on 127.0.0.1:$port"
+  # Erlang makes a table of that many entries at its start, and some containers allow a thousand million.
+  files=$(ulimit -n)
+  if [ "$files" = unlimited ] || [ "$files" -gt 65536 ]; then ulimit -n 65536; fi
+  # Nothing of the caller's: no RABBITMQ_ or ERL_ variable, and a home, so a cookie, of its own. In a session of its
+  # own, so that Ctrl-C at the demo does not take the broker away before the gateway has stopped.
+  local alone=(setsid env -i "PATH=$PATH:/usr/lib/erlang/bin" "HOME=$node/home" LANG=C.UTF-8
+    "ERL_EPMD_PORT=$epmd" ERL_EPMD_ADDRESS=127.0.0.1)
+  "${alone[@]}" epmd -port "$epmd" >"$node/epmd.output" 2>&1 </dev/null &
+  echo $! >"$dir/epmd.pid"
+  # If it were not there yet, Erlang would start one that nobody ends.
+  wait_until 10 listens "$epmd" || return 1
+  # "Under systemd" means: do not fork, so that the pid is the node's own.
+  "${alone[@]}" RUNNING_UNDER_SYSTEMD=true \
+    RABBITMQ_CONF_ENV_FILE=/dev/null "RABBITMQ_CONFIG_FILE=$node/rabbitmq.conf" \
+    "RABBITMQ_ADVANCED_CONFIG_FILE=$node/advanced.config" "RABBITMQ_GENERATED_CONFIG_DIR=$node/generated" \
+    "RABBITMQ_ENABLED_PLUGINS_FILE=$node/enabled_plugins" "RABBITMQ_PID_FILE=$node/rabbit.pid" \
+    "RABBITMQ_NODENAME=gateway-$port@localhost" "RABBITMQ_DIST_PORT=$dist" \
+    "RABBITMQ_MNESIA_BASE=$node/mnesia" "RABBITMQ_LOG_BASE=$node/log" \
+    "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+sbwt none -kernel inet_dist_use_interface {127,0,0,1}" \
+    "$server" >"$node/node.output" 2>&1 </dev/null &
+  echo $! >"$dir/node.pid"
+  echo "$port" >"$dir/broker.port"
+  wait_for_guest "$port" "$dir/node.pid"
+}
+
+# Waits for a broker to come up; gives up at once when the process of the pid file has ended.
+wait_for_guest() {
+  local port=$1 pid_file=${2:-} tries
+  # Bound: 90 s. A node needs 3 to 10, a container on a slow machine 30.
+  for ((tries = 0; tries < 300; tries++)); do
+    if lets_guest_in "$port"; then return 0; fi
+    if [ -n "$pid_file" ] && ! kill -0 "$(cat "$pid_file")" 2>/dev/null; then return 1; fi
+    sleep 0.3
+  done
+  return 1
+}
+
+# The first half of an AMQP handshake, by hand: Start, StartOk for guest/guest, and Tune if that was right.
+lets_guest_in() {
+  (
+    exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
+    printf 'AMQP\0\0\011\001' >&3
+    [ "$(method)" = 000a000a ] || exit 1
+    printf '\001\0\0\0\0\0\044\0\012\0\013\0\0\0\0\005PLAIN\0\0\0\014\0guest\0guest\005en_US\316' >&3
+    [ "$(method)" = 000a001e ]
+  ) 2>/dev/null
+}
+
+# Reads one frame from descriptor 3 and gives its class and method in hex.
+method() {
+  local head payload
+  head=$(hex 7)
+  [ "${#head}" = 14 ] || return 1
+  payload=$(hex $((16#${head:6} + 1)))
+  echo "${payload:0:8}"
+}
+
+# Bound: whatever listens there has 5 s to say what a broker says at once.
+hex() {
+  timeout 5 head -c "$1" <&3 | od -An -v -tx1 | tr -d ' \n'
+}
+
+# Below the ports that the kernel hands out by itself.
+free_port() {
+  local port
+  while port=$((20000 + RANDOM % 12000)); do
+    if ! listens "$port"; then
+      echo "$port"
+      return 0
     fi
   done
 }
+
+listens() {
+  (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
+# wait_until SECONDS COMMAND...
+wait_until() {
+  local tries=$(($1 * 10))
+  shift
+  while ! "$@"; do
+    if ((tries-- <= 0)); then return 1; fi
+    sleep 0.1
+  done
+}
+
+# Ends the process of a pid file, if it is still the one that was started: its environment names our directory.
+end_process() {
+  [ -s "$1" ] || return 0
+  local pid
+  pid=$(cat "$1")
+  if is_ours "$pid"; then
+    kill -TERM "$pid" 2>/dev/null || true
+    wait_until 20 has_ended "$pid" || kill -KILL "$pid" 2>/dev/null || true
+  fi
+  rm -f "$1"
+}
+
+is_ours() {
+  grep --quiet --fixed-strings --null-data "HOME=$dir/node/home" "/proc/$1/environ" 2>/dev/null
+}
+
+has_ended() {
+  ! is_ours "$1"
+}
+
+uri() {
+  echo "amqp://guest:guest@127.0.0.1:$1/%2f"
+}
+
+say() {
+  echo "broker: $*" >&2
+}
+
+IMAGE=rabbitmq:4
+
+case "${1:-} ${2:-}" in
+"start "?*) start "$2" ;;
+"stop "?*) stop "$2" ;;
+*)
+  sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+  ;;
+esac

@@ -3,8 +3,6 @@
 # and shows the events out of the queue beside what Alipay was answered. Leaves nothing running (--keep does).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. deploy/broker.sh
-
 keep=no
 case "${1:-}" in
   "") ;;
@@ -26,8 +24,15 @@ finish() {
   if [ -n "$gateway_pid" ]; then
     kill "$gateway_pid" 2>/dev/null && wait "$gateway_pid" 2>/dev/null
   fi
-  broker_stop
+  deploy/broker.sh stop "$work/broker"
   rm -rf "$work"
+}
+
+free_port() { # that nobody listens on
+  local port
+  while port=$((20000 + RANDOM % 12000)); do
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
+  done
 }
 trap finish EXIT
 
@@ -36,16 +41,16 @@ cargo build --release --locked --quiet
 gateway="${CARGO_TARGET_DIR:-target}/release/alipay-notify-gateway"
 
 echo "== making sure that a RabbitMQ is there"
-broker_start
+amqp_url=$(deploy/broker.sh start "$work/broker")
 
-http=$(broker_free_port)
-admin=$(broker_free_port)
+http=$(free_port)
+admin=$(free_port)
 exchange="gateway-demo-$$-$RANDOM"
 
 echo "== making the simulated Alipay's keys, and a configuration"
 "$gateway" simulate keys "$work" >/dev/null
 # The broker's URI may hold a password: a file of its own, that nobody else reads.
-(umask 077; printf '%s' "$AMQP_URL" >"$work/amqp-uri")
+(umask 077; printf '%s' "$amqp_url" >"$work/amqp-uri")
 cat >"$work/gateway.toml" <<CONF
 [http]
 listen = "127.0.0.1:$http"
@@ -62,8 +67,7 @@ environment = "sandbox"
 seller_ids = ["2088101117955611"]
 alipay_public_keys = ["alipay-public.pem"]
 CONF
-amqp_url=$AMQP_URL
-unset AMQP_URL
+unset AMQP_URL amqp_url
 "$gateway" check --config "$work/gateway.toml" --connect | sed 's/^/   /'
 
 echo "== starting the gateway on 127.0.0.1:$http"
@@ -79,7 +83,7 @@ echo "== simulate plays Alipay"
 delete=--delete-exchange
 [ "$keep" = yes ] && delete=""
 "$gateway" simulate story --url "http://127.0.0.1:$http/alipay/notify" --key "$work/alipay-private.pem" \
-  --amqp "$amqp_url" --exchange "$exchange" $delete | tee "$work/story"
+  --amqp-file "$work/amqp-uri" --exchange "$exchange" $delete | tee "$work/story"
 
 trade=$(sed -n 's/^  trade //p' "$work/story" | head -n 1)
 echo "== what the gateway keeps of the first trade"
@@ -87,7 +91,15 @@ echo "== what the gateway keeps of the first trade"
 
 if [ "$keep" = yes ]; then
   disown "$gateway_pid"
-  [ -n "$BROKER_PID" ] && disown "$BROKER_PID" 2>/dev/null
+  # Ends only what this run started, and takes its files away.
+  cat >"$work/stop.sh" <<STOP
+#!/usr/bin/env bash
+"$(realpath "$gateway")" simulate clear --amqp-file "$work/amqp-uri" --exchange "$exchange"
+grep -qa "$work/gateway.toml" "/proc/$gateway_pid/cmdline" 2>/dev/null && kill "$gateway_pid"
+"$PWD/deploy/broker.sh" stop "$work/broker"
+rm -rf "$work"
+STOP
+  chmod +x "$work/stop.sh"
   cat <<TEXT
 
 Left running:
@@ -96,8 +108,8 @@ Left running:
   broker       the URI is in $work/amqp-uri, the exchange is $exchange
   files        $work (configuration, keys, store, gateway.log)
 Go on, for example:
-  $gateway simulate story --url http://127.0.0.1:$http/alipay/notify --key $work/alipay-private.pem --amqp "\$(cat $work/amqp-uri)" --exchange $exchange
-Stop it:
-  kill $gateway_pid${BROKER_DIR:+ \$(cat $BROKER_DIR/pid)}${BROKER_CONTAINER:+; docker kill $BROKER_CONTAINER}; rm -rf $work${BROKER_DIR:+ $BROKER_DIR}
+  $gateway simulate story --url http://127.0.0.1:$http/alipay/notify --key $work/alipay-private.pem --amqp-file $work/amqp-uri --exchange $exchange
+Stop it, and take everything away:
+  $work/stop.sh
 TEXT
 fi

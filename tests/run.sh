@@ -3,13 +3,14 @@
 # Arguments go to the tests: ./tests/run.sh end_to_end
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. deploy/broker.sh
-trap broker_stop EXIT
+work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-tests.XXXXXX")
+trap 'deploy/broker.sh stop "$work"; rm -rf "$work"' EXIT
 
 cargo fmt --check
 cargo clippy --locked --all-targets --all-features -- -D warnings
 cargo clippy --locked --lib --bins --no-default-features -- -D warnings
-broker_start
+AMQP_URL=$(deploy/broker.sh start "$work")
+export AMQP_URL
 # The portable engine, in every unit test; then everything with the default one.
 cargo test --locked --quiet --no-default-features --lib
 cargo test --locked --test tidy --test it --lib --bins "$@"

@@ -8,7 +8,9 @@ mod story;
 
 use std::io::Write;
 
-use super::Failure;
+use super::{DONE, Failure};
+use crate::broker::tap::Tap;
+use crate::secret::Secret;
 
 /// Play Alipay: signed notifications, re-deliveries, refunds, forgeries.
 #[derive(Debug, clap::Args)]
@@ -27,6 +29,32 @@ enum Command {
     Keys(keys::Args),
     Send(Box<send::Args>),
     Story(story::Args),
+    /// Take a demonstration's exchange away: only one whose name begins with gateway-demo-.
+    #[command(hide = true)]
+    Clear(BrokerAt),
+}
+
+/// The broker, to look at what was announced.
+#[derive(Debug, Clone, clap::Args)]
+struct BrokerAt {
+    /// Its URI.
+    #[arg(long, value_name = "URI", default_value = "amqp://guest:guest@127.0.0.1:5672/%2f")]
+    amqp: String,
+    /// A file with its URI, so that no password is on the command line.
+    #[arg(long, value_name = "FILE", conflicts_with = "amqp")]
+    amqp_file: Option<std::path::PathBuf>,
+    /// The gateway's exchange.
+    #[arg(long, value_name = "NAME", default_value = "payments")]
+    exchange: String,
+}
+
+impl BrokerAt {
+    fn uri(&self) -> Result<Secret, Failure> {
+        match &self.amqp_file {
+            None => Ok(Secret::new(self.amqp.as_str())),
+            Some(file) => Ok(Secret::new(std::fs::read_to_string(file)?.trim())),
+        }
+    }
 }
 
 /// Whose notifications, signed with what.
@@ -48,5 +76,18 @@ pub(super) fn run(args: Args, out: &mut dyn Write) -> Result<u8, Failure> {
         Command::Keys(args) => keys::run(&args, out),
         Command::Send(args) => send::run(&args, out),
         Command::Story(args) => story::run(&args, out),
+        Command::Clear(broker) => clear(&broker),
     }
+}
+
+fn clear(broker: &BrokerAt) -> Result<u8, Failure> {
+    if !broker.exchange.starts_with("gateway-demo-") {
+        return Err(Failure::usage("only a demonstration's exchange (gateway-demo-…) is taken away"));
+    }
+    let uri = broker.uri()?;
+    let cleared = super::block_on(async {
+        Tap::open(&uri, &broker.exchange).await?.close_and_delete_exchange().await
+    })?;
+    cleared.map_err(|error| Failure::running(error.to_string()))?;
+    Ok(DONE)
 }

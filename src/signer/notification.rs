@@ -85,7 +85,8 @@ impl Trade {
             out_trade_no: format!("R{:012}", random.random_range(0..10u64.pow(12))),
             notify_id: format!("{date}00222{:016}{buyer:02}", random.random_range(0..10u64.pow(16))),
             amount: random.random_range(1..1_000_000),
-            paid_at: now,
+            // Some seconds ago, so that a re-delivery has a newer notify_time that is not in the future.
+            paid_at: Timestamp::from_unix_millis(now.unix_millis() - 5_000),
         }
     }
 
@@ -114,8 +115,8 @@ impl Trade {
         let (amount, paid_at) = (yuan(self.amount), self.paid_at.alipay());
         let app_id = self.merchant.app_id.as_str();
         let notify_time = match kind {
-            Kind::Redelivery => now.plus(std::time::Duration::from_secs(random.random_range(1..60))).alipay(),
-            Kind::Payment | Kind::Refund | Kind::Finish | Kind::Forged => now.alipay(),
+            Kind::Payment | Kind::Forged => self.paid_at.plus(std::time::Duration::from_secs(1)).alipay(),
+            Kind::Redelivery | Kind::Refund | Kind::Finish => now.alipay(),
         };
         let mut fields: Vec<(&str, String)> = vec![
             ("app_id", app_id.to_owned()),

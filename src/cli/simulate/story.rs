@@ -14,7 +14,6 @@ use super::client::{Client, Target};
 use crate::broker::tap::{Tap, Tapped};
 use crate::cli::{DONE, FAILED, Failure};
 use crate::clock::{Clock as _, SystemClock};
-use crate::secret::Secret;
 use crate::signer::Signer;
 use crate::signer::notification::{Kind, Merchant, Trade};
 
@@ -30,12 +29,8 @@ pub(super) struct Args {
     url: String,
     #[command(flatten)]
     identity: Identity,
-    /// The broker, to look at what was announced.
-    #[arg(long, value_name = "URI", default_value = "amqp://guest:guest@127.0.0.1:5672/%2f")]
-    amqp: String,
-    /// The gateway's exchange.
-    #[arg(long, value_name = "NAME", default_value = "payments")]
-    exchange: String,
+    #[command(flatten)]
+    broker: super::BrokerAt,
     /// Take the exchange away at the end (for a demonstration that leaves nothing behind).
     #[arg(long)]
     delete_exchange: bool,
@@ -57,7 +52,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
 
 async fn play(args: &Args, signer: &Signer, target: Target, out: &mut dyn Write) -> Result<u8, Failure> {
     let broker = |error: crate::broker::LinkError| Failure::running(format!("--amqp: {error}"));
-    let mut tap = Tap::open(&Secret::new(args.amqp.as_str()), &args.exchange).await.map_err(broker)?;
+    let mut tap = Tap::open(&args.broker.uri()?, &args.broker.exchange).await.map_err(broker)?;
     let merchant =
         Merchant { app_id: args.identity.app_id.clone(), seller_id: args.identity.seller_id.clone() };
     let mut random = SmallRng::seed_from_u64(rand::random());
