@@ -52,9 +52,9 @@ pub(super) struct Args {
     /// The time to judge at: RFC 3339, or `yyyy-MM-dd HH:mm:ss` in UTC+8. Default: the notification's own.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<Timestamp>,
-    /// The captured body; `-` or nothing: standard input.
+    /// The captured body; `-` or nothing: standard input. Files before it are more keys, where --key is given.
     #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
+    files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -64,8 +64,9 @@ enum Format {
 }
 
 pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
-    let capture = Capture::read(args.file.as_deref())?;
-    let (grounds, sign_type) = grounds(args, &capture)?;
+    let (file, keys) = file_and_keys(args)?;
+    let capture = Capture::read(file)?;
+    let (grounds, sign_type) = grounds(args, &keys, &capture)?;
     let judgement = judgement::judge(&capture.body, &grounds, args.at, SystemClock.now());
     let hints = hints(&judgement, &capture, &grounds, sign_type);
     match args.format {
@@ -73,6 +74,15 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
         Format::Json => page::json(&judgement, &hints, out)?,
     }
     Ok(if judgement.proof.is_some() { DONE } else { NOT_VERIFIED })
+}
+
+/// `--key a b body` is two keys and a body, as a shell's `--key *.pem body` makes it.
+fn file_and_keys(args: &Args) -> Result<(Option<&Path>, Vec<PathBuf>), Failure> {
+    let Some((file, before)) = args.files.split_last() else { return Ok((None, args.key.clone())) };
+    if !before.is_empty() && args.key.is_empty() {
+        return Err(Failure::usage("one captured body at a time"));
+    }
+    Ok((Some(file), args.key.iter().chain(before).cloned().collect()))
 }
 
 fn hints(judgement: &Judgement, capture: &Capture, grounds: &Grounds, sign_type: SignType) -> Vec<String> {
@@ -95,14 +105,14 @@ fn hints(judgement: &Judgement, capture: &Capture, grounds: &Grounds, sign_type:
     hints
 }
 
-fn grounds(args: &Args, capture: &Capture) -> Result<(Grounds, SignType), Failure> {
+fn grounds(args: &Args, keys: &[PathBuf], capture: &Capture) -> Result<(Grounds, SignType), Failure> {
     let parameters = Parameters::lenient(&capture.body);
     let claimed = parameters.value("app_id").and_then(|id| std::str::from_utf8(id).ok());
     let asked = args.app_id.as_deref().or(claimed);
     if args.key.is_empty() {
         configured(args, asked)
     } else {
-        given(args, asked, parameters.value("sign_type"))
+        given(keys, asked, parameters.value("sign_type"))
     }
 }
 
@@ -129,7 +139,11 @@ fn policy_of(config: Option<&Path>) -> Result<Policy, Failure> {
 }
 
 /// A policy of nothing but the keys: one app of any seller.
-fn given(args: &Args, asked: Option<&str>, claimed: Option<&[u8]>) -> Result<(Grounds, SignType), Failure> {
+fn given(
+    files: &[PathBuf],
+    asked: Option<&str>,
+    claimed: Option<&[u8]>,
+) -> Result<(Grounds, SignType), Failure> {
     let (sign_type, alternative) = match claimed {
         Some(b"RSA") => (SignType::Rsa, None),
         Some(b"RSA2") => (SignType::Rsa2, None),
@@ -137,10 +151,10 @@ fn given(args: &Args, asked: Option<&str>, claimed: Option<&[u8]>) -> Result<(Gr
         Some(_) | None => (SignType::Rsa2, Some(SignType::Rsa)),
     };
     let app_id = asked.unwrap_or_default();
-    let (sign_type, (keys, remarks)) = match (read_keys(&args.key, app_id, sign_type), alternative) {
+    let (sign_type, (keys, remarks)) = match (read_keys(files, app_id, sign_type), alternative) {
         (Ok(keys), _) => (sign_type, keys),
         (Err((_, Some(KeyFault::Size { .. }))), Some(other)) => {
-            (other, read_keys(&args.key, app_id, other).map_err(|(failure, _)| failure)?)
+            (other, read_keys(files, app_id, other).map_err(|(failure, _)| failure)?)
         }
         (Err((failure, _)), _) => return Err(failure),
     };

@@ -533,6 +533,10 @@ impl Batch {
                 () = tokio::time::sleep_until(wake) => self.confirms.settle_now(),
             };
             let over = Instant::now() >= wake;
+            // Nothing more will come: what is undecided then stays so.
+            if view.is_empty() && !over {
+                break;
+            }
             self.settle(view, shared);
             shared.spawn_record(std::mem::take(&mut self.done));
             shared.give_back(std::mem::take(&mut self.failed), false);
@@ -546,6 +550,9 @@ impl Batch {
                     self.release(shared).await;
                 }
             }
+        }
+        if !self.attribution.is_complete() && doubt_until.is_some() {
+            self.release(shared).await;
         }
     }
 
