@@ -15,12 +15,13 @@ mod core;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use self::core::{Change, Core, is_damage};
 use super::{Claim, Deferral, Holding, Kept, Record, Row, Store, StoreError, Tally};
@@ -40,7 +41,7 @@ pub struct Config {
 
 /// A running store.
 pub struct Sqlite {
-    calls: Mutex<Option<mpsc::Sender<Call>>>,
+    calls: Mutex<Option<SyncSender<Call>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     config: Config,
     set_aside: Arc<AtomicU64>,
@@ -87,7 +88,7 @@ impl Sqlite {
         };
         let core = core.map_err(|error| OpenError::Unusable(config.path.clone(), error.to_string()))?;
         // Bound: lanes wait for their answers, so few ever wait here.
-        let (calls, waiting) = mpsc::channel(WAITING);
+        let (calls, waiting) = sync_channel(WAITING);
         let slot = Slot::new(core, config);
         let worker = Worker { slot, clock, set_aside: Arc::clone(&set_aside) };
         // Without its thread the store answers every call with an error, and the gateway goes on unchecked.
@@ -110,7 +111,8 @@ impl Sqlite {
     async fn ask<T>(&self, call: impl FnOnce(Answer<T>) -> Call) -> Result<T, StoreError> {
         let (done, answer) = oneshot::channel();
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let sent = calls.ok_or_else(closed)?.send(call(done)).await;
+        let sent = calls.ok_or_else(closed)?.try_send(call(done));
+        // Full: the thread is stuck, and the gateway goes on without it rather than wait.
         sent.map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
@@ -219,17 +221,20 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, mut calls: mpsc::Receiver<Call>) {
+    fn run(mut self, calls: Receiver<Call>) {
         let mut writes = Vec::with_capacity(WAITING);
         let mut swept_at = Instant::now();
-        while let Some(first) = calls.blocking_recv() {
+        let mut busy = false;
+        while let Ok(first) = calls.recv() {
             self.take(first, &mut writes);
-            while writes.len() < WAITING
-                && let Ok(next) = calls.try_recv()
-            {
+            while let Ok(next) = calls.try_recv() {
                 self.take(next, &mut writes);
             }
+            if busy && !writes.is_empty() {
+                self.gather(&calls, &mut writes);
+            }
             if !writes.is_empty() {
+                busy = writes.len() > 1;
                 self.commit(&mut writes);
             }
             if swept_at.elapsed() >= SWEEP_PAUSE {
@@ -239,6 +244,18 @@ impl Worker {
             }
         }
         let _ = self.slot.with(|core| core.checkpoint());
+    }
+
+    /// Where several lanes had something to commit the last time, they will again: a moment's wait makes one synced
+    /// commit of theirs. Questions are answered meanwhile, and a single caller never waits.
+    fn gather(&mut self, calls: &Receiver<Call>, writes: &mut Vec<(Change, Answer<Vec<Kept>>)>) {
+        let until = Instant::now() + GROUP_COMMIT;
+        while writes.len() < WAITING {
+            match calls.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(next) => self.take(next, writes),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+            }
+        }
     }
 
     /// Answers a question at once, and gathers what is to be written.
@@ -344,8 +361,10 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Bound: calls that wait for a thread, and callers in one transaction.
+/// Bound: calls that wait for the thread, and about the callers in one transaction. 64 lanes have two each.
 const WAITING: usize = 256;
+/// Bound: how long a commit waits for others, under load.
+const GROUP_COMMIT: Duration = Duration::from_millis(3);
 /// A store that failed is left alone for this long.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// How often the file is looked for at its path.
