@@ -87,8 +87,7 @@ impl Sqlite {
             other => other,
         };
         let core = core.map_err(|error| OpenError::Unusable(config.path.clone(), error.to_string()))?;
-        // Bound: lanes wait for their answers, so few ever wait here.
-        let (calls, waiting) = sync_channel(WAITING);
+        let (calls, waiting) = sync_channel(CALLS);
         let slot = Slot::new(core, config);
         let worker = Worker { slot, clock, set_aside: Arc::clone(&set_aside) };
         // Without its thread the store answers every call with an error, and the gateway goes on unchecked.
@@ -227,7 +226,9 @@ impl Worker {
         let mut busy = false;
         while let Ok(first) = calls.recv() {
             self.take(first, &mut writes);
-            while let Ok(next) = calls.try_recv() {
+            while writes.len() < WAITING
+                && let Ok(next) = calls.try_recv()
+            {
                 self.take(next, &mut writes);
             }
             if busy && !writes.is_empty() {
@@ -361,7 +362,10 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Bound: calls that wait for the thread, and about the callers in one transaction. 64 lanes have two each.
+/// Bound: calls that wait for the thread. Each is of a batch of events in flight, so that a full one means that the
+/// thread is stuck; about 1 MiB.
+const CALLS: usize = 16_384;
+/// Bound: about the callers in one transaction.
 const WAITING: usize = 256;
 /// Bound: how long a commit waits for others, under load.
 const GROUP_COMMIT: Duration = Duration::from_millis(3);
