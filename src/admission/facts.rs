@@ -83,7 +83,7 @@ fn render_everything(json: &mut Json, texts: &Texts<'_>) {
 }
 
 /// Members of a JSON object, written one behind the other. By hand, because an event has some sixty texts of which
-/// hardly any needs escaping, and finding that out byte by byte took a fifth of what is not RSA.
+/// hardly any needs escaping, and rendering them byte by byte took a fifth of the instructions that are not RSA.
 struct Json(String);
 
 impl Json {
