@@ -16,6 +16,7 @@ pub mod config;
 pub mod event;
 pub mod gateway;
 pub mod http;
+pub mod json;
 pub mod lifecycle;
 pub mod metrics;
 pub mod publication;

@@ -3,11 +3,19 @@
 //! One thing is not his choice: lapin is silent. It prints returned messages, with their bodies, at WARN, and
 //! the password of the broker at TRACE.
 
-use tracing::Subscriber;
+use std::fmt::Debug;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt};
+
+use crate::clock::{Clock as _, SystemClock};
+use crate::json::Members;
 
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +57,7 @@ where
     let filter = EnvFilter::new(&config.level).and(filter_fn(|metadata| !is_silent(metadata.target())));
     match config.format {
         Format::Json => {
-            let lines =
-                fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false);
+            let lines = fmt::layer().event_format(JsonLines);
             Box::new(Registry::default().with(lines.with_writer(writer).with_filter(filter)))
         }
         Format::Text => {
@@ -60,10 +67,62 @@ where
     }
 }
 
+/// One object a line, the event's fields beside the time, the level and the target. Ours and not the
+/// subscriber's own, which took 20,000 instructions for the audit line that each notification has.
+struct JsonLines;
+
+impl<S, N> FormatEvent<S, N> for JsonLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let mut fields = Fields(Members(String::with_capacity(USUAL_LINE)));
+        fields.0.text("timestamp", &SystemClock.now().rfc3339_utc());
+        fields.0.text("level", event.metadata().level().as_str());
+        event.record(&mut fields);
+        fields.0.text("target", event.metadata().target());
+        writer.write_char('{')?;
+        writer.write_str(&fields.0.0)?;
+        writer.write_str("}\n")
+    }
+}
+
+struct Fields(Members);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.text(field.name(), &format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.text(field.name(), value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.plain(field.name(), &value.to_string());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.0.plain(field.name(), &value.to_string());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.0.plain(field.name(), if value { "true" } else { "false" });
+    }
+}
+
 fn is_silent(target: &str) -> bool {
     SILENT.iter().any(|prefix| target.starts_with(prefix))
 }
 
+/// The audit line has some 420 bytes.
+const USUAL_LINE: usize = 512;
 /// Everything that sees a frame, a payload or a URI.
 const SILENT: [&str; 5] = ["lapin", "amq_protocol", "async_rs", "tcp_stream", "executor_trait"];
 
@@ -123,13 +182,19 @@ mod tests {
 
     #[test]
     fn a_json_line_is_an_object_with_its_fields() {
-        let text = logged("info", Format::Json, || tracing::info!(target: "audit", event_id = "1.2", "said"));
-        let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
-        assert_eq!(
-            (&line["event_id"], &line["target"], &line["level"]),
-            (&"1.2".into(), &"audit".into(), &"INFO".into())
-        );
-        assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+        let text = logged("info", Format::Json, || {
+            let odd = "a \"quoted\"\nline";
+            tracing::warn!(target: "audit", id = odd, n = 7u64, below = -7, yes = true, %odd, half = 0.5, "said");
+        });
+        let mut line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(text.ends_with("}\n") && text.lines().count() == 1, "{text}");
+        assert!(line["timestamp"].take().as_str().unwrap().ends_with('Z'));
+        let odd = "a \"quoted\"\nline";
+        let expected = serde_json::json!({
+            "timestamp": null, "level": "WARN", "target": "audit", "message": "said", "id": odd, "n": 7,
+            "below": -7, "yes": true, "odd": odd, "half": "0.5",
+        });
+        assert_eq!(line, expected);
     }
 
     #[test]

@@ -2,7 +2,10 @@
 //! space, percent-decoding once, to bytes. No charset is involved, nothing is trimmed, and nothing that is
 //! not plainly a form is repaired: what a lenient parser repairs is where two parsers differ.
 
+use std::cmp::Ordering;
 use std::ops::Range;
+
+use memchr::{memchr, memchr2};
 
 /// The parameters of a body, decoded once and sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,8 +17,25 @@ pub struct Form {
 /// Where a parameter lies in the decoded bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Span {
+    head: Head,
     name: Range<usize>,
     value: Range<usize>,
+}
+
+/// The first bytes of a name as a number: names are compared some three hundred times a notification, and hardly
+/// two of Alipay's agree in as many bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Head(u128);
+
+impl Head {
+    fn of(name: &[u8]) -> Self {
+        let mut first = [0; 16];
+        let head = name.get(..first.len()).unwrap_or(name);
+        if let Some(start) = first.get_mut(..head.len()) {
+            start.copy_from_slice(head);
+        }
+        Self(u128::from_be_bytes(first))
+    }
 }
 
 /// Why a body is not a form.
@@ -52,13 +72,19 @@ impl Form {
         }
         let mut decoded = Vec::with_capacity(body.len());
         let mut parameters = Vec::with_capacity(USUAL_PARAMETERS);
-        for piece in body.split(|byte| *byte == b'&') {
+        let mut rest = Some(body);
+        while let Some(pieces) = rest {
+            let (piece, behind) = match memchr(b'&', pieces).and_then(|at| pieces.split_at_checked(at)) {
+                Some((piece, behind)) => (piece, behind.get(1..)),
+                None => (pieces, None),
+            };
+            rest = behind;
             // Bound: refuse before decoding the rest of a body that is all separators.
             if parameters.len() == MAX_PARAMETERS {
                 return Err(FormError::TooMany);
             }
-            let equals = piece.iter().position(|byte| *byte == b'=').ok_or(FormError::Nameless)?;
-            let (name, value) = piece.split_at(equals);
+            let equals = memchr(b'=', piece).ok_or(FormError::Nameless)?;
+            let (name, value) = piece.split_at_checked(equals).ok_or(FormError::Nameless)?;
             let name = decode_onto(&mut decoded, name)?;
             match slice(&decoded, &name) {
                 [] => return Err(FormError::Nameless),
@@ -67,14 +93,15 @@ impl Form {
                 }
                 _ => {}
             }
+            let head = Head::of(slice(&decoded, &name));
             let value = decode_onto(&mut decoded, value.get(1..).unwrap_or_default())?;
-            parameters.push(Span { name, value });
+            parameters.push(Span { head, name, value });
         }
-        parameters.sort_unstable_by(|a, b| slice(&decoded, &a.name).cmp(slice(&decoded, &b.name)));
+        parameters.sort_unstable_by(|a, b| a.compare(&decoded, b.head, slice(&decoded, &b.name)));
         let doubled = parameters
             .iter()
             .zip(parameters.iter().skip(1))
-            .any(|(a, b)| slice(&decoded, &a.name) == slice(&decoded, &b.name));
+            .any(|(a, b)| a.compare(&decoded, b.head, slice(&decoded, &b.name)).is_eq());
         if doubled { Err(FormError::Doubled) } else { Ok(Self { decoded, parameters }) }
     }
 
@@ -88,22 +115,31 @@ impl Form {
     /// The value of a parameter that is present and not empty. An empty value is absent for everything but
     /// the signature: anyone on the path could append one without breaking it (protocol.md §2).
     pub fn value(&self, name: &str) -> Option<&[u8]> {
-        let found = self
-            .parameters
-            .binary_search_by(|span| slice(&self.decoded, &span.name).cmp(name.as_bytes()))
-            .ok()?;
-        let value = slice(&self.decoded, &self.parameters.get(found)?.value);
+        let value = slice(&self.decoded, &self.find(name)?.value);
         (!value.is_empty()).then_some(value)
     }
 
     /// Whether a parameter is there, even an empty one.
     pub fn has(&self, name: &str) -> bool {
-        self.parameters.binary_search_by(|span| slice(&self.decoded, &span.name).cmp(name.as_bytes())).is_ok()
+        self.find(name).is_some()
     }
 
     /// Whether any value is empty.
     pub fn has_empty_values(&self) -> bool {
         self.parameters.iter().any(|span| span.value.is_empty())
+    }
+
+    fn find(&self, name: &str) -> Option<&Span> {
+        let (head, name) = (Head::of(name.as_bytes()), name.as_bytes());
+        let found = self.parameters.binary_search_by(|span| span.compare(&self.decoded, head, name)).ok()?;
+        self.parameters.get(found)
+    }
+}
+
+impl Span {
+    /// The order of the names' bytes.
+    fn compare(&self, decoded: &[u8], head: Head, name: &[u8]) -> Ordering {
+        self.head.cmp(&head).then_with(|| slice(decoded, &self.name).cmp(name))
     }
 }
 
@@ -115,8 +151,7 @@ fn decode_onto(decoded: &mut Vec<u8>, encoded: &[u8]) -> Result<Range<usize>, Fo
     let start = decoded.len();
     let mut rest = encoded;
     // Runs of plain bytes are copied whole: most of a body is plain.
-    while let Some(special) = rest.iter().position(|byte| matches!(byte, b'+' | b'%')) {
-        let (plain, marked) = rest.split_at(special);
+    while let Some((plain, marked)) = memchr2(b'+', b'%', rest).and_then(|at| rest.split_at_checked(at)) {
         decoded.extend_from_slice(plain);
         rest = match marked {
             [b'%', high, low, behind @ ..] => {

@@ -1,8 +1,10 @@
 //! The synchronous core of the embedded store: one file, one table, plain statements. It knows no thread and
 //! no future, so that the simulation can drive it too.
 //!
-//! Rows lie by (subject, id): a trade's rows together, and trades of one day near each other. What is settled
-//! has no secondary index, because every announcement would have to write it; what is not settled has one.
+//! Rows lie in the order of their writing, so that a commit appends them together; the key (subject, id) is an index
+//! beside them. A table that lies by its key instead has wider rows where a new trade falls between two others, and
+//! moves them: it wrote a quarter more pages. What is settled has no other index, because every announcement would
+//! have to write it; what is not settled has one.
 
 use std::collections::HashMap;
 use std::fs;
@@ -383,7 +385,7 @@ CREATE TABLE event (
   subject TEXT NOT NULL, id TEXT NOT NULL, state INTEGER NOT NULL, digest BLOB, notify_id TEXT NOT NULL,
   type TEXT, first_at INTEGER NOT NULL, at INTEGER NOT NULL, attempts INTEGER NOT NULL, expires_at INTEGER,
   reason TEXT, payment_at INTEGER, message BLOB, PRIMARY KEY (subject, id)
-) WITHOUT ROWID;
+);
 CREATE INDEX unsettled ON event (state, first_at) WHERE state IN (1, 2, 3)";
 /// 'ANGW'
 const APPLICATION_ID: i64 = 0x414e_4757;
