@@ -7,6 +7,7 @@
 //! What it is not: it decides nothing, and it knows no store and no broker; it asks the gateway. Nothing of
 //! it survives a crash.
 
+mod keys;
 mod readiness;
 mod respond;
 mod routes;
@@ -23,6 +24,7 @@ use hyper::service::service_fn;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 
+pub use keys::KeyReport;
 pub use readiness::{Phase, Readiness};
 
 use crate::gateway::Gateway;

@@ -67,7 +67,8 @@ pub fn admit(body: &[u8], policy: &Policy, now: Timestamp) -> Verdict {
     };
     let verified = match Unverified::new(body, &form).verify(policy) {
         Ok(verified) => verified,
-        Err(rejection) => return Verdict::Rejected(rejection),
+        Err(Unbelieved::Rejected(rejection)) => return Verdict::Rejected(rejection),
+        Err(Unbelieved::Shadowed(key)) => return Verdict::Shadowed(key),
     };
     let key = verified.key_name();
     match verified.accept() {
@@ -86,6 +87,8 @@ pub enum Verdict {
     Withheld(Withheld, KeyName),
     /// It is not authentic, or no notification.
     Rejected(Rejection),
+    /// Only a key in shadow mode verifies it: [`Rejection::ShadowKey`].
+    Shadowed(KeyName),
 }
 
 /// An event of a verified and accepted notification: the only thing that publication takes.
@@ -146,12 +149,18 @@ impl Withheld {
 }
 
 /// Which key verified it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyName {
     /// The app.
     pub app_id: String,
     /// The first 12 hex digits of the SHA-256 of its SPKI.
     pub fingerprint: String,
+}
+
+impl KeyName {
+    fn of(app: &App, key: &PublicKey) -> Self {
+        Self { app_id: app.app_id.clone(), fingerprint: key.fingerprint().to_owned() }
+    }
 }
 
 /// Why something is refused that is not known to be authentic, or is no notification. A closed list: it is a
@@ -182,6 +191,9 @@ pub enum Rejection {
     /// Something without which nothing can be decided.
     #[error("the field {0} is missing")]
     MissingField(&'static str),
+    /// The signature is of a key that is watched and not believed yet.
+    #[error("only a key in shadow mode verifies the signature")]
+    ShadowKey,
     /// The signature is not of any key of the app.
     #[error("the signature does not verify with any key of the app")]
     Signature,
@@ -192,7 +204,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// Every reason, as metrics know it; `not_a_form` is counted by the listener.
-    pub const REASONS: [&'static str; 11] = [
+    pub const REASONS: [&'static str; 12] = [
         "malformed",
         "partner",
         "no_app_id",
@@ -201,6 +213,7 @@ impl Rejection {
         "no_signature",
         "signature_form",
         "missing_field",
+        "shadow_key",
         "signature",
         "return_url",
         "not_a_form",
@@ -217,9 +230,25 @@ impl Rejection {
             Self::NoSignature => "no_signature",
             Self::SignatureForm => "signature_form",
             Self::MissingField(_) => "missing_field",
+            Self::ShadowKey => "shadow_key",
             Self::Signature => "signature",
             Self::ReturnUrl => "return_url",
         }
+    }
+}
+
+/// Why a form is not believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unbelieved {
+    /// For this.
+    Rejected(Rejection),
+    /// Only this key verifies it, and it is in shadow mode.
+    Shadowed(KeyName),
+}
+
+impl From<Rejection> for Unbelieved {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
     }
 }
 
@@ -245,15 +274,18 @@ impl<'f> Unverified<'f> {
     ///
     /// # Errors
     /// The first check that fails.
-    pub fn verify(self, policy: &'f Policy) -> Result<Verified<'f>, Rejection> {
+    pub fn verify(self, policy: &'f Policy) -> Result<Verified<'f>, Unbelieved> {
         let app = self.claimed_app(policy)?;
         let signature = self.claimed_signature(app)?;
         let is_return_url = is_return_url(self.form);
         if !is_return_url {
             check_required(self.form, app)?;
         }
-        let key = find_key(self.form, &app.keys, &signature).ok_or(Rejection::Signature)?;
-        Ok(Verified { body: self.body, form: self.form, app, key, is_return_url })
+        if let Some(key) = find_key(self.form, &app.keys, &signature) {
+            return Ok(Verified { body: self.body, form: self.form, app, key, is_return_url });
+        }
+        let watched = find_key(self.form, &app.shadow_keys, &signature).ok_or(Rejection::Signature)?;
+        Err(Unbelieved::Shadowed(KeyName::of(app, watched)))
     }
 
     fn claimed_app<'p>(&self, policy: &'p Policy) -> Result<&'p App, Rejection> {
@@ -272,7 +304,8 @@ impl<'f> Unverified<'f> {
         }
         let sign = self.form.value("sign").ok_or(Rejection::NoSignature)?;
         let signature = signature::decode(sign).ok_or(Rejection::SignatureForm)?;
-        let possible = app.keys.iter().any(|key| key.signature_bytes() == signature.len());
+        let mut keys = app.keys.iter().chain(&app.shadow_keys);
+        let possible = keys.any(|key| key.signature_bytes() == signature.len());
         if possible { Ok(signature) } else { Err(Rejection::SignatureForm) }
     }
 }
@@ -299,7 +332,7 @@ pub enum Refused {
 impl<'f> Verified<'f> {
     /// The key that verified it.
     pub fn key_name(&self) -> KeyName {
-        KeyName { app_id: self.app.app_id.clone(), fingerprint: self.key.fingerprint().to_owned() }
+        KeyName::of(self.app, self.key)
     }
 
     /// Checks what an authentic notification must have before it may mean anything.

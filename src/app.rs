@@ -2,6 +2,8 @@
 //! *run* serves until it is told to stop, and stops in order: unready, no more connections, what is in flight,
 //! the broker, the store, the admin listener.
 
+mod reload;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use crate::admission::acceptance::Objection;
 use crate::broker::Broker;
 use crate::broker::amqp::Amqp;
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::Loaded;
 use crate::gateway::{self, Gateway};
 use crate::http::listener::{Listener, Signals};
 use crate::lifecycle::{Shutdown, Stopping, Tasks};
@@ -23,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::publication::{self, Publication};
 use crate::store::Store;
 use crate::store::sqlite::Sqlite;
+use reload::Reloader;
 
 /// A gateway that is ready to serve.
 #[derive(Debug)]
@@ -38,6 +41,7 @@ pub struct App {
     metrics: Arc<Metrics>,
     stopping: Stopping,
     shutdown: Shutdown,
+    reloader: Reloader,
 }
 
 /// Why it does not start.
@@ -68,7 +72,8 @@ impl App {
     ///
     /// # Errors
     /// What cannot be opened or bound.
-    pub async fn build(config: Config) -> Result<Self, StartError> {
+    pub async fn build(loaded: Loaded) -> Result<Self, StartError> {
+        let config = loaded.config.clone();
         let metrics = Metrics::new(&Rejection::REASONS, &Objection::REASONS);
         let metrics = Arc::new(metrics.map_err(|error| StartError::Inside(error.to_string()))?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -101,6 +106,7 @@ impl App {
             tasks,
             metrics: Arc::clone(&metrics),
         });
+        let reloader = Reloader::new(loaded, gateway.clone(), Arc::clone(&metrics));
         let (admin_addr, readiness) = (admin.addr(), Readiness::new(&metrics));
         let admin = admin.run(Arc::new(gateway.clone()), (*metrics).clone(), readiness.clone());
         let admin = admin.map_err(|error| StartError::Inside(error.to_string()))?;
@@ -117,6 +123,7 @@ impl App {
             metrics,
             stopping,
             shutdown,
+            reloader,
         })
     }
 
@@ -139,8 +146,10 @@ impl App {
         let mut terminate = signal(SignalKind::terminate()).map_err(inside)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(inside)?;
         let (http, admin) = (self.http_addr(), self.admin_addr());
+        let hangup = signal(SignalKind::hangup()).map_err(inside)?;
         let signals = Signals::default();
         let gauges = Tasks::default();
+        gauges.spawn(self.reloader.run(hangup, signals.end.clone()));
         gauges.spawn(watch_backlog(
             self.gateway.clone(),
             Arc::clone(&self.store),

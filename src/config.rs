@@ -19,7 +19,7 @@ pub use keys::KEYS;
 use reader::Reader;
 
 /// Everything that `serve` needs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// `[http]`.
     pub http: http::Config,
@@ -48,6 +48,8 @@ pub struct Loaded {
     pub remarks: Vec<String>,
     /// The file, if there is one.
     pub file: Option<PathBuf>,
+    /// The files that the policy came from: when one changes, the policy is to be loaded again.
+    pub watched: Vec<PathBuf>,
 }
 
 /// What is wrong with a configuration: at least one thing, each with its key.
@@ -79,9 +81,10 @@ pub fn load_from(file: Option<&Path>, environment: Vec<(String, String)>) -> Res
     let file = gathered.file.clone();
     let mut reader = Reader::new(gathered);
     let config = sections::config(&mut reader);
+    let watched = reader.watched();
     let remarks = reader.finish()?;
     let config = config.ok_or_else(|| Problems(vec!["the configuration is not complete".to_owned()]))?;
-    Ok(Loaded { config, remarks, file })
+    Ok(Loaded { config, remarks, file, watched })
 }
 
 /// Loads only what admission judges by, for `explain`: nothing but `[[apps]]` has to be there.

@@ -1,5 +1,7 @@
 //! The one place with the whole order: admit, publish, count, audit. Knows nothing of HTTP.
 
+mod key_use;
+
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,6 +18,9 @@ use crate::lifecycle::Tasks;
 use crate::metrics::{self, Metrics, Stage};
 use crate::publication::{Announced, Backlog, How, Outcome, Publication};
 use crate::store::{Kept, Row, StoreError};
+
+pub use key_use::KeyUse;
+use key_use::KeyUses;
 
 /// The gateway between two doors: notifications come in, replies go out.
 #[derive(Debug, Clone)]
@@ -49,6 +54,7 @@ struct Inner {
     tasks: Tasks,
     metrics: Arc<Metrics>,
     refusals: Sparingly,
+    keys: KeyUses,
 }
 
 /// A request body and what is known of its arrival.
@@ -91,6 +97,7 @@ impl Gateway {
             tasks: parts.tasks,
             metrics: parts.metrics,
             refusals: Sparingly::default(),
+            keys: KeyUses::default(),
         };
         inner.show_keys();
         Self { inner: Arc::new(inner) }
@@ -108,6 +115,16 @@ impl Gateway {
     pub fn replace_policy(&self, policy: Policy) {
         *self.inner.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         self.inner.show_keys();
+    }
+
+    /// The keys that it believes and watches, and when each verified something last.
+    pub fn keys(&self) -> Vec<KeyUse> {
+        self.inner.keys.list()
+    }
+
+    /// Its time.
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
     }
 
     /// How it is.
@@ -153,12 +170,16 @@ impl Inner {
         drop(policy);
         match verdict {
             Verdict::Rejected(rejection) => self.reject(rejection, now),
+            Verdict::Shadowed(key) => {
+                self.count_key(&key, now);
+                self.reject(Rejection::ShadowKey, now)
+            }
             Verdict::Withheld(withheld, key) => {
-                self.count_key(&key);
+                self.count_key(&key, now);
                 self.hold(&withheld, &delivery.body).await
             }
             Verdict::Admitted(admitted, key) => {
-                self.count_key(&key);
+                self.count_key(&key, now);
                 self.time_arrival(admitted.event(), now);
                 self.announce(admitted, delivery, &key).await
             }
@@ -243,7 +264,8 @@ impl Inner {
         Reply::Unavailable
     }
 
-    fn count_key(&self, key: &KeyName) {
+    fn count_key(&self, key: &KeyName, now: Timestamp) {
+        self.keys.verified(key, now);
         self.metrics.key_verifications.with_label_values(&[&key.app_id, &key.fingerprint]).inc();
     }
 
@@ -256,9 +278,14 @@ impl Inner {
     /// Every key has its series from the start, so that one that verifies nothing shows as 0.
     fn show_keys(&self) {
         let policy = Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner));
-        for app in policy.apps.values() {
-            for key in &app.keys {
-                let _ = self.metrics.key_verifications.with_label_values(&[&app.app_id, key.fingerprint()]);
+        self.keys.watch(&policy, self.clock.now());
+        self.metrics.key_expires.reset();
+        for KeyUse { key, expires_at, .. } in self.keys.list() {
+            let labels = [key.app_id.as_str(), key.fingerprint.as_str()];
+            let _ = self.metrics.key_verifications.with_label_values(&labels);
+            if let Some(at) = expires_at {
+                let seconds = i64::try_from(at.unix_seconds()).unwrap_or(i64::MAX);
+                self.metrics.key_expires.with_label_values(&labels).set(seconds);
             }
         }
     }

@@ -66,6 +66,12 @@ pub struct Metrics {
     pub store_damaged: IntGauge,
     /// Signatures verified, by app and key.
     pub key_verifications: IntCounterVec,
+    /// When a key's certificate ends, in Unix seconds, by app and key; keys that came in no certificate have none.
+    pub key_expires: IntGaugeVec,
+    /// Reloads of apps, keys and sellers, by whether they were applied or refused as a whole.
+    pub policy_reloads: IntCounterVec,
+    /// 1 while the last reload was refused, and what was in force before it still is.
+    pub policy_refused: IntGauge,
     /// 1 while the gateway is listening and not stopping.
     pub ready: IntGauge,
 }
@@ -247,17 +253,9 @@ impl Metrics {
             events: at.counters("events_total", "Publishes by type and result.", &["type", "result"])?,
             batch_size: at.histogram("batch_size", "Events in one published batch.", BATCH_BUCKETS)?,
             payment_lag: at.histogram("payment_lag_seconds", "From payment to confirm.", LAG_BUCKETS)?,
-            delivery_lag: at.histogram(
-                "delivery_lag_seconds",
-                "From notify_time to arrival.",
-                LAG_BUCKETS,
-            )?,
+            delivery_lag: at.histogram("delivery_lag_seconds", "From notify_time on.", LAG_BUCKETS)?,
             clock_skew: at.float("clock_skew_seconds", "How far the last notify_time lay in the future.")?,
-            backlog_events: at.gauges(
-                "backlog_events",
-                "Events and notifications kept, by state.",
-                &["state"],
-            )?,
+            backlog_events: at.gauges("backlog_events", "What is kept, by state.", &["state"])?,
             backlog_oldest: at.float("backlog_oldest_seconds", "Age of the oldest event that waits.")?,
             unannounced_last_retry: at.float(
                 "unannounced_last_retry_seconds",
@@ -279,11 +277,10 @@ impl Metrics {
                 .gauge("store_unrecorded", "Confirmed events whose record is still to be written.")?,
             store_damaged: at
                 .gauge("store_damaged_files", "Damaged store files set aside and not yet salvaged.")?,
-            key_verifications: at.counters(
-                "key_verifications_total",
-                "Signatures verified by app and key.",
-                &["app_id", "key"],
-            )?,
+            key_verifications: at.counters("key_verifications_total", "Signatures verified.", &KEY)?,
+            key_expires: at.gauges("key_expires_timestamp_seconds", "Its certificate's end.", &KEY)?,
+            policy_reloads: at.counters("policy_reloads_total", "Reloads of the policy.", &["result"])?,
+            policy_refused: at.gauge("policy_refused", "1 while the last reload was refused.")?,
             ready: at.gauge("ready", "1 while listening and not stopping.")?,
             registry: at.0.clone(),
             process: process()?,
@@ -342,6 +339,9 @@ impl Metrics {
         }
         for state in ["deferred", "in_doubt", "held"] {
             let _ = self.backlog_events.with_label_values(&[state]);
+        }
+        for result in ["applied", "refused"] {
+            let _ = self.policy_reloads.with_label_values(&[result]);
         }
         for refusal in ConnectionRefusal::ALL {
             let _ = self.connections_refused.with_label_values(&[refusal.as_str()]);
@@ -410,6 +410,8 @@ fn process() -> Result<Registry, prometheus::Error> {
 /// request says that it is no form.
 pub const NOT_A_FORM: &str = "not_a_form";
 
+/// Which key of which app.
+const KEY: [&str; 2] = ["app_id", "key"];
 /// 50 µs to 10 s: a stage takes microseconds when all is well and seconds when a broker does not answer.
 const STAGE_BUCKETS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,

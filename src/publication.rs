@@ -50,7 +50,7 @@ use queue::Queue;
 use unrecorded::Unrecorded;
 
 /// The bounds of publication.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// `amqp.lanes`: confirm-mode channels, each with one batch outstanding.
     pub lanes: usize,

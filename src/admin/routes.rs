@@ -9,6 +9,7 @@ use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 
+use super::keys;
 use super::readiness::{Phase, Readiness};
 use super::respond::{self, Answer};
 use super::token::{Permission, permission};
@@ -34,6 +35,7 @@ enum Place {
     Ready,
     Metrics,
     Version,
+    Keys,
     Trade(String),
     /// `/trades/` and something that no trade number can be.
     NotATrade,
@@ -80,6 +82,7 @@ impl Desk {
                 StatusCode::OK,
                 &BTreeMap::from([("name", env!("CARGO_PKG_NAME")), ("version", env!("CARGO_PKG_VERSION"))]),
             ),
+            Place::Keys => keys::answer(&self.gateway),
             Place::Trade(trade_no) => trades::answer(&self.gateway, &trade_no).await,
             Place::NotATrade => respond::text(StatusCode::BAD_REQUEST, "not a trade number\n"),
             Place::Nowhere => nowhere(),
@@ -154,6 +157,7 @@ impl Place {
             "/readyz" => Self::Ready,
             "/metrics" => Self::Metrics,
             "/version" => Self::Version,
+            "/keys" => Self::Keys,
             _ => match path.strip_prefix("/trades/") {
                 Some(segment) if !segment.contains('/') => {
                     trade_no(segment).map_or(Self::NotATrade, Self::Trade)

@@ -28,7 +28,20 @@ pub struct PublicKey {
     fingerprint: String,
     signature_bytes: usize,
     expires_at: Option<Timestamp>,
+    account: Option<String>,
     verifier: Verifier,
+}
+
+/// The keys that Alipay shares among all merchants whose `sign_type` is RSA (protocol.md §3; the fingerprints are
+/// those of the keys that public integrations have carried since 2013).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shared {
+    /// The partner gateway's (mapi), which old apps have too.
+    Partner,
+    /// The open platform's.
+    OpenPlatform,
+    /// The sandbox's.
+    Sandbox,
 }
 
 /// Why a file is not a key that can be believed.
@@ -87,11 +100,11 @@ impl PublicKey {
     /// The first reason not to believe it.
     pub fn read(content: &[u8], app_id: &str, sign_type: SignType) -> Result<(Self, Vec<Remark>), KeyFault> {
         let mut remarks = Vec::new();
-        let mut expires_at = None;
+        let (mut expires_at, mut account) = (None, None);
         let key = match Document::read(content)? {
             Document::Key(key) => key,
             Document::Certificate(certificate) => {
-                expires_at = Some(judge_certificate(&certificate, app_id, &mut remarks)?);
+                (account, expires_at) = judge_certificate(&certificate, app_id, &mut remarks)?;
                 let spki = certificate.tbs_certificate().subject_public_key_info();
                 let der = spki.to_der().map_err(|_| KeyFault::Unreadable)?;
                 RsaPublicKey::from_public_key_der(&der).map_err(|_| KeyFault::Unreadable)?
@@ -101,7 +114,7 @@ impl PublicKey {
         let spki = key.to_public_key_der().map_err(|_| KeyFault::Unsound)?.into_vec();
         let fingerprint = Sha256::digest(&spki).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         let verifier = Verifier::new(&key, sign_type).ok_or(KeyFault::Unsound)?;
-        Ok((Self { spki, fingerprint, signature_bytes: key.size(), expires_at, verifier }, remarks))
+        Ok((Self { spki, fingerprint, signature_bytes: key.size(), expires_at, account, verifier }, remarks))
     }
 
     /// The first 12 hex digits of the SHA-256 of its SubjectPublicKeyInfo.
@@ -117,6 +130,24 @@ impl PublicKey {
     /// When its certificate ends, if it came in one. An expired certificate does not by itself refuse money.
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.expires_at
+    }
+
+    /// The account (PID) in the name of its certificate, if it came in one that names it.
+    pub fn account(&self) -> Option<&str> {
+        self.account.as_deref()
+    }
+
+    /// Which of the shared keys it is, if it is one.
+    pub fn shared(&self) -> Option<Shared> {
+        SHARED.iter().find(|(fingerprint, _)| *fingerprint == self.fingerprint).map(|(_, shared)| *shared)
+    }
+
+    /// Whether this is the public half of a private key, in any of the formats of a private key.
+    pub fn is_half_of(&self, private: &[u8]) -> bool {
+        let der = std::str::from_utf8(private).ok().and_then(base64_of).unwrap_or_else(|| private.to_vec());
+        let key = rsa::PrivateKey::from_pkcs8_der(&der).or_else(|_| rsa::PrivateKey::from_pkcs1_der(&der));
+        let spki = key.ok().and_then(|key| key.to_public_key().to_public_key_der().ok());
+        spki.is_some_and(|spki| spki.as_bytes() == self.spki)
     }
 
     /// Whether `signature` is this key's over `content`.
@@ -197,7 +228,7 @@ fn judge_certificate(
     certificate: &Certificate,
     app_id: &str,
     remarks: &mut Vec<Remark>,
-) -> Result<Timestamp, KeyFault> {
+) -> Result<(Option<String>, Option<Timestamp>), KeyFault> {
     let subject = certificate.tbs_certificate().subject();
     let name = subject.common_name().ok().flatten().map(|name| name.value().into_owned()).unwrap_or_default();
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
@@ -214,10 +245,17 @@ fn judge_certificate(
     if !name.starts_with(ALIPAY_NAME) {
         remarks.push(Remark(format!("app {app_id}: the certificate's name {name:?} is not Alipay's")));
     }
+    let account = name.rsplit_once('-').map(|(_, account)| account.to_owned()).filter(|id| is_number(id));
     let ends = certificate.tbs_certificate().validity().not_after.to_unix_duration();
-    Ok(Timestamp::from_unix_millis(i64::try_from(ends.as_millis()).unwrap_or(i64::MAX)))
+    let ends = Timestamp::from_unix_millis(i64::try_from(ends.as_millis()).unwrap_or(i64::MAX));
+    Ok((account, Some(ends)))
 }
 
+const SHARED: [(&str, Shared); 3] = [
+    ("ce187c187219", Shared::Partner),
+    ("fa58f09666e8", Shared::OpenPlatform),
+    ("f95fbb9545e7", Shared::Sandbox),
+];
 /// How the CN of Alipay's own leaf certificates begins, in production and in the sandbox.
 const ALIPAY_NAME: &str = "支付宝(中国)网络技术有限公司";
 

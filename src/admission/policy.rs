@@ -7,7 +7,7 @@ use super::key_ring::PublicKey;
 use crate::event::Environment;
 
 /// Apps, keys and limits.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// By app_id.
     pub apps: BTreeMap<String, App>,
@@ -22,7 +22,7 @@ pub struct Policy {
 }
 
 /// One Alipay app.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct App {
     /// Its id, as Alipay sends it.
     pub app_id: String,
@@ -32,6 +32,8 @@ pub struct App {
     pub seller_ids: BTreeSet<String>,
     /// Alipay's public keys for it; several while rotating.
     pub keys: Vec<PublicKey>,
+    /// Keys that are watched and not believed: what only they verify is refused, and counted.
+    pub shadow_keys: Vec<PublicKey>,
     /// The one signature algorithm that is accepted.
     pub sign_type: SignType,
 }

@@ -42,7 +42,7 @@ use publisher::ConfirmChannel;
 use supervisor::{Shared, Supervisor};
 
 /// The broker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// `amqp.uri`: one URI, or several separated by commas, which are tried in turn.
     pub uri: Secret,

@@ -1,15 +1,17 @@
 //! `check`: every problem of a configuration at once; with `--connect` the broker and the store too.
 
 use std::io::Write;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{DONE, Failure};
+use super::{DONE, Failure, admin_client};
+use crate::admin::KeyReport;
 use crate::broker::amqp;
 use crate::clock::SystemClock;
 use crate::config::{self, Config};
 use crate::store::Store as _;
-use crate::store::sqlite::Sqlite;
+use crate::store::sqlite::{OpenError, Sqlite};
 
 /// Tell every problem of a configuration, each with its key.
 #[derive(Debug, clap::Args)]
@@ -22,7 +24,7 @@ pub(super) struct Args {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Connect to the broker and open the store too. Declares nothing.
+    /// Connect to the broker and open the store too, and ask a running gateway which keys it uses. Declares nothing.
     #[arg(long)]
     connect: bool,
 }
@@ -43,7 +45,9 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
 
 fn describe(config: &Config, out: &mut dyn Write) -> std::io::Result<()> {
     for app in config.policy.apps.values() {
-        let keys: Vec<&str> = app.keys.iter().map(|key| key.fingerprint()).collect();
+        let full = app.keys.iter().map(|key| key.fingerprint().to_owned());
+        let shadow = app.shadow_keys.iter().map(|key| format!("{} in shadow", key.fingerprint()));
+        let keys: Vec<String> = full.chain(shadow).collect();
         writeln!(
             out,
             "app {}: {}, {}, {} seller(s), key(s) {}",
@@ -62,9 +66,95 @@ fn connect(config: &Config, out: &mut dyn Write) -> Result<(), Failure> {
     for line in seen.map_err(|error| Failure::running(format!("amqp.uri: {error}")))? {
         writeln!(out, "broker: {line}")?;
     }
-    let store = Sqlite::open(&config.store, Arc::new(SystemClock));
-    let store = store.map_err(|error| Failure::running(error.to_string()))?;
-    super::block_on(store.close())?;
-    writeln!(out, "store: {} can be written", config.store.path.display())?;
+    let path = config.store.path.display();
+    match Sqlite::open(&config.store, Arc::new(SystemClock)) {
+        Ok(store) => {
+            super::block_on(store.close())?;
+            writeln!(out, "store: {path} can be written")?;
+        }
+        Err(OpenError::Taken(_)) => writeln!(out, "store: {path} is open in a running gateway")?,
+        Err(error) => return Err(Failure::running(error.to_string())),
+    }
+    report_keys(config, out)
+}
+
+/// What a running gateway with this configuration has seen of its keys.
+fn report_keys(config: &Config, out: &mut dyn Write) -> Result<(), Failure> {
+    let mut admin = config.admin.listen;
+    if admin.ip().is_unspecified() {
+        admin.set_ip(if admin.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() });
+    }
+    let answer = super::block_on(admin_client::get(&format!("http://{admin}"), "/keys"))?;
+    let keys: Option<Vec<KeyReport>> = match answer {
+        Ok((status, body)) if status.is_success() => serde_json::from_slice(&body).ok(),
+        Ok(_) | Err(_) => None,
+    };
+    let Some(keys) = keys else {
+        writeln!(out, "keys: no gateway answers at {admin}: which keys are in use is not known")?;
+        return Ok(());
+    };
+    for key in &keys {
+        let of_its_app = keys.iter().filter(|other| other.app_id == key.app_id && !other.shadow);
+        let successor =
+            of_its_app.filter(|other| other.key != key.key && other.last_at.is_some()).count() > 0;
+        writeln!(out, "key {} of app {}: {}", key.key, key.app_id, advice(key, successor))?;
+    }
     Ok(())
+}
+
+/// What to do about a key. `has_successor`: another key of the app that is believed has verified something.
+fn advice(key: &KeyReport, has_successor: bool) -> String {
+    let hours = key.idle_seconds / 3600;
+    let idle = key.idle_seconds >= LAST_DELIVERY_SECONDS;
+    let expired =
+        key.expires_at.as_ref().map(|at| format!("; its certificate ends at {at}")).unwrap_or_default();
+    let told = match (&key.last_at, key.shadow) {
+        (Some(at), true) => format!("in shadow, and Alipay signs with it (last at {at}): believe it now"),
+        (None, true) => format!("in shadow, and has verified nothing since {}", key.since),
+        (_, false) if idle && has_successor => format!("unused for {hours} h, safe to remove"),
+        (Some(at), false) => format!("in use, last at {at}"),
+        (None, false) if has_successor => {
+            format!("unused since {}, {hours} h ago: wait until 26 h are over", key.since)
+        }
+        (None, false) => format!("has verified nothing since {}", key.since),
+    };
+    told + &expired
+}
+
+/// Alipay's last delivery of a notification comes some 25 hours after the first (protocol.md §6); an hour more for
+/// clocks and queues.
+const LAST_DELIVERY_SECONDS: u64 = 26 * 3600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(idle_hours: u64, last_at: Option<&str>, shadow: bool) -> KeyReport {
+        KeyReport {
+            app_id: "1".to_owned(),
+            key: "ab".to_owned(),
+            shadow,
+            since: "S".to_owned(),
+            last_at: last_at.map(str::to_owned),
+            idle_seconds: idle_hours * 3600,
+            expires_at: None,
+        }
+    }
+
+    #[test]
+    fn a_key_is_safe_to_remove_only_after_26_hours_and_with_a_successor_that_works() {
+        assert_eq!(advice(&key(26, None, false), true), "unused for 26 h, safe to remove");
+        assert_eq!(advice(&key(30, Some("L"), false), true), "unused for 30 h, safe to remove");
+        for kept in [
+            advice(&key(25, None, false), true),
+            advice(&key(25, Some("L"), false), true),
+            advice(&key(100, None, false), false),
+            advice(&key(100, Some("L"), false), false),
+            advice(&key(100, None, true), true),
+            advice(&key(100, Some("L"), true), true),
+        ] {
+            assert!(!kept.contains("safe to remove"), "{kept}");
+        }
+        assert!(advice(&key(0, Some("L"), true), true).contains("believe it now"));
+    }
 }

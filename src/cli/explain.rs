@@ -87,7 +87,8 @@ fn file_and_keys(args: &Args) -> Result<(Option<&Path>, Vec<PathBuf>), Failure> 
 
 fn hints(judgement: &Judgement, capture: &Capture, grounds: &Grounds, sign_type: SignType) -> Vec<String> {
     let mut hints: Vec<String> = capture.remark.iter().map(|remark| (*remark).to_owned()).collect();
-    if judgement.proof.is_none() {
+    let shadowed = judgement.reason == Some(Reason::Rejected(Rejection::ShadowKey));
+    if judgement.proof.is_none() && !shadowed {
         let apps = grounds.policy.apps.values().collect();
         let evidence = Evidence { body: &capture.body, keys: &grounds.keys, sign_type, apps };
         hints.extend(diagnosis::diagnose(&evidence).iter().map(ToString::to_string));
@@ -163,6 +164,7 @@ fn given(
         environment: Environment::Production,
         seller_ids: BTreeSet::new(),
         keys: keys.clone(),
+        shadow_keys: Vec::new(),
         sign_type,
     };
     // What is not an app's number must not come into an event's id, which is never escaped.

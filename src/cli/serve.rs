@@ -29,7 +29,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Failure> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let end = runtime.block_on(async {
-        let app = App::build(loaded.config).await?;
+        let app = App::build(loaded).await?;
         app.run().await
     });
     // What is still running was told fail or nothing; nobody waits for it.

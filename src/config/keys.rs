@@ -1,7 +1,7 @@
 //! Every key there is. `docs/configuration.md` is held to this list by a test.
 
 /// All keys; `[]` stands for any table of an array.
-pub const KEYS: [&str; 40] = [
+pub const KEYS: [&str; 42] = [
     "http.listen",
     "http.path",
     "http.answer_timeout",
@@ -40,7 +40,9 @@ pub const KEYS: [&str; 40] = [
     "apps[].app_id",
     "apps[].environment",
     "apps[].seller_ids",
+    "apps[].seller_ids_file",
     "apps[].alipay_public_keys",
+    "apps[].shadow_public_keys",
     "apps[].sign_type",
 ];
 

@@ -21,12 +21,14 @@ pub(super) struct Reader {
     folder: PathBuf,
     problems: Vec<String>,
     remarks: Vec<String>,
+    /// The files that apps, keys and sellers came from.
+    watched: Vec<PathBuf>,
 }
 
 impl Reader {
     pub(super) fn new(gathered: Gathered) -> Self {
-        let Gathered { values, folder, problems, remarks, .. } = gathered;
-        Self { values, folder, problems, remarks }
+        let Gathered { values, folder, problems, remarks, file } = gathered;
+        Self { values, folder, problems, remarks, watched: file.into_iter().collect() }
     }
 
     /// Notes a problem of a key.
@@ -207,6 +209,22 @@ impl Reader {
     /// A path, relative to the configuration's folder.
     pub(super) fn path(&self, path: &str) -> PathBuf {
         self.folder.join(Path::new(path))
+    }
+
+    /// A file of at most `max` bytes that a reload will look at again.
+    pub(super) fn watched_file(&mut self, path: &str, max: u64) -> Result<Vec<u8>, String> {
+        let path = self.path(path);
+        self.watched.push(path.clone());
+        let size = std::fs::metadata(&path).map_err(|error| error.to_string())?.len();
+        if size > max {
+            return Err(format!("{size} bytes are more than {max}"));
+        }
+        std::fs::read(path).map_err(|error| error.to_string())
+    }
+
+    /// The files that [`Self::watched_file`] read, and the configuration file.
+    pub(super) fn watched(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.watched)
     }
 
     /// Takes no offence at what was not read.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Config;
 use super::reader::Reader;
 use super::source::INLINE;
-use crate::admission::key_ring::PublicKey;
+use crate::admission::key_ring::{PublicKey, Shared};
 use crate::admission::policy::{App, Buyer, Policy, SignType};
 use crate::broker::{amqp, topology};
 use crate::clock::{Clock as _, SystemClock};
@@ -94,12 +94,7 @@ fn app(reader: &mut Reader, index: usize) -> Option<App> {
     let environments = [("production", Environment::Production), ("sandbox", Environment::Sandbox)];
     let environment = reader.choice(&key("environment"), "production", &environments);
     let sign_type = sign_type(reader, &key("sign_type"));
-    let seller_ids: BTreeSet<String> = reader.list(&key("seller_ids")).into_iter().collect();
-    for seller in
-        seller_ids.iter().filter(|id| id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_digit()))
-    {
-        reader.problem(&key("seller_ids"), format!("{seller:?} is not a seller's id (2088…, digits)"));
-    }
+    let seller_ids = seller_ids(reader, &key("seller_ids"));
     if seller_ids.is_empty() && sign_type == Some(SignType::Rsa) {
         reader.problem(
             &key("seller_ids"),
@@ -108,9 +103,54 @@ fn app(reader: &mut Reader, index: usize) -> Option<App> {
     } else if seller_ids.is_empty() {
         reader.remark(format!("{} is empty: the seller of a trade is not checked", key("seller_ids")));
     }
-    let keys =
-        public_keys(reader, &key("alipay_public_keys"), app_id.as_deref().unwrap_or_default(), sign_type);
-    Some(App { app_id: app_id?, environment: environment?, seller_ids, keys, sign_type: sign_type? })
+    let believed =
+        KeyList { app_id: app_id.as_deref().unwrap_or_default(), environment, sign_type, seller_ids };
+    let keys = believed.read(reader, &key("alipay_public_keys"));
+    if keys.is_empty() {
+        reader
+            .problem(&key("alipay_public_keys"), "is required: files with Alipay's public keys for this app");
+    }
+    let mut shadow_keys = believed.read(reader, &key("shadow_public_keys"));
+    if shadow_keys.iter().any(|shadow| keys.contains(shadow)) {
+        reader.remark(format!("{} has a key that is believed anyway", key("shadow_public_keys")));
+        shadow_keys.retain(|shadow| !keys.contains(shadow));
+    }
+    let seller_ids = believed.seller_ids;
+    Some(App {
+        app_id: app_id?,
+        environment: environment?,
+        seller_ids,
+        keys,
+        shadow_keys,
+        sign_type: sign_type?,
+    })
+}
+
+/// In place, or one a line in a file; `#` begins a comment.
+fn seller_ids(reader: &mut Reader, key: &str) -> BTreeSet<String> {
+    let mut ids: BTreeSet<String> = reader.list(key).into_iter().collect();
+    let file_key = format!("{key}_file");
+    if let Some(file) = reader.text(&file_key) {
+        let content = reader.watched_file(&file, MAX_SELLER_FILE);
+        let text = content.and_then(|content| String::from_utf8(content).map_err(|error| error.to_string()));
+        match text {
+            Ok(text) => ids.extend(
+                text.lines()
+                    .filter_map(|line| line.split('#').next().map(str::trim))
+                    .filter(|id| !id.is_empty())
+                    .map(str::to_owned),
+            ),
+            Err(error) => reader.problem(&file_key, format!("{file}: {error}")),
+        }
+        // An empty list means that nothing is checked. Nobody means that by an empty file.
+        if ids.is_empty() {
+            reader.problem(&file_key, format!("{file} names no seller"));
+        }
+    }
+    for id in ids.iter().filter(|id| id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_digit())) {
+        reader.problem(key, format!("{id:?} is not a seller's id (2088…, digits)"));
+    }
+    ids
 }
 
 fn sign_type(reader: &mut Reader, key: &str) -> Option<SignType> {
@@ -132,48 +172,109 @@ fn sign_type(reader: &mut Reader, key: &str) -> Option<SignType> {
     }
 }
 
-fn public_keys(reader: &mut Reader, key: &str, app_id: &str, sign_type: Option<SignType>) -> Vec<PublicKey> {
-    let entries = reader.list(key);
-    if entries.is_empty() {
-        reader.problem(key, "is required: files with Alipay's public keys for this app");
-    }
-    let mut keys = Vec::with_capacity(entries.len());
-    for (index, entry) in entries.iter().enumerate() {
-        let (name, content) = match entry.strip_prefix(INLINE) {
-            Some(inline) => ("ALIPAY_PUBLIC_KEY".to_owned(), Ok(inline.as_bytes().to_vec())),
-            None => (format!("{key}[{index}] ({entry})"), read_key_file(&reader.path(entry))),
-        };
-        let read = content.and_then(|content| {
-            PublicKey::read(&content, app_id, sign_type.unwrap_or(SignType::Rsa2))
-                .map_err(|fault| fault.to_string())
-        });
-        match read {
-            Ok((public, remarks)) => {
-                for remark in remarks {
-                    reader.remark(format!("{name}: {remark}"));
-                }
-                if let Some(end) = public.expires_at().filter(|end| *end < SystemClock.now()) {
-                    reader.remark(format!("{name}: its certificate ended at {}", end.rfc3339_utc()));
-                }
-                if keys.contains(&public) {
-                    reader.remark(format!("{name}: the same key is there twice"));
-                } else {
-                    keys.push(public);
-                }
-            }
-            Err(fault) => reader.problem(&name, fault),
-        }
-    }
-    keys
+/// What the keys of an app are judged by.
+struct KeyList<'a> {
+    app_id: &'a str,
+    environment: Option<Environment>,
+    sign_type: Option<SignType>,
+    seller_ids: BTreeSet<String>,
 }
 
-/// Bound: no key or certificate chain is larger.
-fn read_key_file(path: &Path) -> Result<Vec<u8>, String> {
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > MAX_KEY_FILE {
-        return Err(format!("{size} bytes are too many for a key"));
+impl KeyList<'_> {
+    fn read(&self, reader: &mut Reader, key: &str) -> Vec<PublicKey> {
+        let entries = reader.list(key);
+        let mut keys = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            let (name, content) = match entry.strip_prefix(INLINE) {
+                Some(inline) => ("ALIPAY_PUBLIC_KEY".to_owned(), Ok(inline.as_bytes().to_vec())),
+                None => (format!("{key}[{index}] ({entry})"), reader.watched_file(entry, MAX_KEY_FILE)),
+            };
+            let sign_type = self.sign_type.unwrap_or(SignType::Rsa2);
+            let read = content.and_then(|content| {
+                PublicKey::read(&content, self.app_id, sign_type).map_err(|fault| fault.to_string())
+            });
+            match read {
+                Ok((public, remarks)) => {
+                    for remark in remarks {
+                        reader.remark(format!("{name}: {remark}"));
+                    }
+                    self.judge(reader, &name, &public);
+                    if !entry.starts_with(INLINE) {
+                        remark_private_half(reader, &name, &public, entry);
+                    }
+                    if keys.contains(&public) {
+                        reader.remark(format!("{name}: the same key is there twice"));
+                    } else {
+                        keys.push(public);
+                    }
+                }
+                Err(fault) => reader.problem(&name, fault),
+            }
+        }
+        keys
     }
-    std::fs::read(path).map_err(|error| error.to_string())
+
+    fn judge(&self, reader: &mut Reader, name: &str, key: &PublicKey) {
+        if let Some(end) = key.expires_at() {
+            let now = SystemClock.now();
+            if end < now {
+                reader.remark(format!("{name}: its certificate ended at {}", end.rfc3339_utc()));
+            } else if end.since(now) < DAY * 30 {
+                reader.remark(format!("{name}: its certificate ends at {}", end.rfc3339_utc()));
+            }
+        }
+        let foreign =
+            key.account().filter(|id| !self.seller_ids.is_empty() && !self.seller_ids.contains(*id));
+        if let Some(account) = foreign {
+            reader.remark(format!(
+                "{name}: its certificate is for the account {account}, which is none of the app's seller_ids"
+            ));
+        }
+        match (self.sign_type, key.shared()) {
+            // Whoever has a sandbox account could announce payments that never were.
+            (_, Some(Shared::Sandbox)) if self.environment == Some(Environment::Production) => {
+                reader.problem(
+                    name,
+                    "this is the sandbox's shared key, and the app's environment is production",
+                );
+            }
+            (Some(SignType::Rsa), None) => reader.remark(format!(
+                "{name}: {} is none of the three keys that Alipay is known to share among RSA merchants",
+                key.fingerprint()
+            )),
+            (_, Some(shared)) => {
+                reader.remark(format!("{name}: {} is {}", key.fingerprint(), words_for(shared)));
+            }
+            (_, None) => {}
+        }
+    }
+}
+
+fn words_for(shared: Shared) -> &'static str {
+    match shared {
+        Shared::Partner => "the partner gateway's key, which all merchants share",
+        Shared::OpenPlatform => "the open platform's RSA key, which all merchants share",
+        Shared::Sandbox => "the sandbox's RSA key, which all merchants share",
+    }
+}
+
+/// The private half of Alipay's key is with Alipay. Where it lies beside the public one, the key is the app's own (the
+/// commonest mistake of all), or `simulate`'s. Bound: [`MAX_BESIDE`] files.
+fn remark_private_half(reader: &mut Reader, name: &str, key: &PublicKey, entry: &str) {
+    let path = reader.path(entry);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(files) = std::fs::read_dir(folder) else { return };
+    for file in files.flatten().take(MAX_BESIDE) {
+        let small = file.metadata().is_ok_and(|about| about.is_file() && about.len() <= MAX_KEY_FILE);
+        let half = small && std::fs::read(file.path()).is_ok_and(|content| key.is_half_of(&content));
+        if half {
+            reader.remark(format!(
+                "{name}: its private half lies beside it ({}): this is a key of your own, not Alipay's, unless you \
+                 are playing with `simulate`",
+                file.file_name().to_string_lossy()
+            ));
+        }
+    }
 }
 
 /// A consumer that trusts one exchange must not be paid from the sandbox.
@@ -358,4 +459,9 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
+/// Bound: no key or certificate chain is larger.
 const MAX_KEY_FILE: u64 = 64 * 1024;
+/// Bound: some 60,000 sellers.
+const MAX_SELLER_FILE: u64 = 1 << 20;
+/// Bound: files beside a key that are looked at.
+const MAX_BESIDE: usize = 64;

@@ -534,7 +534,7 @@ fn a_deciding_field_without_its_form_is_held_by_name() {
 fn what_is_held_is_named_for_the_operator() {
     let held = |draft: Draft| match admit(&draft.signed().body(), &policy(), now()) {
         Verdict::Withheld(withheld, key) => (withheld, key),
-        other @ (Verdict::Admitted(..) | Verdict::Rejected(_)) => panic!("{other:?}"),
+        other @ (Verdict::Admitted(..) | Verdict::Rejected(_) | Verdict::Shadowed(_)) => panic!("{other:?}"),
     };
     let (withheld, key) = held(Draft::payment().set("seller_id", "2088000000000000"));
     assert_eq!(withheld.app_id(), APP);
@@ -618,6 +618,21 @@ fn while_keys_rotate_any_of_the_apps_keys_verifies_and_is_named() {
         panic!("not admitted");
     };
     assert_eq!(key.fingerprint, ours.fingerprint());
+}
+
+#[test]
+fn a_key_in_shadow_is_counted_and_not_believed() {
+    let mut watching = app(APP, signer::stranger(), SignType::Rsa2);
+    watching.shadow_keys = app(APP, alipay(), SignType::Rsa2).keys;
+    let watched = watching.shadow_keys[0].fingerprint().to_owned();
+    let policy = policy_of([watching]);
+    let body = Draft::payment().signed().body();
+    let Verdict::Shadowed(key) = admit(&body, &policy, now()) else { panic!("not shadowed") };
+    assert_eq!((key.app_id.as_str(), key.fingerprint), (APP, watched));
+    let altered = Draft::payment().signed().set("total_amount", "1.00").body();
+    assert_eq!(judge(&altered, &policy, now()), Said::Refused(Rejection::Signature));
+    let believed = Draft::payment().signed_by(signer::stranger(), Hash::Sha256, Version::V1).body();
+    assert_eq!(judge(&believed, &policy, now()), Said::Event("payment.succeeded"));
 }
 
 #[test]

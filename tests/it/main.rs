@@ -23,6 +23,7 @@ mod limits;
 mod metrics;
 mod publication;
 mod rabbitmq;
+mod reload;
 mod scripted_broker;
 mod scripted_lanes;
 mod shutdown;

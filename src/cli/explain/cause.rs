@@ -191,6 +191,10 @@ pub(super) fn advice(rejection: Rejection) -> &'static str {
         Rejection::NoSignature => "Every notification has a `sign`: was the whole body captured?",
         Rejection::SignatureForm => "`sign` must be plain base64 of exactly the key's length.",
         Rejection::MissingField(_) => "Alipay always sends this field: a part of the body is missing.",
+        Rejection::ShadowKey => {
+            "Alipay signs with the key that is in shadow_public_keys: move it to alipay_public_keys, and keep the \
+             old one beside it for 26 h."
+        }
         Rejection::Signature => "`serve` does not take this signature for a notification of this kind.",
         Rejection::ReturnUrl => {
             "The browser brings this to return_url; payment is announced by the notification to notify_url, \

@@ -124,6 +124,7 @@ fn likeliest(form: &Form) -> Recipe {
 fn foresee(verdict: Verdict) -> (Option<Reason>, Option<Message>) {
     match verdict {
         Verdict::Rejected(rejection) => (Some(Reason::Rejected(rejection)), None),
+        Verdict::Shadowed(_) => (Some(Reason::Rejected(Rejection::ShadowKey)), None),
         Verdict::Withheld(withheld, _) => (Some(Reason::Held(withheld.objection())), None),
         Verdict::Admitted(admitted, _) => {
             let event = admitted.event();

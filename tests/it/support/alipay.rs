@@ -44,6 +44,7 @@ pub fn policy() -> Policy {
         environment: Environment::Production,
         seller_ids: BTreeSet::from([SELLER_ID.to_owned()]),
         keys: vec![key],
+        shadow_keys: Vec::new(),
         sign_type: SignType::Rsa2,
     };
     Policy {
@@ -117,6 +118,11 @@ impl Notification {
 
     /// The signed body.
     pub fn body(&self) -> Vec<u8> {
+        self.body_by(private_key())
+    }
+
+    /// Signed with another key.
+    pub fn body_by(&self, key: &PrivateKey) -> Vec<u8> {
         let mut content = Vec::new();
         for (name, value) in &self.0 {
             if name == "sign_type" {
@@ -129,7 +135,7 @@ impl Notification {
             content.push(b'=');
             content.extend_from_slice(value);
         }
-        let signature = SigningKey::<Sha256>::new(private_key().clone()).sign(&content).to_vec();
+        let signature = SigningKey::<Sha256>::new(key.clone()).sign(&content).to_vec();
         let mut body = String::new();
         for (name, value) in &self.0 {
             body.push_str(&format!("{name}={}&", encode(value)));

@@ -27,6 +27,7 @@ pub fn app(app_id: &str, key: &PrivateKey, sign_type: SignType) -> App {
         environment: Environment::Production,
         seller_ids: BTreeSet::from([SELLER.to_owned()]),
         keys: vec![key],
+        shadow_keys: Vec::new(),
         sign_type,
     }
 }
@@ -59,6 +60,7 @@ pub fn judge(body: &[u8], policy: &Policy, now: Timestamp) -> Said {
         Verdict::Admitted(admitted, _) => Said::Event(admitted.event().event_type.as_str()),
         Verdict::Withheld(withheld, _) => Said::Held(withheld.objection()),
         Verdict::Rejected(rejection) => Said::Refused(rejection),
+        Verdict::Shadowed(_) => Said::Refused(Rejection::ShadowKey),
     }
 }
 
@@ -76,7 +78,9 @@ pub fn said_of(draft: Draft) -> Said {
 pub fn event(body: &[u8], policy: &Policy, now: Timestamp) -> Event {
     match admit(body, policy, now) {
         Verdict::Admitted(admitted, _) => admitted.event().clone(),
-        other @ (Verdict::Withheld(..) | Verdict::Rejected(_)) => panic!("not admitted: {other:?}"),
+        other @ (Verdict::Withheld(..) | Verdict::Rejected(_) | Verdict::Shadowed(_)) => {
+            panic!("not admitted: {other:?}")
+        }
     }
 }
 

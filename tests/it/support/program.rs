@@ -153,6 +153,11 @@ impl Program {
         self.rows(trade_no).iter().map(|row| row["state"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// The folder of its configuration.
+    pub fn folder(&self) -> &Folder {
+        &self.dir
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }

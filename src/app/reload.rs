@@ -1,0 +1,146 @@
+//! Loads apps, keys and sellers again, on SIGHUP and when one of their files changes: the whole policy or none of it.
+//! What is wrong with the new one is told as at a start, and the old one stays in force, with an alarm, until the files
+//! are right.
+//!
+//! The files are looked at, not watched by the kernel: a mounted secret is exchanged by turning a link, an editor
+//! writes beside and renames, and a network's file system tells nobody. A change counts when two looks in a row have
+//! seen the same, so that a list that is still being written is not taken for a short one.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::Signal;
+
+use crate::config::{self, Config, Loaded, Problems};
+use crate::gateway::Gateway;
+use crate::lifecycle::Stopping;
+use crate::metrics::Metrics;
+
+/// Keeps the policy of a gateway true to its files.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    file: Option<PathBuf>,
+    running: Config,
+    watched: Vec<PathBuf>,
+    gateway: Gateway,
+    metrics: Arc<Metrics>,
+    refused: Option<Problems>,
+}
+
+/// What tells one state of a file from another; `None` if it is not there.
+type Stamp = Option<(u64, u64, Option<SystemTime>)>;
+
+impl Reloader {
+    pub(super) fn new(loaded: Loaded, gateway: Gateway, metrics: Arc<Metrics>) -> Self {
+        let Loaded { config: running, file, watched, .. } = loaded;
+        Self { file, running, watched, gateway, metrics, refused: None }
+    }
+
+    /// Runs until the gateway stops.
+    pub(super) async fn run(mut self, mut hangup: Signal, stopping: Stopping) {
+        let mut seen = look(self.watched.clone()).await;
+        let mut settling = None;
+        let mut looks_since_refusal = 0;
+        loop {
+            let was_told = tokio::select! {
+                () = stopping.begun() => return,
+                _ = hangup.recv() => true,
+                () = tokio::time::sleep(LOOK_EVERY) => false,
+            };
+            let now = look(self.watched.clone()).await;
+            looks_since_refusal += 1;
+            let has_changed = now != seen && settling.as_ref() == Some(&now);
+            // The files that are wrong may be ones that the last good configuration did not name.
+            let is_due_again = self.refused.is_some() && looks_since_refusal >= LOOKS_AFTER_REFUSAL;
+            if was_told || has_changed || is_due_again {
+                self.reload().await;
+                // Another set of files may be named now.
+                seen = look(self.watched.clone()).await;
+                (settling, looks_since_refusal) = (None, 0);
+            } else {
+                settling = (now != seen).then_some(now);
+            }
+        }
+    }
+
+    async fn reload(&mut self) {
+        let file = self.file.clone();
+        let Ok(loaded) = tokio::task::spawn_blocking(move || config::load(file.as_deref())).await else {
+            tracing::error!("the configuration could not be read again");
+            return;
+        };
+        match loaded {
+            Ok(loaded) => self.apply(loaded),
+            Err(problems) => self.refuse(problems),
+        }
+    }
+
+    fn apply(&mut self, loaded: Loaded) {
+        self.remark_what_waits(&loaded.config);
+        let mut policy = loaded.config.policy;
+        // Publication and the store go by the one that they were started with.
+        policy.retention = self.running.policy.retention;
+        self.watched = loaded.watched;
+        self.refused = None;
+        self.metrics.policy_refused.set(0);
+        self.metrics.policy_reloads.with_label_values(&["applied"]).inc();
+        if policy == self.running.policy {
+            tracing::info!("apps, keys and sellers were loaded again, and are the same");
+            return;
+        }
+        for remark in &loaded.remarks {
+            tracing::warn!(remark, "configuration");
+        }
+        let apps = policy.apps.len();
+        let keys: usize = policy.apps.values().map(|app| app.keys.len()).sum();
+        self.running.policy = policy.clone();
+        self.gateway.replace_policy(policy);
+        tracing::info!(apps, keys, "another set of apps, keys and sellers is in force");
+    }
+
+    fn refuse(&mut self, problems: Problems) {
+        self.metrics.policy_refused.set(1);
+        self.metrics.policy_reloads.with_label_values(&["refused"]).inc();
+        if self.refused.as_ref() != Some(&problems) {
+            for problem in &problems.0 {
+                tracing::error!(problem, "configuration refused: what was in force stays in force");
+            }
+        }
+        self.refused = Some(problems);
+    }
+
+    /// Only the policy is exchanged while it runs.
+    fn remark_what_waits(&self, loaded: &Config) {
+        let running = &self.running;
+        let sections = [
+            ("http", running.http != loaded.http),
+            ("admin", running.admin != loaded.admin),
+            ("amqp", running.amqp != loaded.amqp),
+            ("publication", running.publication != loaded.publication),
+            ("store", running.store != loaded.store),
+            ("shutdown", running.shutdown != loaded.shutdown),
+            ("log", running.log != loaded.log),
+        ];
+        for (section, _) in sections.iter().filter(|(_, differs)| *differs) {
+            tracing::warn!(section, "changed: takes effect at the next start");
+        }
+    }
+}
+
+/// The files may lie on a network that does not answer: then only this waits.
+async fn look(files: Vec<PathBuf>) -> Vec<Stamp> {
+    let stamp = |file: &PathBuf| {
+        let about = fs::metadata(file).ok()?;
+        Some((about.ino(), about.len(), about.modified().ok()))
+    };
+    let looked = tokio::task::spawn_blocking(move || files.iter().map(stamp).collect()).await;
+    looked.unwrap_or_default()
+}
+
+/// A change is in force within two of these.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A refused configuration is read again this many looks later, though no file that is known has changed.
+const LOOKS_AFTER_REFUSAL: u32 = 15;

@@ -1,0 +1,177 @@
+//! Apps, keys and sellers are exchanged while the gateway runs: the whole policy or none of it.
+
+use std::fs;
+
+use alipay_notify_gateway::clock::{Clock as _, SystemClock};
+
+use crate::support::alipay::{APP_ID, Notification, SELLER_ID};
+use crate::support::program::Program;
+use crate::support::queue::Queue;
+use crate::support::signer::{pem, stranger};
+
+/// A payment of this minute: the binary has the machine's clock.
+fn payment(trade: u64) -> Notification {
+    let now = SystemClock.now().alipay();
+    let date: String = now.chars().filter(char::is_ascii_digit).take(8).collect();
+    let trade_no = format!("{date}22001427{trade:012}");
+    Notification::payment()
+        .trade(&trade_no)
+        .set("gmt_create", &now)
+        .set("gmt_payment", &now)
+        .set("notify_time", &now)
+}
+
+fn run(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(test);
+}
+
+/// Changes the configuration file.
+fn configure(program: &Program, change: impl FnOnce(String) -> String) {
+    let text = fs::read_to_string(program.folder().path().join("gateway.toml")).unwrap();
+    program.folder().write("gateway.toml", change(text));
+}
+
+fn reloads(program: &Program, result: &str) -> f64 {
+    program.metric(&format!("policy_reloads_total{{result=\"{result}\"}}"))
+}
+
+/// Tells it by SIGHUP, and waits until it has counted a reload more.
+fn tell(program: &Program, result: &str) {
+    let before = reloads(program, result);
+    program.signal("HUP");
+    program.wait_until("it has loaded again", || reloads(program, result) > before);
+}
+
+/// The ids of what was published before a payment that is sent now.
+async fn published(program: &Program, queue: &mut Queue, marker: u64) -> Vec<String> {
+    let marker = payment(marker);
+    assert!(program.post(&marker.body()).is_success());
+    let mut events = queue.until(marker.trade_no()).await;
+    events.pop();
+    events.iter().map(|event| event.id().to_owned()).collect()
+}
+
+#[test]
+fn a_key_that_comes_with_sighup_is_believed_without_a_restart() {
+    run(async {
+        let program = Program::start("new-key");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let paid = payment(1);
+        assert!(program.post(&paid.body_by(stranger())).is_fail(400));
+        assert!(published(&program, &mut queue, 2).await.is_empty());
+        assert!(program.rows(paid.trade_no()).is_empty());
+        program.folder().write("new.pem", pem(stranger()));
+        configure(&program, |text| text.replace("[\"alipay.pem\"]", "[\"alipay.pem\", \"new.pem\"]"));
+        tell(&program, "applied");
+        assert!(program.post(&paid.body_by(stranger())).is_success(), "{}", program.log());
+        assert!(program.post(&payment(3).body()).is_success(), "the old one too");
+        assert_eq!(published(&program, &mut queue, 4).await.len(), 2);
+    });
+}
+
+#[test]
+fn a_configuration_that_is_wrong_in_one_thing_changes_nothing_and_is_alarmed() {
+    run(async {
+        let program = Program::start("refused");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        program.folder().write("new.pem", pem(stranger()));
+        let good = fs::read_to_string(program.folder().path().join("gateway.toml")).unwrap();
+        // The new key is right; the seller is not.
+        configure(&program, |text| {
+            text.replace("[\"alipay.pem\"]", "[\"new.pem\"]").replace(SELLER_ID, "no-seller")
+        });
+        tell(&program, "refused");
+        assert!((program.metric("policy_refused") - 1.0).abs() < f64::EPSILON);
+        assert!(program.log().contains("no-seller"), "{}", program.log());
+        let stranger = payment(1);
+        assert!(program.post(&stranger.body_by(self::stranger())).is_fail(400));
+        assert!(program.rows(stranger.trade_no()).is_empty());
+        assert!(published(&program, &mut queue, 2).await.is_empty());
+        program.folder().write("gateway.toml", good);
+        tell(&program, "applied");
+        assert!(program.metric("policy_refused").abs() < f64::EPSILON);
+        assert!(published(&program, &mut queue, 3).await.is_empty());
+    });
+}
+
+#[test]
+fn a_seller_who_comes_into_the_sellers_file_is_believed_without_a_signal() {
+    run(async {
+        let program = Program::start("sellers");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        program.folder().write("sellers.txt", format!("# ours\n{SELLER_ID}\n"));
+        configure(&program, |text| {
+            text.replace(&format!("seller_ids = [\"{SELLER_ID}\"]"), "seller_ids_file = \"sellers.txt\"")
+        });
+        program.wait_until("it has seen the file", || reloads(&program, "applied") > 0.0);
+        let paid = payment(1).set("seller_id", "2088000000000042");
+        assert!(program.post(&paid.body()).is_fail(400));
+        assert_eq!(program.states(paid.trade_no()), ["held"]);
+        assert!(published(&program, &mut queue, 2).await.is_empty());
+        program.folder().write("sellers.txt", format!("{SELLER_ID} # ours\n\n2088000000000042\n"));
+        program.wait_until("the new list is in force", || reloads(&program, "applied") > 1.0);
+        assert!(program.post(&paid.body()).is_success(), "{}", program.log());
+        assert_eq!(published(&program, &mut queue, 3).await, [paid.event_id("payment.succeeded")]);
+        // A list that was emptied by mistake does not mean that any seller is ours.
+        program.folder().write("sellers.txt", "# nobody\n");
+        program.wait_until("it is refused", || reloads(&program, "refused") > 0.0);
+        assert!(program.log().contains("names no seller"), "{}", program.log());
+        assert!(program.post(&payment(4).set("seller_id", "2088000000000043").body()).is_fail(400));
+    });
+}
+
+#[test]
+fn an_app_is_added_without_a_restart() {
+    run(async {
+        let program = Program::start("new-app");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let paid = payment(1).set("app_id", "2021000000000777");
+        assert!(program.post(&paid.body_by(stranger())).is_fail(400));
+        program.folder().write("new.pem", pem(stranger()));
+        configure(&program, |text| {
+            text + "\n[[apps]]\napp_id = \"2021000000000777\"\nalipay_public_keys = [\"new.pem\"]\n"
+        });
+        tell(&program, "applied");
+        assert!(program.post(&paid.body()).is_fail(400), "the other app's key proves nothing");
+        assert!(published(&program, &mut queue, 2).await.is_empty());
+        assert!(program.post(&paid.body_by(stranger())).is_success());
+        let ids = published(&program, &mut queue, 3).await;
+        assert_eq!(ids, [format!("2021000000000777.{}.payment.succeeded", paid.trade_no())]);
+    });
+}
+
+#[test]
+fn a_key_in_shadow_is_counted_and_told_and_publishes_nothing_until_it_is_believed() {
+    run(async {
+        let program = Program::start("shadow");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        program.folder().write("new.pem", pem(stranger()));
+        configure(&program, |text| text + "shadow_public_keys = [\"new.pem\"]\n");
+        tell(&program, "applied");
+        let paid = payment(1);
+        assert!(program.post(&paid.body_by(stranger())).is_fail(400));
+        assert!(program.rows(paid.trade_no()).is_empty());
+        assert!((program.metric("rejections_total{reason=\"shadow_key\"}") - 1.0).abs() < f64::EPSILON);
+        assert!(published(&program, &mut queue, 2).await.is_empty());
+        let keys: Vec<serde_json::Value> = serde_json::from_str(&program.get("/keys").unwrap().body).unwrap();
+        let shadow = keys.iter().find(|key| key["shadow"] == true).unwrap();
+        let full = keys.iter().find(|key| key["shadow"] == false).unwrap();
+        assert!(shadow["last_at"].is_string() && full["last_at"].is_string(), "{keys:?}");
+        let key = shadow["key"].as_str().unwrap();
+        let counted =
+            program.metric(&format!("key_verifications_total{{app_id=\"{APP_ID}\",key=\"{key}\"}}"));
+        assert!((counted - 1.0).abs() < f64::EPSILON);
+        configure(&program, |text| {
+            text.replace("shadow_public_keys = [\"new.pem\"]\n", "")
+                .replace("[\"alipay.pem\"]", "[\"alipay.pem\", \"new.pem\"]")
+        });
+        tell(&program, "applied");
+        assert!(program.post(&paid.body_by(stranger())).is_success());
+        assert_eq!(published(&program, &mut queue, 3).await, [paid.event_id("payment.succeeded")]);
+    });
+}
