@@ -105,14 +105,15 @@ fn app(reader: &mut Reader, index: usize) -> Option<App> {
     }
     let believed =
         KeyList { app_id: app_id.as_deref().unwrap_or_default(), environment, sign_type, seller_ids };
-    let keys = believed.read(reader, &key("alipay_public_keys"));
-    if keys.is_empty() {
-        reader
-            .problem(&key("alipay_public_keys"), "is required: files with Alipay's public keys for this app");
+    let (full_key, shadow_key) = (key("alipay_public_keys"), key("shadow_public_keys"));
+    let (full, shadow) = (reader.list(&full_key), reader.list(&shadow_key));
+    if full.is_empty() {
+        reader.problem(&full_key, "is required: files with Alipay's public keys for this app");
     }
-    let mut shadow_keys = believed.read(reader, &key("shadow_public_keys"));
+    let keys = believed.read(reader, &full_key, &full);
+    let mut shadow_keys = believed.read(reader, &shadow_key, &shadow);
     if shadow_keys.iter().any(|shadow| keys.contains(shadow)) {
-        reader.remark(format!("{} has a key that is believed anyway", key("shadow_public_keys")));
+        reader.remark(format!("{shadow_key} has a key that is believed anyway"));
         shadow_keys.retain(|shadow| !keys.contains(shadow));
     }
     let seller_ids = believed.seller_ids;
@@ -181,8 +182,7 @@ struct KeyList<'a> {
 }
 
 impl KeyList<'_> {
-    fn read(&self, reader: &mut Reader, key: &str) -> Vec<PublicKey> {
-        let entries = reader.list(key);
+    fn read(&self, reader: &mut Reader, key: &str, entries: &[String]) -> Vec<PublicKey> {
         let mut keys = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
             let (name, content) = match entry.strip_prefix(INLINE) {

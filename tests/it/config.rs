@@ -11,7 +11,9 @@ use alipay_notify_gateway::event::{Environment, EventType};
 use alipay_notify_gateway::telemetry::Format;
 
 use crate::support::alipay;
+use crate::support::certificate::certificate;
 use crate::support::program::Folder;
+use crate::support::signer::{private_pem, stranger};
 
 const APP: &str = "[[apps]]\napp_id = \"2021000000000001\"\nalipay_public_keys = [\"alipay.pem\"]\n";
 
@@ -441,6 +443,88 @@ mod apps {
     }
 
     #[test]
+    fn sellers_come_from_a_file_one_a_line() {
+        let with_file = |content: Option<&str>, more: &str| {
+            let folder = folder();
+            if let Some(content) = content {
+                folder.write("sellers.txt", content);
+            }
+            let text = app(&format!("seller_ids_file = \"sellers.txt\"\n{more}"));
+            let file = folder.write("gateway.toml", text);
+            config::load_from(Some(&file), Vec::new()).map_err(|problems| problems.0)
+        };
+        let loaded =
+            with_file(Some("\n2088000000000001\n # a remark\n 2088000000000002 # ours\r\n"), "").unwrap();
+        let sellers = &loaded.config.policy.apps["2021000000000001"].seller_ids;
+        assert_eq!(sellers.iter().collect::<Vec<_>>(), ["2088000000000001", "2088000000000002"]);
+        assert!(loaded.watched.iter().any(|file| file.ends_with("sellers.txt")), "{:?}", loaded.watched);
+        let key = "apps[0].seller_ids";
+        refused(with_file(Some("# nobody\n"), ""), key, "names no seller");
+        refused(with_file(Some("me@example.com\n"), ""), key, "not a seller");
+        refused(with_file(Some("2088"), "seller_ids = [\"2088\"]"), key, "one of them must go");
+        let problems = with_file(None, "").unwrap_err();
+        assert!(problems[0].starts_with("apps[0].seller_ids_file: sellers.txt: "), "{problems:?}");
+    }
+
+    #[test]
+    fn a_key_in_shadow_is_judged_like_any_other_and_is_no_key_to_start_with() {
+        let shadow = "shadow_public_keys = [\"alipay.pem\"]";
+        let only = format!("[[apps]]\napp_id = \"2021000000000001\"\n{shadow}\n");
+        refused(load(&only), "apps[0].alipay_public_keys", "is required");
+        remarked(load(&app(shadow)), "believed anyway");
+        refused(
+            load(&app("shadow_public_keys = [\"gone.pem\"]")),
+            "apps[0].shadow_public_keys[0] (gone.pem)",
+            "",
+        );
+    }
+
+    #[test]
+    fn the_keys_that_alipay_shares_are_known_and_the_sandboxs_is_never_productions() {
+        let with_key = |key: &str, more: &str| {
+            let folder = Folder::new();
+            folder.write("alipay.pem", key);
+            let sellers = "seller_ids = [\"2088101117955611\"]\nsign_type = \"RSA\"\n";
+            let file = folder.write("gateway.toml", app(&format!("{sellers}{more}")));
+            config::load_from(Some(&file), Vec::new()).map_err(|problems| problems.0)
+        };
+        remarked(with_key(SHARED_OPEN_PLATFORM, ""), "the open platform's RSA key");
+        remarked(with_key(SHARED_PARTNER, ""), "the partner gateway's key");
+        let name = "apps[0].alipay_public_keys[0] (alipay.pem)";
+        refused(with_key(SHARED_SANDBOX, ""), name, "the sandbox's shared key");
+        remarked(with_key(SHARED_SANDBOX, "environment = \"sandbox\""), "the sandbox's RSA key");
+        remarked(with_key(&alipay::public_pem(), ""), "none of the three keys");
+    }
+
+    #[test]
+    fn a_private_half_beside_a_public_key_gives_the_wrong_key_away() {
+        let folder = folder();
+        let file = folder.write("gateway.toml", APP);
+        let loaded = || config::load_from(Some(&file), Vec::new()).map_err(|problems| problems.0);
+        let tells = |remarks: &[String]| remarks.iter().any(|remark| remark.contains("a key of your own"));
+        assert!(!tells(&loaded().unwrap().remarks));
+        folder.write("mine", private_pem(stranger()));
+        assert!(!tells(&loaded().unwrap().remarks), "the half of another key says nothing");
+        folder.write("app_private_key.txt", private_pem(alipay::private_key()));
+        assert!(tells(&loaded().unwrap().remarks));
+    }
+
+    #[test]
+    fn the_account_in_a_certificates_name_is_compared_with_the_sellers() {
+        let remarks = |sellers: &str| {
+            let folder = Folder::new();
+            let name = "支付宝(中国)网络技术有限公司-2088101117955611";
+            folder.write("alipay.pem", certificate(alipay::private_key(), name, "Ant"));
+            let file = folder.write("gateway.toml", app(&format!("seller_ids = [{sellers}]")));
+            config::load_from(Some(&file), Vec::new()).unwrap().remarks.join("\n").replace("alipay.pem", "")
+        };
+        // The file is there, and named as the smallest app names it.
+        assert!(remarks("\"2088000000000001\"").contains("is for the account 2088101117955611"));
+        assert!(!remarks("\"2088101117955611\"").contains("for the account"));
+        assert!(!remarks("").contains("for the account"));
+    }
+
+    #[test]
     fn each_key_file_is_judged_and_named() {
         let folder = folder();
         folder.write("garbage.pem", "no key");
@@ -457,6 +541,17 @@ mod apps {
         assert!(problems[2].starts_with("apps[0].alipay_public_keys[3] (gone.pem): "), "{}", problems[2]);
     }
 }
+
+/// Public keys that Alipay shares among all merchants of sign_type RSA: they are in its own documents and examples.
+const SHARED_PARTNER: &str = "MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQCnxj/9qwVfgoUh/y2W89L6BkRAFljhNhgPdyPuBV64bfQNN1Pj\
+    bCzkIM6qRdKBoLPXmKKMiFYnkd6rAoprih3/PrQEB/VsW8OoM8fxn67UDYuyBTqA23MML9q1+ilIZwBC2AQ2UBVOrFXfFl75p6/B5KsiNG9zpgmL\
+    CUYuLkxpLQIDAQAB";
+const SHARED_OPEN_PLATFORM: &str = "MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDDI6d306Q8fIfCOaTXyiUeJHkrIvYISRcc73s3vF1Z\
+    T7XN8RNPwJxo8pWaJMmvyTn9N4HQ632qJBVHf8sxHi/fEsraprwCtzvzQETrNRwVxLO5jVmRGi60j8Ue1efIlzPXV9je9mkjzOmdssymZkh2QhUr\
+    CmZYI/FCEa3/cNMW0QIDAQAB";
+const SHARED_SANDBOX: &str = "MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDIgHnOn7LLILlKETd6BFRJ0GqgS2Y3mn1wMQmyh9zEyWlz5p1z\
+    rahRahbXAfCfSqshSNfqOmAQzSHRVjCqjsAw1jyqrXaPdKBmr90DIpIxmIyKXv4GGAkPyJ/6FTFY99uhpiq0qadD/uSzQsefWo0aTvP/65zi3eof\
+    7TcZ32oWpwIDAQAB";
 
 mod environment {
     use super::*;

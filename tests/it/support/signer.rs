@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use rand::seq::SliceRandom as _;
 use rsa::PrivateKey;
 use rsa::pkcs1v15::SigningKey;
-use rsa::pkcs8::{EncodePublicKey as _, LineEnding};
+use rsa::pkcs8::{EncodePrivateKey as _, EncodePublicKey as _, LineEnding};
 use rsa::signature::{SignatureEncoding as _, Signer as _};
 use sha1::Sha1;
 use sha2::{Sha256, Sha512};
@@ -38,6 +38,10 @@ pub fn shared() -> &'static PrivateKey {
 
 pub fn pem(key: &PrivateKey) -> String {
     key.to_public_key().to_public_key_pem(LineEnding::LF).unwrap()
+}
+
+pub fn private_pem(key: &PrivateKey) -> String {
+    key.to_pkcs8_pem(LineEnding::LF).unwrap().to_string()
 }
 
 /// Which of `sign` and `sign_type` are left out of what is signed.
