@@ -8,6 +8,7 @@
 //! it survives a crash.
 
 mod keys;
+mod orders;
 mod readiness;
 mod respond;
 mod routes;

@@ -18,9 +18,9 @@
 //! What was not verified cannot be accepted:
 //!
 //! ```compile_fail
-//! use alipay_notify_gateway::admission::Unverified;
+//! use alipay_notify_gateway::admission::{Unverified, acceptance::Waived};
 //! fn skip(unverified: Unverified<'_>) {
-//!     unverified.accept(); // only Verified can be accepted
+//!     unverified.accept(Waived::Nothing); // only Verified can be accepted
 //! }
 //! ```
 //!
@@ -50,7 +50,7 @@ pub mod policy;
 pub mod signature;
 pub mod signing_content;
 
-use acceptance::{Deciding, Objection};
+use acceptance::{Deciding, Objection, Waived};
 use form::{Form, FormError};
 use key_ring::PublicKey;
 use policy::{App, Policy};
@@ -61,6 +61,12 @@ use crate::event::Event;
 
 /// Decides what a body is.
 pub fn admit(body: &[u8], policy: &Policy, now: Timestamp) -> Verdict {
+    admit_released(body, policy, now, Waived::Nothing)
+}
+
+/// Decides what a held body is, with what its operator lets pass. Its signature is verified like any other's, with the
+/// keys of today.
+pub fn admit_released(body: &[u8], policy: &Policy, now: Timestamp, waived: Waived) -> Verdict {
     let form = match Form::parse(body) {
         Ok(form) => form,
         Err(error) => return Verdict::Rejected(Rejection::Malformed(error)),
@@ -71,8 +77,12 @@ pub fn admit(body: &[u8], policy: &Policy, now: Timestamp) -> Verdict {
         Err(Unbelieved::Shadowed(key)) => return Verdict::Shadowed(key),
     };
     let key = verified.key_name();
-    match verified.accept() {
-        Ok(accepted) => Verdict::Admitted(accepted.classify(policy, now), key),
+    match verified.accept(waived) {
+        Ok(accepted) => {
+            let mut admitted = accepted.classify(policy, now);
+            admitted.event.stale &= waived != Waived::Age;
+            Verdict::Admitted(admitted, key)
+        }
         Err(Refused::Rejected(rejection)) => Verdict::Rejected(rejection),
         Err(Refused::Withheld(withheld)) => Verdict::Withheld(withheld, key),
     }
@@ -339,11 +349,11 @@ impl<'f> Verified<'f> {
     ///
     /// # Errors
     /// A return-URL query is rejected; everything else that is refused here is withheld.
-    pub fn accept(self) -> Result<Accepted<'f>, Refused> {
+    pub fn accept(self, waived: Waived) -> Result<Accepted<'f>, Refused> {
         if self.is_return_url {
             return Err(Refused::Rejected(Rejection::ReturnUrl));
         }
-        match acceptance::accept(self.form, self.app) {
+        match acceptance::accept(self.form, self.app, waived) {
             Ok(deciding) => Ok(Accepted { body: self.body, form: self.form, app: self.app, deciding }),
             Err(objection) => Err(Refused::Withheld(Withheld::of(self.form, self.app, objection))),
         }

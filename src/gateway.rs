@@ -1,6 +1,7 @@
 //! The one place with the whole order: admit, publish, count, audit. Knows nothing of HTTP.
 
 mod key_use;
+mod operator;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,14 +14,15 @@ use tokio::time::Instant;
 use crate::admission::policy::Policy;
 use crate::admission::{self, Admitted, KeyName, Rejection, Verdict, Withheld};
 use crate::clock::{Clock, Timestamp};
-use crate::event::{Event, EventType};
+use crate::event::{Digest, Event, EventType};
 use crate::lifecycle::Tasks;
 use crate::metrics::{self, Metrics, Stage};
-use crate::publication::{Announced, Backlog, How, Outcome, Publication};
-use crate::store::{Kept, Row, StoreError};
+use crate::publication::{Announced, Backlog, Hold, How, Outcome, Publication};
+use crate::store::{Row, StoreError};
 
 pub use key_use::KeyUse;
 use key_use::KeyUses;
+pub use operator::{Done, Order};
 
 /// The gateway between two doors: notifications come in, replies go out.
 #[derive(Debug, Clone)]
@@ -161,8 +163,12 @@ impl Gateway {
 }
 
 impl Inner {
+    fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     async fn notify(&self, delivery: Delivery) -> Reply {
-        let policy = Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner));
+        let policy = self.policy();
         let now = self.clock.now();
         let started = Instant::now();
         let verdict = admission::admit(&delivery.body, &policy, now);
@@ -176,7 +182,7 @@ impl Inner {
             }
             Verdict::Withheld(withheld, key) => {
                 self.count_key(&key, now);
-                self.hold(&withheld, &delivery.body).await
+                self.hold(&withheld, &delivery.body, &key).await
             }
             Verdict::Admitted(admitted, key) => {
                 self.count_key(&key, now);
@@ -197,14 +203,19 @@ impl Inner {
         Reply::Rejected
     }
 
-    async fn hold(&self, withheld: &Withheld, body: &Bytes) -> Reply {
+    async fn hold(&self, withheld: &Withheld, body: &Bytes, key: &KeyName) -> Reply {
         let (app_id, reason) = (withheld.app_id(), withheld.objection().reason());
         match self.publication.hold(withheld, body).await {
-            Ok(Kept::Yes | Kept::Settled) => {
+            Ok(Hold::Decided(announced)) => {
+                self.metrics.notification(outcome_of(&announced));
+                audit(&announced, withheld.notify_id(), key);
+                Reply::Success(announced)
+            }
+            Ok(Hold::Held) => {
                 tracing::warn!(app_id, reason, objection = %withheld.objection(), "authentic, and held");
                 self.count_held(reason)
             }
-            Ok(Kept::Full) => {
+            Ok(Hold::Full) => {
                 tracing::error!(app_id, reason, "authentic and to be held, but there is no room");
                 self.count_busy()
             }
@@ -277,7 +288,7 @@ impl Inner {
 
     /// Every key has its series from the start, so that one that verifies nothing shows as 0.
     fn show_keys(&self) {
-        let policy = Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner));
+        let policy = self.policy();
         self.keys.watch(&policy, self.clock.now());
         self.metrics.key_expires.reset();
         for KeyUse { key, expires_at, .. } in self.keys.list() {
@@ -293,7 +304,7 @@ impl Inner {
 
 fn outcome_of(announced: &Announced) -> metrics::Outcome {
     match announced.how() {
-        How::Confirmed(_) if announced.event_type() == EventType::PaymentConflict => {
+        How::Confirmed(_) if announced.event_type() == Some(EventType::PaymentConflict) => {
             metrics::Outcome::Conflict
         }
         How::Confirmed(_) | How::Unrouted => metrics::Outcome::Announced,
@@ -314,10 +325,10 @@ fn audit(announced: &Announced, notify_id: &str, key: &KeyName) {
     tracing::info!(
         target: "audit",
         event_id = announced.event_id(),
-        event_type = announced.event_type().as_str(),
+        event_type = announced.event_type().map(EventType::as_str),
         notify_id,
         app_id = key.app_id,
-        digest = announced.digest().short(),
+        digest = announced.digest().map(Digest::short),
         key = key.fingerprint,
         how,
         confirmed_at,

@@ -21,6 +21,7 @@
 mod attribution;
 mod flight;
 mod lane;
+mod operator;
 mod queue;
 mod resolution;
 mod unrecorded;
@@ -42,7 +43,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::event::{Digest, Event, EventType};
 use crate::lifecycle::Tasks;
 use crate::metrics::Metrics;
-use crate::store::{self, Cause, Holding, Kept, Row, Store, StoreError, Tally};
+use crate::store::{self, Cause, Holding, Kept, Row, State, Store, StoreError, Tally};
 
 use flight::{Flight, Join};
 use lane::{Job, Lane};
@@ -114,8 +115,8 @@ struct Shared {
 #[derive(Debug)]
 pub struct Announced {
     event_id: String,
-    event_type: EventType,
-    digest: Digest,
+    /// What it means; a notification that was refused and that the operator decided about means nothing yet.
+    facts: Option<(EventType, Digest)>,
     how: How,
 }
 
@@ -140,14 +141,14 @@ impl Announced {
         &self.event_id
     }
 
-    /// Its type.
-    pub fn event_type(&self) -> EventType {
-        self.event_type
+    /// Its type. `None` for a notification that acceptance refuses and the operator has decided about.
+    pub fn event_type(&self) -> Option<EventType> {
+        self.facts.map(|(event_type, _)| event_type)
     }
 
-    /// Its money facts.
-    pub fn digest(&self) -> &Digest {
-        &self.digest
+    /// Its money facts; `None` as above.
+    pub fn digest(&self) -> Option<&Digest> {
+        self.facts.as_ref().map(|(_, digest)| digest)
     }
 
     /// The ground.
@@ -179,6 +180,17 @@ pub enum Outcome {
     Held(Objection),
     /// Nothing was done: no room, or stopping, or neither the broker nor the store could take it.
     Refused,
+}
+
+/// What became of an authentic notification that was refused.
+#[derive(Debug)]
+pub enum Hold {
+    /// It is kept.
+    Held,
+    /// There is no room.
+    Full,
+    /// The operator released it, and its event was announced, or dropped it.
+    Decided(Announced),
 }
 
 /// What a flight ends with, for everybody in it.
@@ -256,14 +268,22 @@ impl Publication {
         }
     }
 
-    /// Keeps an authentic notification that was refused. Says whether it is kept.
+    /// Keeps an authentic notification that was refused, unless the operator has decided about it.
     ///
     /// # Errors
     /// If the store is away.
-    pub async fn hold(&self, withheld: &Withheld, body: &Bytes) -> Result<Kept, StoreError> {
+    pub async fn hold(&self, withheld: &Withheld, body: &Bytes) -> Result<Hold, StoreError> {
         let (app_id, notify_id) = (withheld.app_id(), withheld.notify_id());
         let subject = withheld.subject().to_owned();
-        self.shared.hold(app_id, notify_id, subject, withheld.objection(), body).await
+        Ok(match self.shared.hold(app_id, notify_id, subject, withheld.objection(), body).await? {
+            Kept::Yes => Hold::Held,
+            Kept::Full => Hold::Full,
+            Kept::Settled(state) => {
+                let how = if state == State::Dropped { How::Dropped } else { How::Recorded };
+                let event_id = store::held_key(app_id, notify_id, String::new()).id;
+                Hold::Decided(Announced { event_id, facts: None, how })
+            }
+        })
     }
 
     /// Everything kept for a trade.
@@ -379,10 +399,11 @@ impl Shared {
 }
 
 impl Settlement {
-    /// The one place that makes an [`Announced`].
+    /// The one place that makes an [`Announced`] of an event.
     fn outcome(self, role: Role, event_id: String, event_type: EventType, digest: Digest) -> Outcome {
-        let announced =
-            |event_id, event_type, how| Outcome::Announced(Announced { event_id, event_type, digest, how });
+        let announced = |event_id, event_type, how| {
+            Outcome::Announced(Announced { event_id, facts: Some((event_type, digest)), how })
+        };
         match self {
             Self::Confirmed { event_id, event_type, at } => {
                 let how = if role == Role::Leader { How::Confirmed(at) } else { How::Followed };

@@ -36,6 +36,13 @@ pub trait Store: Send + Sync {
     /// Everything kept for a trade (or another subject), oldest first. At most [`MAX_FOUND`] rows.
     fn find(&self, subject: String) -> BoxFuture<'_, Result<Vec<Row>, StoreError>>;
 
+    /// What is kept of an event or notification that waits. `None` if nothing waits under the key.
+    fn waiting(&self, key: Key) -> BoxFuture<'_, Result<Option<Waiting>, StoreError>>;
+
+    /// Writes an operator's decision over what is deferred, in doubt or held. `false` if nothing waits under the key;
+    /// but what says that a held notification was announced is written although its record has cleared it already.
+    fn decide(&self, decision: Decision) -> BoxFuture<'_, Result<bool, StoreError>>;
+
     /// What the gauges show.
     fn tally(&self) -> BoxFuture<'_, Result<Tally, StoreError>>;
 
@@ -198,13 +205,41 @@ pub struct Holding {
     pub at: Timestamp,
 }
 
+/// What waits under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Deferred, in doubt or held.
+    pub state: State,
+    /// Why.
+    pub reason: String,
+    /// The message as JSON, or the body of a held notification.
+    pub content: Vec<u8>,
+}
+
+/// An operator's decision about what waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// What it is about.
+    pub key: Key,
+    /// The notification, where the row has to be made anew.
+    pub notify_id: String,
+    /// [`State::Dropped`]; or [`State::Recorded`] for a held notification whose event was announced.
+    pub state: State,
+    /// In the operator's words.
+    pub reason: String,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// When it may be forgotten.
+    pub expires_at: Timestamp,
+}
+
 /// What became of an event or notification that was handed over to be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
     /// It is kept.
     Yes,
     /// It was recorded or dropped before: nothing to keep.
-    Settled,
+    Settled(State),
     /// There is no room: Alipay's own schedule is the only net left.
     Full,
 }

@@ -20,7 +20,7 @@ const LADDER: [(&str, &[&str]); 17] = [
     ("publication", &["admission", "broker", "clock", "event", "lifecycle", "metrics", "store"]),
     ("gateway", &["admission", "clock", "event", "lifecycle", "metrics", "publication", "store"]),
     ("http", &["admission", "gateway", "lifecycle", "metrics", "publication"]),
-    ("admin", &["clock", "gateway", "http", "lifecycle", "metrics", "secret", "store"]),
+    ("admin", &["clock", "event", "gateway", "http", "lifecycle", "metrics", "secret", "store"]),
     ("signer", &["clock", "event"]),
     ("telemetry", &["clock", "json"]),
     (
@@ -76,7 +76,7 @@ const HOMES: [(&str, &[&str]); 20] = [
     ("x509_cert", &["src/admission/key_ring.rs"]),
     ("memchr", &["src/admission/form.rs"]),
     ("encoding_rs", &["src/admission/notification.rs", "src/signer", "src/cli/explain"]),
-    ("serde_urlencoded", &["src/signer", "src/cli/simulate", "src/admin"]),
+    ("serde_urlencoded", &["src/signer", "src/cli/simulate", "src/cli/trade.rs", "src/admin"]),
     ("time", &["src/clock.rs"]),
     ("tracing_subscriber", &["src/telemetry.rs"]),
 ];

@@ -37,6 +37,13 @@ pub(super) fn only_get() -> Answer {
     answer
 }
 
+/// 405 for a call that changes something.
+pub(super) fn only_post() -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    answer
+}
+
 /// 401: there is a token, and this is not it.
 pub(super) fn unauthorized() -> Answer {
     let mut answer = text(StatusCode::UNAUTHORIZED, "this call needs the admin token\n");

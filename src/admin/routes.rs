@@ -10,6 +10,7 @@ use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 
 use super::keys;
+use super::orders::{self, Action};
 use super::readiness::{Phase, Readiness};
 use super::respond::{self, Answer};
 use super::token::{Permission, permission};
@@ -37,6 +38,8 @@ enum Place {
     Version,
     Keys,
     Trade(String),
+    /// `/trades/…/release` or `…/drop`.
+    Order(Action, String),
     /// `/trades/` and something that no trade number can be.
     NotATrade,
     Nowhere,
@@ -66,7 +69,7 @@ impl Desk {
         let place = Place::of(request.uri().path());
         let method = request.method();
         if method == Method::POST || method == Method::DELETE {
-            return self.change(request);
+            return self.change(&place, request).await;
         }
         if place == Place::Nowhere {
             return nowhere();
@@ -85,14 +88,28 @@ impl Desk {
             Place::Keys => keys::answer(&self.gateway),
             Place::Trade(trade_no) => trades::answer(&self.gateway, &trade_no).await,
             Place::NotATrade => respond::text(StatusCode::BAD_REQUEST, "not a trade number\n"),
+            Place::Order(..) => respond::only_post(),
             Place::Nowhere => nowhere(),
         }
     }
 
     /// Calls that change something. Whether there is such a call is told only to who may make it.
-    fn change(&self, request: &Request<Incoming>) -> Answer {
+    async fn change(&self, place: &Place, request: &Request<Incoming>) -> Answer {
         match permission(self.token.as_ref(), request.headers()) {
-            Permission::Granted => nowhere(),
+            Permission::Granted => match place {
+                Place::Order(action, subject) if request.method() == Method::POST => {
+                    orders::carry_out(&self.gateway, *action, subject, request.uri().query()).await
+                }
+                Place::Live
+                | Place::Ready
+                | Place::Metrics
+                | Place::Version
+                | Place::Keys
+                | Place::Trade(_)
+                | Place::Order(..)
+                | Place::NotATrade
+                | Place::Nowhere => nowhere(),
+            },
             Permission::Unauthorized => respond::unauthorized(),
             Permission::Forbidden => respond::text(
                 StatusCode::FORBIDDEN,
@@ -158,11 +175,14 @@ impl Place {
             "/metrics" => Self::Metrics,
             "/version" => Self::Version,
             "/keys" => Self::Keys,
-            _ => match path.strip_prefix("/trades/") {
-                Some(segment) if !segment.contains('/') => {
+            _ => match path.strip_prefix("/trades/").map(|rest| rest.split_once('/').unwrap_or((rest, ""))) {
+                Some((segment, "")) if !path.ends_with('/') || segment.is_empty() => {
                     trade_no(segment).map_or(Self::NotATrade, Self::Trade)
                 }
-                Some(_) | None => Self::Nowhere,
+                Some((segment, action)) => Action::from_name(action).map_or(Self::Nowhere, |action| {
+                    trade_no(segment).map_or(Self::NotATrade, |subject| Self::Order(action, subject))
+                }),
+                None => Self::Nowhere,
             },
         }
     }

@@ -40,6 +40,33 @@ impl Objection {
     }
 }
 
+/// What an operator has looked into and lets pass, of one held notification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waived {
+    /// Nothing: it passes as it is, or not at all.
+    Nothing,
+    /// The seller. Not where the signature is of a key that all merchants share: then it is the seller who makes
+    /// the notification ours.
+    Seller,
+    /// A text that holds what looks like a missing field.
+    Borders,
+    /// The age.
+    Age,
+}
+
+impl Waived {
+    /// What stands against a notification that was held for this reason. A field without its form cannot be waived:
+    /// without it there is nothing to announce.
+    pub fn of(reason: &str) -> Self {
+        match reason {
+            "seller" => Self::Seller,
+            "ambiguous" => Self::Borders,
+            "stale" => Self::Age,
+            _ => Self::Nothing,
+        }
+    }
+}
+
 /// The fields that decide, read.
 #[derive(Debug, Clone)]
 pub struct Deciding<'a> {
@@ -110,10 +137,14 @@ pub fn is_trade(form: &Form) -> bool {
 ///
 /// # Errors
 /// The first objection.
-pub fn accept<'a>(form: &'a Form, app: &App) -> Result<Deciding<'a>, Objection> {
-    check_seller(form, app)?;
+pub fn accept<'a>(form: &'a Form, app: &App, waived: Waived) -> Result<Deciding<'a>, Objection> {
+    if waived != Waived::Seller || app.sign_type == SignType::Rsa {
+        check_seller(form, app)?;
+    }
     let deciding = read_deciding(form)?;
-    check_borders(form)?;
+    if waived != Waived::Borders {
+        check_borders(form)?;
+    }
     Ok(deciding)
 }
 

@@ -1,16 +1,32 @@
-//! The CLI's one HTTP client for the admin listener: a GET, plain HTTP, with a deadline.
+//! The CLI's one HTTP client for the admin listener: plain HTTP, without bodies, with a deadline.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, StatusCode, Uri};
+use hyper::header::AUTHORIZATION;
+use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 
 use crate::lifecycle::Tasks;
+use crate::secret::Secret;
 
 /// Asks for a path, and gives status and body. Bound: [`DEADLINE`] and [`MAX_BODY`].
 pub(super) async fn get(admin: &str, path: &str) -> Result<(StatusCode, Bytes), String> {
+    ask(admin, Method::GET, path, None).await
+}
+
+/// Asks for a change, which needs the token.
+pub(super) async fn post(admin: &str, path: &str, token: &Secret) -> Result<(StatusCode, Bytes), String> {
+    ask(admin, Method::POST, path, Some(token)).await
+}
+
+async fn ask(
+    admin: &str,
+    method: Method,
+    path: &str,
+    token: Option<&Secret>,
+) -> Result<(StatusCode, Bytes), String> {
     let asked = async {
         let uri: Uri = admin.parse().map_err(|_| format!("{admin:?} is not a URL such as {DEFAULT_URL}"))?;
         if uri.scheme_str() != Some("http") {
@@ -26,8 +42,11 @@ pub(super) async fn get(admin: &str, path: &str) -> Result<(StatusCode, Bytes), 
         Tasks::default().spawn(async move {
             let _ = connection.await;
         });
-        let request = Request::get(path).header("host", authority.as_str()).body(Empty::<Bytes>::new());
-        let request = request.map_err(|error| error.to_string())?;
+        let mut request = Request::builder().method(method).uri(path).header("host", authority.as_str());
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
+        }
+        let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
@@ -41,5 +60,6 @@ pub(super) async fn get(admin: &str, path: &str) -> Result<(StatusCode, Bytes), 
 
 /// Where the admin listener is unless the configuration says otherwise.
 pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:9090";
-const DEADLINE: Duration = Duration::from_secs(5);
+/// Longer than the longest answer deadline of the gateway that a release waits for by default.
+const DEADLINE: Duration = Duration::from_secs(15);
 const MAX_BODY: usize = 16 << 20;

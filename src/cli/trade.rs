@@ -1,23 +1,64 @@
-//! `trade`: what is kept about a trade, from the running gateway.
+//! `trade`: what is kept about a trade, from the running gateway, and what its operator decides about it.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
 use super::{DONE, Failure, admin_client};
+use crate::secret::Secret;
 
-/// Show what happened to a trade.
+/// Show what happened to a trade, or decide about what waits of it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  alipay-notify-gateway trade 2026112322001427340000000000")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  alipay-notify-gateway trade 2026112322001427340000000000
+  alipay-notify-gateway trade release 2026112322001427340000000000 --token-file admin.token --who anna \\
+    --reason 'the seller is ours since today'"
+)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    order: Option<Order>,
     /// Alipay's trade number (or a notify_id, for what is not about a trade).
-    trade_no: String,
+    #[arg(required = true)]
+    trade_no: Option<String>,
     /// The admin listener.
     #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL)]
     admin: String,
     /// How to show it.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Order {
+    /// Announce a held notification that you have looked into; its signature is verified again.
+    Release(OrderArgs),
+    /// Decide that what waits is never announced; Alipay is answered success from now on.
+    Drop(OrderArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct OrderArgs {
+    /// Alipay's trade number (or a notify_id, for what is not about a trade).
+    trade_no: String,
+    /// Which of the things that wait, where there are several.
+    #[arg(long, value_name = "EVENT_ID")]
+    id: Option<String>,
+    /// Why: it is logged and kept.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Who you are: it is logged and kept.
+    #[arg(long, value_name = "NAME")]
+    who: String,
+    /// A file with the admin token.
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    /// The admin listener.
+    #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL)]
+    admin: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -27,10 +68,46 @@ enum Format {
 }
 
 pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
-    if !args.trade_no.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
+    match (&args.order, &args.trade_no) {
+        (Some(Order::Release(order)), _) => carry_out("release", order, out),
+        (Some(Order::Drop(order)), _) => carry_out("drop", order, out),
+        (None, Some(trade_no)) => show(trade_no, args, out),
+        (None, None) => Err(Failure::usage("which trade?")),
+    }
+}
+
+fn carry_out(action: &str, order: &OrderArgs, out: &mut dyn Write) -> Result<u8, Failure> {
+    let trade_no = plain(&order.trade_no)?;
+    let token = std::fs::read_to_string(&order.token_file)
+        .map_err(|error| Failure::running(format!("--token-file {}: {error}", order.token_file.display())))?;
+    let mut query = vec![("reason", order.reason.as_str()), ("who", order.who.as_str())];
+    query.extend(order.id.as_deref().map(|id| ("id", id)));
+    let query = serde_urlencoded::to_string(query).map_err(|error| Failure::usage(error.to_string()))?;
+    let path = format!("/trades/{trade_no}/{action}?{query}");
+    let token = Secret::new(token.trim());
+    let asked = admin_client::post(&order.admin, &path, &token);
+    let (status, body) = super::block_on(asked)?.map_err(Failure::running)?;
+    let text = std::str::from_utf8(&body).unwrap_or_default();
+    if !status.is_success() {
+        return Err(Failure::running(format!("{action} says {status}: {}", text.trim())));
+    }
+    writeln!(out, "{}", text.trim())?;
+    Ok(DONE)
+}
+
+/// A trade number or `notify_id` goes into a path as it is.
+fn plain(trade_no: &str) -> Result<&str, Failure> {
+    if trade_no.is_empty()
+        || !trade_no.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+    {
         return Err(Failure::usage("a trade number has letters, digits, - _ and . only"));
     }
-    let path = format!("/trades/{}", args.trade_no);
+    Ok(trade_no)
+}
+
+fn show(trade_no: &str, args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
+    let trade_no = plain(trade_no)?;
+    let path = format!("/trades/{trade_no}");
     let (status, body) = super::block_on(admin_client::get(&args.admin, &path))?.map_err(Failure::running)?;
     if !status.is_success() {
         return Err(Failure::running(format!("{path} says {status}")));
@@ -43,7 +120,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
     let json: Value = serde_json::from_slice(&body).map_err(|error| Failure::running(error.to_string()))?;
     let rows = json.get("rows").and_then(Value::as_array).cloned().unwrap_or_default();
     if rows.is_empty() {
-        writeln!(out, "nothing is kept about {}", args.trade_no)?;
+        writeln!(out, "nothing is kept about {trade_no}")?;
     }
     for row in &rows {
         let field = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();

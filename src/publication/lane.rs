@@ -357,7 +357,12 @@ impl Shared {
             let body = job.errand.body.clone().unwrap_or_default();
             let held = shared.hold(&app_id, &event.notify_id, subject, Objection::Stale, &body).await;
             let settlement = match held {
-                Ok(Kept::Yes | Kept::Settled) => Settlement::Held,
+                Ok(Kept::Yes) => Settlement::Held,
+                Ok(Kept::Settled(State::Dropped)) => Settlement::Dropped,
+                Ok(Kept::Settled(_)) => Settlement::Recorded {
+                    event_id: event.id.as_str().to_owned(),
+                    event_type: event.event_type,
+                },
                 Ok(Kept::Full) => Settlement::Refused,
                 Err(error) => {
                     shared.unchecked(Some(&error.message));
@@ -580,7 +585,7 @@ impl Ready {
 
 fn settlement_of(cause: Cause, kept: Kept) -> Settlement {
     match kept {
-        Kept::Yes | Kept::Settled => Settlement::Deferred(cause),
+        Kept::Yes | Kept::Settled(_) => Settlement::Deferred(cause),
         Kept::Full => Settlement::Refused,
     }
 }

@@ -24,7 +24,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use self::core::{Change, Core, is_damage};
-use super::{Claim, Deferral, Holding, Kept, Record, Row, Store, StoreError, Tally};
+use super::{Claim, Decision, Deferral, Holding, Kept, Record, Row, Store, StoreError, Tally, Waiting};
 use crate::clock::Clock;
 use crate::event::Key;
 
@@ -64,6 +64,7 @@ pub enum OpenError {
 enum Call {
     Known(Vec<Key>, Answer<Vec<Claim>>),
     Find(String, Answer<Vec<Row>>),
+    Waiting(Key, Answer<Option<Waiting>>),
     Tally(Answer<Tally>),
     Write(Change, Answer<Vec<Kept>>),
 }
@@ -140,6 +141,18 @@ impl Store for Sqlite {
 
     fn find(&self, subject: String) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
         self.ask(|done| Call::Find(subject, done)).boxed()
+    }
+
+    fn waiting(&self, key: Key) -> BoxFuture<'_, Result<Option<Waiting>, StoreError>> {
+        self.ask(|done| Call::Waiting(key, done)).boxed()
+    }
+
+    fn decide(&self, decision: Decision) -> BoxFuture<'_, Result<bool, StoreError>> {
+        async {
+            let done = self.ask(|done| Call::Write(Change::Decide(decision), done)).await;
+            done.map(|kept| !kept.is_empty())
+        }
+        .boxed()
     }
 
     fn tally(&self) -> BoxFuture<'_, Result<Tally, StoreError>> {
@@ -270,6 +283,9 @@ impl Worker {
             }
             Call::Find(subject, done) => {
                 let _ = done.send(self.read(|core| core.find(&subject)));
+            }
+            Call::Waiting(key, done) => {
+                let _ = done.send(self.read(|core| core.waiting(&key)));
             }
             Call::Tally(done) => {
                 let _ = done.send(self.read(|core| core.tally()));

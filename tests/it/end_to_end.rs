@@ -10,15 +10,8 @@ use crate::support::alipay::{APP_ID, Notification, encode};
 use crate::support::program::{Program, post};
 use crate::support::queue::Queue;
 
-/// A payment of this minute: the binary has the machine's clock.
 fn payment(trade: u64) -> Notification {
-    let now = SystemClock.now().alipay();
-    let date: String = now.chars().filter(char::is_ascii_digit).take(8).collect();
-    Notification::payment()
-        .trade(&format!("{date}22001427{trade:012}"))
-        .set("gmt_create", &now)
-        .set("gmt_payment", &now)
-        .set("notify_time", &now)
+    Notification::payment_now(trade)
 }
 
 fn multi_thread() -> tokio::runtime::Runtime {
@@ -30,12 +23,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
-/// The events that were published before a payment that is sent now.
+/// The types of what was published before a payment that is sent now.
 async fn published(program: &Program, queue: &mut Queue, marker: u64) -> Vec<String> {
-    let marker = payment(marker);
-    assert!(program.post(&marker.body()).is_success());
-    let mut events = queue.until(marker.trade_no()).await;
-    events.pop();
+    let events = queue.published(program, marker).await;
     events.iter().map(|event| event.event_type().to_owned()).collect()
 }
 

@@ -119,7 +119,7 @@ fn is_unavailable(reply: &Reply) -> bool {
 fn how(reply: &Reply) -> Option<(EventType, bool)> {
     match reply {
         Reply::Success(announced) => {
-            Some((announced.event_type(), matches!(announced.how(), How::Confirmed(_))))
+            Some((announced.event_type().unwrap(), matches!(announced.how(), How::Confirmed(_))))
         }
         Reply::Rejected | Reply::Unavailable => None,
     }

@@ -2,23 +2,13 @@
 
 use std::fs;
 
-use alipay_notify_gateway::clock::{Clock as _, SystemClock};
-
 use crate::support::alipay::{APP_ID, Notification, SELLER_ID};
 use crate::support::program::Program;
 use crate::support::queue::Queue;
 use crate::support::signer::{pem, stranger};
 
-/// A payment of this minute: the binary has the machine's clock.
 fn payment(trade: u64) -> Notification {
-    let now = SystemClock.now().alipay();
-    let date: String = now.chars().filter(char::is_ascii_digit).take(8).collect();
-    let trade_no = format!("{date}22001427{trade:012}");
-    Notification::payment()
-        .trade(&trade_no)
-        .set("gmt_create", &now)
-        .set("gmt_payment", &now)
-        .set("notify_time", &now)
+    Notification::payment_now(trade)
 }
 
 fn run(test: impl Future<Output = ()>) {
@@ -49,11 +39,7 @@ fn tell(program: &Program, result: &str) {
 
 /// The ids of what was published before a payment that is sent now.
 async fn published(program: &Program, queue: &mut Queue, marker: u64) -> Vec<String> {
-    let marker = payment(marker);
-    assert!(program.post(&marker.body()).is_success());
-    let mut events = queue.until(marker.trade_no()).await;
-    events.pop();
-    events.iter().map(|event| event.id().to_owned()).collect()
+    queue.published(program, marker).await.iter().map(|event| event.id().to_owned()).collect()
 }
 
 #[test]

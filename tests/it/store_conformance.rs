@@ -9,7 +9,7 @@ use alipay_notify_gateway::clock::Clock as _;
 use alipay_notify_gateway::event::{Digest, EventType, Key, Message, Money};
 use alipay_notify_gateway::store::sqlite::{Config, OpenError, Sqlite};
 use alipay_notify_gateway::store::{
-    Cause, Claim, Deferral, Holding, Kept, Known, Record, State, Store, StoreError, held_key,
+    Cause, Claim, Decision, Deferral, Holding, Kept, Known, Record, State, Store, StoreError, held_key,
 };
 
 use crate::support::alipay;
@@ -146,7 +146,10 @@ async fn a_record_replaces_what_waited_and_nothing_replaces_a_record() {
     assert_eq!(states(&store, 1).await, [State::InDoubt]);
     assert_eq!(store.tally().await.unwrap().in_doubt, 1);
     store.record(vec![record(1)]).await.unwrap();
-    assert_eq!(store.defer(vec![deferral(1, State::Deferred)]).await.unwrap(), [Kept::Settled]);
+    assert_eq!(
+        store.defer(vec![deferral(1, State::Deferred)]).await.unwrap(),
+        [Kept::Settled(State::Recorded)]
+    );
     let rows = store.find(trade(1)).await.unwrap();
     assert_eq!((rows[0].state, rows[0].reason.clone(), rows[0].attempts), (State::Recorded, None, 3));
     assert_eq!(
@@ -173,6 +176,57 @@ async fn a_held_notification_is_shown_replaced_and_cleared_by_a_record_of_it() {
     store.record(vec![record(1)]).await.unwrap();
     assert!(store.find("n1".to_owned()).await.unwrap().is_empty());
     assert_eq!(store.tally().await.unwrap().held, 0);
+}
+
+#[tokio::test]
+async fn a_decision_about_what_waits_is_kept_and_about_what_does_not_is_none() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    let decision = |key: Key, state: State| Decision {
+        key,
+        notify_id: "n".to_owned(),
+        state,
+        reason: "anna: a test".to_owned(),
+        at: alipay::now(),
+        expires_at: alipay::now().plus(Duration::from_secs(60)),
+    };
+    let held = holding(1);
+    store.hold(vec![held.clone(), holding(2)]).await.unwrap();
+    store.defer(vec![deferral(3, State::Deferred)]).await.unwrap();
+    store.record(vec![record(4)]).await.unwrap();
+    let waiting = store.waiting(held.key.clone()).await.unwrap().unwrap();
+    assert_eq!(
+        (waiting.state, waiting.reason.as_str(), waiting.content),
+        (State::Held, "seller", held.body.clone())
+    );
+    let message: Message =
+        serde_json::from_slice(&store.waiting(key(3)).await.unwrap().unwrap().content).unwrap();
+    assert_eq!(message, deferral(3, State::Deferred).message);
+    assert_eq!(store.waiting(key(4)).await.unwrap(), None, "it does not wait");
+
+    assert!(store.decide(decision(held.key.clone(), State::Dropped)).await.unwrap());
+    assert!(!store.decide(decision(held.key.clone(), State::Dropped)).await.unwrap(), "decided before");
+    assert_eq!(store.hold(vec![held.clone()]).await.unwrap(), [Kept::Settled(State::Dropped)]);
+    assert_eq!(store.waiting(held.key.clone()).await.unwrap(), None);
+    assert!(store.decide(decision(key(3), State::Dropped)).await.unwrap());
+    assert_eq!(known(&store, 3).await.map(|known| known.state), Some(State::Dropped));
+    assert_eq!(
+        store.defer(vec![deferral(3, State::Deferred)]).await.unwrap(),
+        [Kept::Settled(State::Dropped)]
+    );
+    assert!(!store.decide(decision(key(4), State::Dropped)).await.unwrap(), "it is recorded");
+    assert!(!store.decide(decision(key(5), State::Dropped)).await.unwrap(), "there is none");
+    let tally = store.tally().await.unwrap();
+    assert_eq!((tally.held, tally.deferred), (1, 0));
+    assert_eq!(
+        fixture.peek("SELECT count(*) FROM event WHERE state = 5 AND message IS NOT NULL"),
+        ["Integer(0)"]
+    );
+
+    // Announced: its record cleared what was held, and the decision is written all the same.
+    store.record(vec![record(2)]).await.unwrap();
+    assert!(store.decide(decision(holding(2).key, State::Recorded)).await.unwrap());
+    assert_eq!(store.hold(vec![holding(2)]).await.unwrap(), [Kept::Settled(State::Recorded)]);
 }
 
 #[tokio::test]

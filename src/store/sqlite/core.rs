@@ -16,7 +16,9 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, Trans
 use super::Config;
 use crate::clock::Timestamp;
 use crate::event::{Digest, Key};
-use crate::store::{Deferral, Holding, Kept, Known, MAX_FOUND, Record, Row, State, Tally, held_key};
+use crate::store::{
+    Decision, Deferral, Holding, Kept, Known, MAX_FOUND, Record, Row, State, Tally, Waiting, held_key,
+};
 
 /// What the core says when it fails.
 pub(super) type Result<T> = std::result::Result<T, rusqlite::Error>;
@@ -45,6 +47,8 @@ pub(super) enum Change {
     Defer(Vec<Deferral>),
     /// See [`Store::hold`](crate::store::Store::hold).
     Hold(Vec<Holding>),
+    /// See [`Store::decide`](crate::store::Store::decide).
+    Decide(Decision),
 }
 
 impl Core {
@@ -121,6 +125,21 @@ impl Core {
         rows.collect()
     }
 
+    /// What waits under a key.
+    pub(super) fn waiting(&self, key: &Key) -> Result<Option<Waiting>> {
+        let mut select = self.connection.prepare_cached(
+            "SELECT state, reason, message FROM event WHERE subject = ?1 AND id = ?2 AND state IN (1, 2, 3)",
+        )?;
+        let row = select.query_row(params![key.subject, key.id], |row| {
+            Ok(Waiting {
+                state: state_of(row.get(0)?).unwrap_or(State::Held),
+                reason: row.get::<_, Option<String>>(1)?.unwrap_or_default(),
+                content: row.get::<_, Option<Vec<u8>>>(2)?.unwrap_or_default(),
+            })
+        });
+        row.optional()
+    }
+
     /// Counts what is not settled.
     pub(super) fn tally(&self) -> Result<Tally> {
         let mut select = self.connection.prepare_cached(
@@ -168,6 +187,7 @@ impl Core {
                     .iter()
                     .map(|deferral| write_deferral(&transaction, deferral, deferred, *max_deferred))
                     .collect::<Result<_>>()?,
+                Change::Decide(decision) => write_decision(&transaction, decision, held, deferred)?,
                 Change::Hold(holdings) => holdings
                     .iter()
                     .map(|holding| write_holding(&transaction, holding, held, *max_held))
@@ -263,7 +283,9 @@ fn write_deferral(
     max_deferred: u64,
 ) -> Result<Kept> {
     match state_at(transaction, &deferral.key)? {
-        Some(State::Recorded | State::Unrouted | State::Dropped) => return Ok(Kept::Settled),
+        Some(settled @ (State::Recorded | State::Unrouted | State::Dropped)) => {
+            return Ok(Kept::Settled(settled));
+        }
         Some(State::Deferred | State::InDoubt) => {}
         Some(State::Held) | None if *deferred >= max_deferred => return Ok(Kept::Full),
         Some(State::Held) | None => *deferred += 1,
@@ -299,7 +321,7 @@ fn write_holding(
     max_held: u64,
 ) -> Result<Kept> {
     match state_at(transaction, &holding.key)? {
-        Some(State::Dropped) => return Ok(Kept::Settled),
+        Some(settled @ (State::Dropped | State::Recorded)) => return Ok(Kept::Settled(settled)),
         Some(_) => {}
         None if u64::try_from(held.len()).unwrap_or(u64::MAX) >= max_held => return Ok(Kept::Full),
         None => {}
@@ -320,6 +342,39 @@ fn write_holding(
     ])?;
     held.insert(holding.key.id.clone(), holding.key.subject.clone());
     Ok(Kept::Yes)
+}
+
+/// One answer if it took effect, none if nothing waits there.
+fn write_decision(
+    transaction: &Transaction<'_>,
+    decision: &Decision,
+    held: &mut HashMap<String, String>,
+    deferred: &mut u64,
+) -> Result<Vec<Kept>> {
+    match state_at(transaction, &decision.key)? {
+        Some(State::Deferred | State::InDoubt) => *deferred -= 1,
+        Some(State::Held) => {
+            held.remove(&decision.key.id);
+        }
+        // The record of its event has cleared what was held.
+        None if decision.state == State::Recorded => {}
+        Some(State::Recorded | State::Unrouted | State::Dropped) | None => return Ok(Vec::new()),
+    }
+    let mut write = transaction.prepare_cached(
+        "INSERT INTO event (subject, id, state, notify_id, first_at, at, attempts, reason, expires_at)
+         VALUES (?1, ?2, ?3, ?7, ?5, ?5, 1, ?4, ?6)
+         ON CONFLICT (subject, id) DO UPDATE SET state = ?3, reason = ?4, at = ?5, expires_at = ?6, message = NULL",
+    )?;
+    write.execute(params![
+        decision.key.subject,
+        decision.key.id,
+        code_of(decision.state),
+        decision.reason,
+        decision.at.unix_millis(),
+        decision.expires_at.unix_millis(),
+        decision.notify_id,
+    ])?;
+    Ok(vec![Kept::Yes])
 }
 
 fn state_at(transaction: &Transaction<'_>, key: &Key) -> Result<Option<State>> {

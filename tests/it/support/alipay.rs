@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use alipay_notify_gateway::admission::key_ring::PublicKey;
 use alipay_notify_gateway::admission::policy::{App, Buyer, Policy, SignType};
-use alipay_notify_gateway::clock::Timestamp;
+use alipay_notify_gateway::clock::{Clock as _, SystemClock, Timestamp};
 use alipay_notify_gateway::event::Environment;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -91,6 +91,17 @@ impl Notification {
         Self(fields.into_iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).collect())
     }
 
+    /// A payment of this minute, for the real binary, which has the machine's clock.
+    pub fn payment_now(trade: u64) -> Self {
+        let now = SystemClock.now().alipay();
+        let date: String = now.chars().filter(char::is_ascii_digit).take(8).collect();
+        Self::payment()
+            .trade(&format!("{date}22001427{trade:012}"))
+            .set("gmt_create", &now)
+            .set("gmt_payment", &now)
+            .set("notify_time", &now)
+    }
+
     pub fn set(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.0.insert(name.to_owned(), value.as_ref().to_vec());
         self
@@ -106,6 +117,10 @@ impl Notification {
         self.set("trade_no", trade_no)
             .set("out_trade_no", format!("R-{trade_no}"))
             .set("notify_id", format!("n{trade_no}"))
+    }
+
+    pub fn text(&self, name: &str) -> &str {
+        std::str::from_utf8(&self.0[name]).unwrap()
     }
 
     pub fn trade_no(&self) -> &str {

@@ -9,7 +9,7 @@ use alipay_notify_gateway::broker::{Broker, Confirm, Confirms, Link, LinkError, 
 use alipay_notify_gateway::clock::{Clock, Timestamp};
 use alipay_notify_gateway::event::{Key, Message};
 use alipay_notify_gateway::store::{
-    Claim, Deferral, Holding, Kept, Known, Record, Row, State, Store, StoreError, Tally,
+    Claim, Decision, Deferral, Holding, Kept, Known, Record, Row, State, Store, StoreError, Tally, Waiting,
 };
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -270,7 +270,7 @@ impl Store for MemoryStore {
         self.answer(|| {
             let mut rows = self.rows.lock().unwrap();
             let mut keep = |deferral: Deferral| match rows.get(&deferral.key) {
-                Some(Kind::Record(_)) => Kept::Settled,
+                Some(Kind::Record(record)) => Kept::Settled(record.state),
                 _ if full => Kept::Full,
                 _ => {
                     rows.insert(deferral.key.clone(), Kind::Deferral(Box::new(deferral)));
@@ -298,6 +298,21 @@ impl Store for MemoryStore {
 
     fn find(&self, _subject: String) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
         self.answer(Vec::new)
+    }
+
+    fn waiting(&self, key: Key) -> BoxFuture<'_, Result<Option<Waiting>, StoreError>> {
+        self.answer(|| match self.rows.lock().unwrap().get(&key) {
+            Some(Kind::Holding(holding)) => Some(Waiting {
+                state: State::Held,
+                reason: holding.reason.to_owned(),
+                content: holding.body.clone(),
+            }),
+            Some(Kind::Record(_) | Kind::Deferral(_)) | None => None,
+        })
+    }
+
+    fn decide(&self, _decision: Decision) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.answer(|| false)
     }
 
     fn tally(&self) -> BoxFuture<'_, Result<Tally, StoreError>> {

@@ -89,14 +89,29 @@ impl Program {
         Self::launch(name, more, &amqp_url(), |command| command)
     }
 
+    /// With more keys of `[admin]`.
+    pub fn launch_with_admin(name: &str, more: &str) -> Self {
+        let insert = |text: String| text.replacen("[amqp]", &format!("{more}\n[amqp]"), 1);
+        Self::launch_configured(name, &amqp_url(), insert, |command| command)
+    }
+
     /// With a broker of the test's choice, and the command in the test's hands.
     pub fn launch(name: &str, more: &str, amqp: &str, wrap: impl FnOnce(Command) -> Command) -> Self {
+        Self::launch_configured(name, amqp, |text| format!("{more}\n{text}"), wrap)
+    }
+
+    fn launch_configured(
+        name: &str,
+        amqp: &str,
+        change: impl FnOnce(String) -> String,
+        wrap: impl FnOnce(Command) -> Command,
+    ) -> Self {
         let dir = Folder::new();
         let (http, admin) = (free_port(), free_port());
         let exchange = unique(name);
         dir.write("alipay.pem", alipay::public_pem());
-        let config = configuration(http, admin, amqp, &exchange, more);
-        let path = dir.write("gateway.toml", config);
+        let config = configuration(http, admin, amqp, &exchange, "");
+        let path = dir.write("gateway.toml", change(config));
         let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
         command.arg("serve").arg("--config").arg(&path);
         let log = std::fs::File::create(dir.path().join("log")).unwrap();

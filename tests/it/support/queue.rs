@@ -9,7 +9,8 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
 use serde_json::Value;
 
-use super::program::{PATIENCE, amqp_url, unique};
+use super::alipay::Notification;
+use super::program::{PATIENCE, Program, amqp_url, unique};
 
 /// A queue bound to an exchange.
 pub struct Queue {
@@ -69,6 +70,15 @@ impl Queue {
         delivery.acker.ack(BasicAckOptions::default()).await.unwrap();
         let body = serde_json::from_slice(&delivery.data).unwrap();
         Event { delivery, body }
+    }
+
+    /// What was published before a payment that is sent now: so "nothing was published" can be shown.
+    pub async fn published(&mut self, program: &Program, marker: u64) -> Vec<Event> {
+        let marker = Notification::payment_now(marker);
+        assert!(program.post(&marker.body()).is_success(), "{}", program.log());
+        let mut events = self.until(marker.trade_no()).await;
+        events.pop();
+        events
     }
 
     /// Everything up to and with the event of this trade: what is before it is all that was published before.

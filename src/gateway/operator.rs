@@ -1,0 +1,115 @@
+//! What an operator may do with what waits: release a held notification, or drop what waits. Each is logged with who
+//! did it and why.
+//!
+//! Releasing lets pass one objection of one notification, and nothing else: the signature is verified again, with the
+//! keys of today, and the event goes publication's ordinary way, with its confirm and its record.
+
+use tokio::time::Instant;
+
+use super::Gateway;
+use crate::admission::acceptance::Waived;
+use crate::admission::{self, Verdict};
+use crate::event::Key;
+use crate::publication::Outcome;
+use crate::store::{State, StoreError};
+
+/// Who does something, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// What it is about.
+    pub key: Key,
+    /// In the operator's words.
+    pub reason: String,
+    /// The operator, as far as he says.
+    pub who: String,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// It was released, and its event is announced: this is its id.
+    Announced(String),
+    /// It was dropped.
+    Dropped,
+    /// Nothing waits under that key.
+    NothingWaits,
+    /// It cannot be done, for this reason.
+    Impossible(String),
+    /// The broker or the store did not take it now: to be tried again.
+    NotNow(String),
+}
+
+impl Gateway {
+    /// Announces a held notification that its operator has looked into.
+    ///
+    /// # Errors
+    /// If the store is away.
+    pub async fn release(&self, order: Order) -> Result<Done, StoreError> {
+        let done = self.release_held(&order).await?;
+        tell("release", &order, &done);
+        Ok(done)
+    }
+
+    /// Decides that what waits is never announced: deliveries of it are answered `success` from now on.
+    ///
+    /// # Errors
+    /// If the store is away.
+    pub async fn drop_waiting(&self, order: Order) -> Result<Done, StoreError> {
+        let dropped = self.inner.publication.drop_waiting(order.key.clone(), reason(&order)).await?;
+        let done = if dropped { Done::Dropped } else { Done::NothingWaits };
+        tell("drop", &order, &done);
+        Ok(done)
+    }
+
+    async fn release_held(&self, order: &Order) -> Result<Done, StoreError> {
+        let publication = &self.inner.publication;
+        let waiting = match publication.waiting(order.key.clone()).await? {
+            None => return Ok(Done::NothingWaits),
+            Some(waiting) if waiting.state != State::Held => {
+                return Ok(Done::Impossible(
+                    "it is not held: it waits for the broker, and is announced when the broker takes it"
+                        .to_owned(),
+                ));
+            }
+            Some(waiting) => waiting,
+        };
+        let (policy, now) = (self.inner.policy(), self.inner.clock.now());
+        let verdict = admission::admit_released(&waiting.content, &policy, now, Waived::of(&waiting.reason));
+        let (admitted, key) = match verdict {
+            Verdict::Admitted(admitted, key) => (admitted, key),
+            Verdict::Withheld(withheld, _) => return Ok(Done::Impossible(withheld.objection().to_string())),
+            Verdict::Rejected(rejection) => return Ok(Done::Impossible(rejection.to_string())),
+            Verdict::Shadowed(_) => {
+                return Ok(Done::Impossible(admission::Rejection::ShadowKey.to_string()));
+            }
+        };
+        let notify_id = admitted.event().notify_id.clone();
+        let deadline = Instant::now() + self.inner.answer_timeout;
+        let body = waiting.content.into();
+        Ok(match publication.announce(admitted, &body, None, deadline).await {
+            Outcome::Announced(announced) => {
+                super::audit(&announced, &notify_id, &key);
+                // The record clears what is held of this notification; this remains for deliveries still to come, which
+                // acceptance refuses as before.
+                publication.settle_released(order.key.clone(), notify_id, reason(order)).await?;
+                Done::Announced(announced.event_id().to_owned())
+            }
+            Outcome::Deferred(cause) => {
+                Done::NotNow(format!("the broker did not take it: {}", cause.as_str()))
+            }
+            Outcome::Pending => Done::NotNow("its confirm is still to come".to_owned()),
+            Outcome::Held(objection) => Done::Impossible(objection.to_string()),
+            Outcome::Refused => Done::NotNow("there is no room, or the gateway is stopping".to_owned()),
+        })
+    }
+}
+
+fn reason(order: &Order) -> String {
+    format!("{}: {}", order.who, order.reason)
+}
+
+fn tell(action: &'static str, order: &Order, done: &Done) {
+    let Order { key, reason, who } = order;
+    let (subject, id) = (&key.subject, &key.id);
+    tracing::warn!(target: "audit", action, subject, id, who, reason, ?done, "an operator's order");
+}
