@@ -4,8 +4,11 @@
 
 mod capture;
 mod cause;
+mod chinese;
 mod diagnosis;
+mod english;
 mod judgement;
+mod language;
 mod page;
 mod parameters;
 
@@ -25,6 +28,7 @@ use crate::event::Environment;
 use capture::Capture;
 use diagnosis::Evidence;
 use judgement::{Grounds, Judgement, Reason};
+use language::Language;
 use parameters::Parameters;
 
 /// Tell what a captured notification is and, where it does not verify, why.
@@ -33,6 +37,7 @@ use parameters::Parameters;
 Examples:
   alipay-notify-gateway explain --key alipay-public.pem captured-body.txt
   alipay-notify-gateway explain --config gateway.toml --format json - < captured-body.txt
+  alipay-notify-gateway explain --key alipay-public.pem --lang zh captured-body.txt
 
 The body is wanted as it was received, before any framework has decoded it.
 Exits 0 when the signature verifies, 65 when it does not, 78 when a key or the configuration is wrong.")]
@@ -49,6 +54,12 @@ pub(super) struct Args {
     /// How to print.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// In which language to explain: en, zh.
+    #[arg(long, value_enum, default_value_t = Language::English)]
+    lang: Language,
+    /// Show who the buyer is, too. (JSON has the signing content as it is, always.)
+    #[arg(long)]
+    show_buyer: bool,
     /// The time to judge at: RFC 3339, or `yyyy-MM-dd HH:mm:ss` in UTC+8. Default: the notification's own.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<Timestamp>,
@@ -68,9 +79,12 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
     let capture = Capture::read(file)?;
     let (grounds, sign_type) = grounds(args, &keys, &capture)?;
     let judgement = judgement::judge(&capture.body, &grounds, args.at, SystemClock.now());
-    let hints = hints(&judgement, &capture, &grounds, sign_type);
+    let hints = hints(&judgement, &capture, &grounds, sign_type, args.lang);
     match args.format {
-        Format::Text => page::text(&judgement, &hints, out)?,
+        Format::Text => {
+            let screen = page::Screen { language: args.lang, show_buyer: args.show_buyer };
+            screen.print(&judgement, &hints, out)?;
+        }
         Format::Json => page::json(&judgement, &hints, out)?,
     }
     Ok(if judgement.proof.is_some() { DONE } else { NOT_VERIFIED })
@@ -85,13 +99,20 @@ fn file_and_keys(args: &Args) -> Result<(Option<&Path>, Vec<PathBuf>), Failure> 
     Ok((Some(file), args.key.iter().chain(before).cloned().collect()))
 }
 
-fn hints(judgement: &Judgement, capture: &Capture, grounds: &Grounds, sign_type: SignType) -> Vec<String> {
-    let mut hints: Vec<String> = capture.remark.iter().map(|remark| (*remark).to_owned()).collect();
+fn hints(
+    judgement: &Judgement,
+    capture: &Capture,
+    grounds: &Grounds,
+    sign_type: SignType,
+    language: Language,
+) -> Vec<String> {
+    let mut hints: Vec<String> =
+        capture.shape.iter().map(|shape| language.shape(*shape).to_owned()).collect();
     let shadowed = judgement.reason == Some(Reason::Rejected(Rejection::ShadowKey));
     if judgement.proof.is_none() && !shadowed {
         let apps = grounds.policy.apps.values().collect();
         let evidence = Evidence { body: &capture.body, keys: &grounds.keys, sign_type, apps };
-        hints.extend(diagnosis::diagnose(&evidence).iter().map(ToString::to_string));
+        hints.extend(diagnosis::diagnose(&evidence).iter().map(|cause| language.cause(cause)));
         hints.extend(grounds.remarks.iter().cloned());
     }
     let unproven = judgement.proof.is_none();
@@ -99,8 +120,8 @@ fn hints(judgement: &Judgement, capture: &Capture, grounds: &Grounds, sign_type:
         // The diagnosis has said it better.
         Some(Reason::Rejected(Rejection::Signature | Rejection::SignatureForm | Rejection::NoSignature))
             if unproven => {}
-        Some(Reason::Rejected(rejection)) => hints.push(cause::advice(rejection).to_owned()),
-        Some(Reason::Held(objection)) => hints.push(cause::held(objection).to_owned()),
+        Some(Reason::Rejected(rejection)) => hints.push(language.advice(rejection).to_owned()),
+        Some(Reason::Held(objection)) => hints.push(language.held(objection).to_owned()),
         None => {}
     }
     hints

@@ -374,6 +374,42 @@ fn the_screen_fits_and_shows_nothing_of_the_buyer() {
     assert!(!run.out.contains("2088000000000016"));
 }
 
+/// As a screen.
+fn screen(body: &[u8], more: &[&str]) -> Run {
+    let folder = folder();
+    let key = key_of(&folder);
+    explain(&[&["--key", key.to_str().unwrap()], more].concat(), body)
+}
+
+#[test]
+fn it_speaks_chinese_where_it_is_asked_to_and_says_the_same() {
+    let altered = Draft::payment().signed().set("total_amount", "1.00").body();
+    let run = screen(&altered, &["--lang", "zh"]);
+    assert_eq!(run.code, 65);
+    assert!(run.out.contains("验签失败") && run.out.contains("signature: "), "{}", run.out);
+    assert!(run.out.contains("内容不是支付宝所签的"), "{}", run.out);
+    let in_json = judged_with(&altered, &["--lang", "zh"]);
+    assert!(in_json.hints().contains("内容不是支付宝所签的"), "{}", in_json.out);
+    assert!(!in_json.hints().contains("  "), "{}", in_json.out);
+    assert_eq!(in_json.json()["reason"], "signature");
+    let genuine = screen(&Draft::payment().signed().body(), &["--lang", "zh"]);
+    assert!(genuine.out.contains("真实") && !genuine.out.contains("验签失败"), "{}", genuine.out);
+    for english in ["verify", "signing content", "nothing", "the ", "is "] {
+        assert!(!run.out.contains(english) && !genuine.out.contains(english), "{english}: {}", run.out);
+    }
+}
+
+#[test]
+fn the_buyer_is_shown_only_where_it_is_asked_for() {
+    let body = Draft::payment().signed().body();
+    for lang in ["en", "zh"] {
+        let hidden = screen(&body, &["--lang", lang]);
+        assert!(!hidden.out.contains("2088000000000016") && !hidden.out.contains("abc***"), "{}", hidden.out);
+        let shown = screen(&body, &["--lang", lang, "--show-buyer"]);
+        assert!(shown.out.contains("2088000000000016") && shown.out.contains("abc***"), "{}", shown.out);
+    }
+}
+
 #[test]
 fn gbk_is_shown_as_text() {
     let body = Draft::payment().set("charset", "GBK").set("subject", b"\xb2\xe2\xca\xd4").signed().body();

@@ -20,8 +20,21 @@ type Reader = fn(&[u8]) -> Option<Vec<u8>>;
 pub(super) struct Capture {
     /// As a form.
     pub(super) body: Vec<u8>,
-    /// What had to be done to make it one.
-    pub(super) remark: Option<&'static str>,
+    /// What it was, where it was none.
+    pub(super) shape: Option<Shape>,
+}
+
+/// What people capture in the place of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// A request with its head.
+    Request,
+    /// A JSON map.
+    Json,
+    /// A program's dump of a map.
+    Dump,
+    /// A line of a log with a body in it.
+    LogLine,
 }
 
 impl Capture {
@@ -41,22 +54,22 @@ impl Capture {
         let body = content.strip_suffix(b"\n").unwrap_or(content);
         let body = body.strip_suffix(b"\r").unwrap_or(body);
         if is_plain(body) || (begins_as_form(body) && dump::lines(body).is_none()) {
-            return Self { body: body.to_vec(), remark: None };
+            return Self { body: body.to_vec(), shape: None };
         }
-        let shapes: [(Reader, &str); 7] = [
-            (behind_head, "This was read from a whole request: what comes behind its head was judged."),
-            (|text| json::read(text).map(|found| found.to_body()), JSON),
-            (|text| dump::print_r(text).map(|found| found.to_body()), DUMP),
-            (|text| dump::java(text).map(|found| found.to_body()), DUMP),
-            (|text| dump::quoted(text).map(|found| found.to_body()), DUMP),
-            (|text| dump::lines(text).map(|found| found.to_body()), DUMP),
-            (in_line, "This was read from a line of a log: what looks like the body in it was judged."),
+        let shapes: [(Reader, Shape); 7] = [
+            (behind_head, Shape::Request),
+            (|text| json::read(text).map(|found| found.to_body()), Shape::Json),
+            (|text| dump::print_r(text).map(|found| found.to_body()), Shape::Dump),
+            (|text| dump::java(text).map(|found| found.to_body()), Shape::Dump),
+            (|text| dump::quoted(text).map(|found| found.to_body()), Shape::Dump),
+            (|text| dump::lines(text).map(|found| found.to_body()), Shape::Dump),
+            (in_line, Shape::LogLine),
         ];
-        let read = shapes.into_iter().find_map(|(read, remark)| {
+        let read = shapes.into_iter().find_map(|(read, shape)| {
             let body = read(body).filter(|body| Parameters::lenient(body).value("sign").is_some())?;
-            Some(Self { body, remark: Some(remark) })
+            Some(Self { body, shape: Some(shape) })
         });
-        read.unwrap_or_else(|| Self { body: body.to_vec(), remark: None })
+        read.unwrap_or_else(|| Self { body: body.to_vec(), shape: None })
     }
 }
 
@@ -109,10 +122,6 @@ fn read_bounded(from: impl Read) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-const JSON: &str = "This was read from JSON, which is not what Alipay sends: the parameters in it were judged \
-                    as if they had come in a form.";
-const DUMP: &str = "This was read from a program's dump, which is not what Alipay sends: the parameters in it \
-                    were judged as if they had come in a form.";
 /// Bound: what is read of a capture or a key; the gateway itself takes 64 KiB.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -206,7 +215,7 @@ mod tests {
             ["", "hello", "{", "{}", "[1]", "Array\n(\n)", "{a=b", "'", "\"a\"", "a=b\nc", "POST / HTTP/1.1"]
         {
             let capture = Capture::of(content.as_bytes());
-            assert_eq!((capture.body.as_slice(), capture.remark), (content.as_bytes(), None));
+            assert_eq!((capture.body.as_slice(), capture.shape), (content.as_bytes(), None));
         }
     }
 }

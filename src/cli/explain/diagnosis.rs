@@ -4,7 +4,7 @@
 
 mod undoing;
 
-use super::cause::Cause;
+use super::cause::{Cause, Damage};
 use super::parameters::{Parameters, decode_escapes};
 use crate::admission::key_ring::PublicKey;
 use crate::admission::key_ring::opening::Opened;
@@ -42,7 +42,7 @@ pub(super) fn diagnose(evidence: &Evidence<'_>) -> Vec<Cause> {
 }
 
 /// `sign` as bytes, and what had to be done to it.
-fn read_signature(sign: &[u8], evidence: &Evidence<'_>) -> Option<(Option<&'static str>, Vec<u8>)> {
+fn read_signature(sign: &[u8], evidence: &Evidence<'_>) -> Option<(Option<Damage>, Vec<u8>)> {
     let plus: Vec<u8> = sign.iter().map(|byte| if *byte == b' ' { b'+' } else { *byte }).collect();
     let tight: Vec<u8> = sign.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let standard = |bytes: &[u8]| -> Vec<u8> {
@@ -55,14 +55,14 @@ fn read_signature(sign: &[u8], evidence: &Evidence<'_>) -> Option<(Option<&'stat
     };
     let attempts = [
         (None, sign.to_vec()),
-        (Some("each `+` in it became a space"), plus.clone()),
-        (Some("white space came into it"), tight),
-        (Some("it was percent-encoded once too often"), decode_escapes(sign)),
-        (Some("it was percent-encoded once too often, and each `+` became a space"), decode_escapes(&plus)),
-        (Some("it was put into the URL-safe alphabet"), standard(sign)),
-        (Some("its padding was lost"), padded(sign)),
-        (Some("its padding was lost and each `+` became a space"), padded(&plus)),
-        (Some("it was put into the URL-safe alphabet, without padding"), padded(&standard(sign))),
+        (Some(Damage::PlusLost), plus.clone()),
+        (Some(Damage::WhiteSpace), tight),
+        (Some(Damage::EncodedTwice), decode_escapes(sign)),
+        (Some(Damage::EncodedTwiceAndPlusLost), decode_escapes(&plus)),
+        (Some(Damage::UrlSafe), standard(sign)),
+        (Some(Damage::PaddingLost), padded(sign)),
+        (Some(Damage::PaddingAndPlusLost), padded(&plus)),
+        (Some(Damage::UrlSafeWithoutPadding), padded(&standard(sign))),
     ];
     let mut readable: Vec<_> =
         attempts.into_iter().filter_map(|(how, text)| Some((how, signature::decode(&text)?))).collect();

@@ -63,14 +63,6 @@ impl Reason {
             Self::Held(objection) => objection.reason(),
         }
     }
-
-    /// A sentence.
-    pub(super) fn sentence(self) -> String {
-        match self {
-            Self::Rejected(rejection) => rejection.to_string(),
-            Self::Held(objection) => objection.to_string(),
-        }
-    }
 }
 
 /// Judges a body at a time: `at`, else the notification's own, else `now`.

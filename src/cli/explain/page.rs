@@ -1,12 +1,13 @@
-//! What `explain` prints: one screen for people, without a buyer's data; or the JSON of the contract.
+//! What `explain` prints: one screen for people, without a buyer's data unless it is asked for; or the JSON of the
+//! contract, whose signing content is as it was signed.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
 use super::judgement::Judgement;
+use super::language::Language;
 use crate::admission::notification::{Charset, is_personal};
-use crate::admission::signing_content::Version;
 
 /// The JSON of the contract, on one line. `event` follows, as it would go on the wire.
 #[derive(Serialize)]
@@ -39,60 +40,77 @@ pub(super) fn json(judgement: &Judgement, hints: &[String], out: &mut dyn Write)
     writeln!(out, "{},\"event\":{event}}}", page.strip_suffix('}').unwrap_or(&page))
 }
 
-/// Prints the screen.
-pub(super) fn text(judgement: &Judgement, hints: &[String], out: &mut dyn Write) -> io::Result<()> {
-    match &judgement.proof {
-        Some(proof) => {
-            let version = match proof.recipe.version {
-                Version::V1 => "V1: without sign and sign_type",
-                Version::V2 => "V2: without sign",
-            };
-            writeln!(out, "signature   authentic, by key {} ({version})", proof.fingerprint)?;
-        }
-        None => writeln!(out, "signature   does NOT verify")?,
-    }
-    match &judgement.announced {
-        Some(message) => {
-            writeln!(out, "announces   {}", message.event_type)?;
-            writeln!(out, "event id    {}", message.id)?;
-        }
-        None => writeln!(out, "announces   nothing")?,
-    }
-    if let Some(reason) = judgement.reason {
-        writeln!(out, "reason      {}: {}", reason.label(), reason.sentence())?;
-    }
-    if let Some(content) = &judgement.content {
-        writeln!(
-            out,
-            "\nsigning content, {} bytes, joined with `&` (escaped here, who the buyer is hidden):",
-            content.len()
-        )?;
-        parameters(content, judgement.charset, out)?;
-    }
-    if !hints.is_empty() {
-        writeln!(out)?;
-    }
-    for hint in hints {
-        writeln!(out, "- {hint}")?;
-    }
-    Ok(())
+/// One screen for people.
+#[derive(Debug)]
+pub(super) struct Screen {
+    /// In which language.
+    pub(super) language: Language,
+    /// With what tells who the buyer is.
+    pub(super) show_buyer: bool,
 }
 
-/// One parameter a line. Split at each `&`, as if no value held one: that is what the content itself looks
-/// like, and a line that surprises shows where a border was moved.
-fn parameters(content: &[u8], charset: Option<Charset>, out: &mut dyn Write) -> io::Result<()> {
-    for piece in content.split(|byte| *byte == b'&').take(MAX_LINES) {
-        let equals = piece.iter().position(|byte| *byte == b'=').unwrap_or(piece.len());
-        let (name, value) = piece.split_at(equals);
-        let value = value.strip_prefix(b"=").unwrap_or_default();
-        let name_text = shortened(&escaped(&text_of(name, charset)));
-        if is_personal(name) || name.ends_with(b"_email") {
-            writeln!(out, "  {name_text}=({} bytes, hidden)", value.len())?;
+impl Screen {
+    /// Prints it.
+    pub(super) fn print(
+        &self,
+        judgement: &Judgement,
+        hints: &[String],
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let (language, labels) = (self.language, self.language.labels());
+        let verified = judgement.proof.as_ref().map_or_else(
+            || labels.not_verified.to_owned(),
+            |proof| language.authentic(&proof.fingerprint, proof.recipe.version),
+        );
+        writeln!(out, "{}{verified}", labels.signature)?;
+        match &judgement.announced {
+            Some(message) => {
+                writeln!(out, "{}{}", labels.announces, message.event_type)?;
+                writeln!(out, "{}{}", labels.event_id, message.id)?;
+            }
+            None => writeln!(out, "{}{}", labels.announces, labels.nothing)?,
+        }
+        if let Some(reason) = judgement.reason {
+            writeln!(out, "{}{}: {}", labels.reason, reason.label(), language.reason(reason))?;
+        }
+        if let Some(content) = &judgement.content {
+            writeln!(out, "\n{}", language.heading(content.len(), !self.show_buyer))?;
+            self.parameters(content, judgement.charset, out)?;
+        }
+        if !hints.is_empty() {
+            writeln!(out)?;
+        }
+        for hint in hints {
+            writeln!(out, "- {hint}")?;
+        }
+        Ok(())
+    }
+
+    /// One parameter a line. Split at each `&`, as if no value held one: that is what the content itself looks
+    /// like, and a line that surprises shows where a border was moved.
+    fn parameters(&self, content: &[u8], charset: Option<Charset>, out: &mut dyn Write) -> io::Result<()> {
+        for piece in content.split(|byte| *byte == b'&').take(MAX_LINES) {
+            let equals = piece.iter().position(|byte| *byte == b'=').unwrap_or(piece.len());
+            let (name, value) = piece.split_at(equals);
+            let value = value.strip_prefix(b"=").unwrap_or_default();
+            let name_text = self.shortened(&escaped(&text_of(name, charset)));
+            if !self.show_buyer && (is_personal(name) || name.ends_with(b"_email")) {
+                writeln!(out, "  {name_text}={}", self.language.hidden(value.len()))?;
+            } else {
+                writeln!(out, "  {name_text}={}", self.shortened(&escaped(&text_of(value, charset))))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn shortened(&self, text: &str) -> String {
+        let shown: String = text.chars().take(MAX_SHOWN).collect();
+        if shown.len() == text.len() {
+            shown
         } else {
-            writeln!(out, "  {name_text}={}", shortened(&escaped(&text_of(value, charset))))?;
+            format!("{shown}… {}", self.language.of_length(text.chars().count()))
         }
     }
-    Ok(())
 }
 
 /// UTF-8 where it is that, else the notification's charset.
@@ -117,15 +135,6 @@ fn escaped(text: &str) -> String {
         }
     }
     if escaped.starts_with(' ') || escaped.ends_with(' ') { format!("\"{escaped}\"") } else { escaped }
-}
-
-fn shortened(text: &str) -> String {
-    let shown: String = text.chars().take(MAX_SHOWN).collect();
-    if shown.len() == text.len() {
-        shown
-    } else {
-        format!("{shown}… ({} characters)", text.chars().count())
-    }
 }
 
 /// Bound: lines of a screen.
