@@ -13,9 +13,9 @@ use super::support::signer::{
 };
 
 /// What came of a run.
-struct Run {
-    code: i32,
-    out: String,
+pub struct Run {
+    pub code: i32,
+    pub out: String,
     err: String,
 }
 
@@ -26,7 +26,7 @@ impl Run {
     }
 
     /// All hints in one text.
-    fn hints(&self) -> String {
+    pub fn hints(&self) -> String {
         let json = self.json();
         let hints = json["hints"].as_array().unwrap();
         hints.iter().map(|hint| hint.as_str().unwrap()).collect::<Vec<_>>().join("\n")
@@ -60,7 +60,7 @@ fn key_of(folder: &Folder) -> PathBuf {
 }
 
 /// With Alipay's key alone, as JSON.
-fn judged(body: &[u8]) -> Run {
+pub fn judged(body: &[u8]) -> Run {
     judged_with(body, &[])
 }
 
@@ -434,7 +434,7 @@ fn every_vector_of_the_folder_is_judged_on_its_signature() {
 
 // The diagnosis.
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
@@ -448,12 +448,12 @@ fn rich() -> Draft {
 }
 
 /// With one value changed.
-fn changed(draft: &Draft, name: &str, change: impl Fn(&str) -> String) -> Draft {
+pub fn changed(draft: &Draft, name: &str, change: impl Fn(&str) -> String) -> Draft {
     draft.clone().set(name, change(&text(draft.get(name).unwrap())))
 }
 
 /// With every value changed but `sign` and `sign_type`.
-fn all_changed(draft: &Draft, change: impl Fn(&[u8]) -> Vec<u8>) -> Draft {
+pub fn all_changed(draft: &Draft, change: impl Fn(&[u8]) -> Vec<u8>) -> Draft {
     Draft(
         draft
             .0
@@ -466,13 +466,13 @@ fn all_changed(draft: &Draft, change: impl Fn(&[u8]) -> Vec<u8>) -> Draft {
     )
 }
 
-fn decoded(value: &[u8]) -> Vec<u8> {
+pub fn decoded(value: &[u8]) -> Vec<u8> {
     let body = [b"x=", value].concat();
     let form = alipay_notify_gateway::admission::form::Form::parse(&body).unwrap();
     form.parameters().next().unwrap().1.to_vec()
 }
 
-fn html(value: &str) -> String {
+pub fn html(value: &str) -> String {
     value.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

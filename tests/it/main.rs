@@ -21,6 +21,7 @@ mod engines;
 mod explain;
 mod limits;
 mod metrics;
+mod mistakes;
 mod operator;
 mod publication;
 mod rabbitmq;

@@ -118,14 +118,12 @@ fn everywhere(start: &Parameters) -> Candidates {
         let glued = start.glued(|name| !is_known(name));
         offer(Mistake::SplitAfterDecoding(torn), (glued != *start).then_some(glued));
     }
-    offer(
-        Mistake::EncodedTwice(vec!["every value".to_owned()]),
-        start.mapped(|_, value| Some(decode(value))),
-    );
-    offer(
-        Mistake::EncodedTwice(vec!["every value".to_owned()]),
-        start.mapped(|_, value| Some(decode_escapes(value))),
-    );
+    // Where nothing is percent-encoded, a plus is no encoded space: it came in the space's place.
+    if start.pairs().any(|(_, value)| value.contains(&b'%')) {
+        let all = || Mistake::EncodedTwice(vec!["every value".to_owned()]);
+        offer(all(), start.mapped(|_, value| Some(decode(value))));
+        offer(all(), start.mapped(|_, value| Some(decode_escapes(value))));
+    }
     offer(Mistake::FromGbk, start.mapped(|_, value| encoded(GBK, value)));
     offer(Mistake::FromGbk, start.mapped(|_, value| encoded(GB18030, value)));
     offer(Mistake::FromUtf8, start.mapped(|_, value| utf8_of_gbk(value)));
@@ -144,10 +142,9 @@ fn everywhere(start: &Parameters) -> Candidates {
 
 fn encoded_twice(start: &Parameters) -> Candidates {
     one_by_one(start, |name, value| {
-        [decode(value), decode_escapes(value)]
-            .into_iter()
-            .map(|undone| (Mistake::EncodedTwice(vec![told(name)]), undone))
-            .collect()
+        let ways =
+            if value.contains(&b'%') { vec![decode(value), decode_escapes(value)] } else { Vec::new() };
+        ways.into_iter().map(|undone| (Mistake::EncodedTwice(vec![told(name)]), undone)).collect()
     })
 }
 
