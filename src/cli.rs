@@ -12,6 +12,8 @@ mod trade;
 use std::io::Write;
 use std::process::ExitCode;
 
+pub use explain::json_of as explain_json;
+
 use clap::{Parser, Subcommand};
 
 /// Stands between Alipay and your services: verifies notifications, announces them in RabbitMQ, and says

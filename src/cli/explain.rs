@@ -90,6 +90,21 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
     Ok(if judgement.proof.is_some() { DONE } else { NOT_VERIFIED })
 }
 
+/// What `explain --key KEY --format json` prints of a capture, without files and a terminal: what the fuzz targets ask.
+/// `None` if the key cannot be used.
+pub fn json_of(captured: &[u8], key: &[u8]) -> Option<Vec<u8>> {
+    let capture = Capture::of(captured);
+    let parameters = Parameters::lenient(&capture.body);
+    let claimed = parameters.value("app_id").and_then(|id| std::str::from_utf8(id).ok());
+    let keys = [("key".to_owned(), key.to_vec())];
+    let (grounds, sign_type) = given(&keys, claimed, parameters.value("sign_type")).ok()?;
+    let judgement = judgement::judge(&capture.body, &grounds, None, SystemClock.now());
+    let hints = hints(&judgement, &capture, &grounds, sign_type, Language::English);
+    let mut printed = Vec::new();
+    page::json(&judgement, &hints, &mut printed).ok()?;
+    Some(printed)
+}
+
 /// `--key a b body` is two keys and a body, as a shell's `--key *.pem body` makes it.
 fn file_and_keys(args: &Args) -> Result<(Option<&Path>, Vec<PathBuf>), Failure> {
     let Some((file, before)) = args.files.split_last() else { return Ok((None, args.key.clone())) };
@@ -134,7 +149,7 @@ fn grounds(args: &Args, keys: &[PathBuf], capture: &Capture) -> Result<(Grounds,
     if args.key.is_empty() {
         configured(args, asked)
     } else {
-        given(keys, asked, parameters.value("sign_type"))
+        given(&read_key_files(keys)?, asked, parameters.value("sign_type"))
     }
 }
 
@@ -162,7 +177,7 @@ fn policy_of(config: Option<&Path>) -> Result<Policy, Failure> {
 
 /// A policy of nothing but the keys: one app of any seller.
 fn given(
-    files: &[PathBuf],
+    files: &[KeyFile],
     asked: Option<&str>,
     claimed: Option<&[u8]>,
 ) -> Result<(Grounds, SignType), Failure> {
@@ -200,21 +215,31 @@ fn given(
     Ok((Grounds { policy, keys, remarks }, sign_type))
 }
 
+/// A name to call it by, and what is in it.
+type KeyFile = (String, Vec<u8>);
 type Keys = (Vec<PublicKey>, Vec<String>);
 
+fn read_key_files(files: &[PathBuf]) -> Result<Vec<KeyFile>, Failure> {
+    let read = |file: &PathBuf| {
+        let name = file.display().to_string();
+        let content = capture::read_file(file)
+            .map_err(|error| Failure::configuration(format!("--key {name}: {error}")))?;
+        Ok((name, content))
+    };
+    files.iter().map(read).collect()
+}
+
 fn read_keys(
-    files: &[PathBuf],
+    files: &[KeyFile],
     app_id: &str,
     sign_type: SignType,
 ) -> Result<Keys, (Failure, Option<KeyFault>)> {
     let mut keys = Vec::with_capacity(files.len());
     let mut remarks = Vec::new();
-    for file in files {
-        let failure = |why: String| Failure::configuration(format!("--key {}: {why}", file.display()));
-        let content = capture::read_file(file).map_err(|error| (failure(error.to_string()), None))?;
-        let (key, odd) = PublicKey::read(&content, app_id, sign_type)
-            .map_err(|fault| (failure(fault.to_string()), Some(fault)))?;
-        remarks.extend(odd.iter().map(|remark| format!("{}: {remark}", file.display())));
+    for (name, content) in files {
+        let (key, odd) = PublicKey::read(content, app_id, sign_type)
+            .map_err(|fault| (Failure::configuration(format!("--key {name}: {fault}")), Some(fault)))?;
+        remarks.extend(odd.iter().map(|remark| format!("{name}: {remark}")));
         keys.push(key);
     }
     Ok((keys, remarks))

@@ -60,7 +60,7 @@ fn verdict(body: &[u8], policy: &Policy, now: Timestamp, seed: u64) -> Verdict {
         .unwrap_or_else(|_| panic!("seed {seed}: admission panicked on {}", body.escape_ascii()))
 }
 
-fn mutated(body: &[u8], random: &mut StdRng) -> Vec<u8> {
+pub fn mutated(body: &[u8], random: &mut StdRng) -> Vec<u8> {
     let mut body = body.to_vec();
     for _ in 0..random.random_range(1..4) {
         let at = random.random_range(0..=body.len());

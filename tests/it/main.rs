@@ -19,10 +19,13 @@ mod config;
 mod end_to_end;
 mod engines;
 mod explain;
+mod fuzzed;
 mod limits;
 mod metrics;
 mod mistakes;
 mod operator;
+#[path = "../../fuzz/src/properties.rs"]
+mod properties;
 mod publication;
 mod rabbitmq;
 mod reload;

@@ -49,7 +49,8 @@ impl Capture {
         Ok(Self::of(&content))
     }
 
-    fn of(content: &[u8]) -> Self {
+    /// What a content is.
+    pub(super) fn of(content: &[u8]) -> Self {
         // An editor's or `echo`'s own; a body never ends in one.
         let body = content.strip_suffix(b"\n").unwrap_or(content);
         let body = body.strip_suffix(b"\r").unwrap_or(body);
