@@ -146,7 +146,7 @@ fn pairs_of(form: &Form) -> Pairs {
 }
 
 /// protocol.md §2, read a byte at a time. `None` for what is no form, or has a name twice.
-fn naive_form(data: &[u8]) -> Option<Pairs> {
+pub fn naive_form(data: &[u8]) -> Option<Pairs> {
     let mut pairs = Pairs::new();
     let pieces: Vec<&[u8]> = data.split(|byte| *byte == b'&').collect();
     if pieces.len() > MAX_PARAMETERS {

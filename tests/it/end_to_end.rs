@@ -2,12 +2,10 @@
 //!
 //! "Nothing was published" is shown by a payment sent afterwards, which is the next event in the queue.
 
-use std::sync::Arc;
-
 use alipay_notify_gateway::clock::{Clock as _, SystemClock};
 
 use crate::support::alipay::{APP_ID, Notification, encode};
-use crate::support::program::{Program, post};
+use crate::support::program::Program;
 use crate::support::queue::Queue;
 
 fn payment(trade: u64) -> Notification {
@@ -16,11 +14,6 @@ fn payment(trade: u64) -> Notification {
 
 fn multi_thread() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
-
-/// Waits for blocking work beside a running consumer.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.unwrap()
 }
 
 /// The types of what was published before a payment that is sent now.
@@ -113,50 +106,6 @@ fn every_class_of_event_is_announced_as_what_it_is() {
             assert_eq!(event.delivery.routing_key.as_str(), event_type, "case {n}");
         }
     });
-}
-
-#[test]
-fn a_thousand_at_once_of_one_trade_give_one_event() {
-    multi_thread().block_on(async {
-        let program = Arc::new(Program::start("thousand"));
-        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
-        let body = Arc::new(payment(1).body());
-        let answers = at_once(&program, (0..1000).map(|_| Arc::clone(&body)).collect()).await;
-        assert_eq!(answers, 1000);
-        assert_eq!(published(&program, &mut queue, 2).await, ["payment.succeeded"]);
-        assert_eq!(program.outcome("duplicate"), 999.0);
-    });
-}
-
-#[test]
-fn a_thousand_at_once_with_two_amounts_give_one_payment_and_one_conflict() {
-    multi_thread().block_on(async {
-        let program = Arc::new(Program::start("amounts"));
-        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
-        let bodies = [payment(1).body(), payment(1).set("total_amount", "88.89").body()].map(Arc::new);
-        let answers = at_once(&program, (0..1000).map(|n| Arc::clone(&bodies[n % 2])).collect()).await;
-        assert_eq!(answers, 1000);
-        let mut events = published(&program, &mut queue, 2).await;
-        events.sort();
-        assert_eq!(events, ["payment.conflict", "payment.succeeded"]);
-    });
-}
-
-/// Posts all of them from 100 threads, and counts how many were told `success`.
-async fn at_once(program: &Arc<Program>, bodies: Vec<Arc<Vec<u8>>>) -> usize {
-    let to = program.http;
-    let share = bodies.len().div_ceil(100);
-    let threads: Vec<_> = bodies
-        .chunks(share)
-        .map(<[_]>::to_vec)
-        .map(|bodies| {
-            blocking(move || {
-                let answers = bodies.iter().map(|body| post(to, "/alipay/notify", body).unwrap());
-                answers.filter(super::support::program::Answer::is_success).count()
-            })
-        })
-        .collect();
-    futures_util::future::join_all(threads).await.into_iter().sum()
 }
 
 #[test]

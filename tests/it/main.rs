@@ -29,6 +29,7 @@ mod properties;
 mod publication;
 mod rabbitmq;
 mod reload;
+mod replays;
 mod scripted_broker;
 mod scripted_lanes;
 mod shutdown;
