@@ -1,10 +1,10 @@
 //! Admission from outside: what each authentic notification means, what is held and what is refused, with a
 //! signer that shares no code with it. The attacks of the same hall are in `attacks.rs`.
 
-use alipay_notify_gateway::admission::acceptance::Objection;
+use alipay_notify_gateway::admission::acceptance::{Objection, Waived};
 use alipay_notify_gateway::admission::form::FormError;
 use alipay_notify_gateway::admission::policy::{Buyer, SignType};
-use alipay_notify_gateway::admission::{Rejection, Verdict, admit};
+use alipay_notify_gateway::admission::{Rejection, Verdict, admit, admit_released};
 use alipay_notify_gateway::clock::Timestamp;
 use alipay_notify_gateway::event::Environment;
 
@@ -633,6 +633,46 @@ fn a_key_in_shadow_is_counted_and_not_believed() {
     assert_eq!(judge(&altered, &policy, now()), Said::Refused(Rejection::Signature));
     let believed = Draft::payment().signed_by(signer::stranger(), Hash::Sha256, Version::V1).body();
     assert_eq!(judge(&believed, &policy, now()), Said::Event("payment.succeeded"));
+}
+
+#[test]
+fn an_operator_lets_pass_one_objection_and_no_other() {
+    let foreign = Draft::payment().set("seller_id", "2088000000000042").signed().body();
+    let ambiguous = Draft::payment().set("subject", "x&refund_fee=1.00").signed().body();
+    let old = Draft::payment().set("notify_time", "2026-01-02 03:04:05").signed().body();
+    let odd = Draft::payment().set("total_amount", "88,88").signed().body();
+    let passes = |body: &[u8], reason: &str| match admit_released(body, &policy(), now(), Waived::of(reason))
+    {
+        Verdict::Admitted(admitted, _) => !admitted.event().stale,
+        Verdict::Withheld(..) => false,
+        Verdict::Rejected(rejection) => panic!("{rejection}"),
+        Verdict::Shadowed(key) => panic!("{key:?}"),
+    };
+    for reason in Objection::REASONS {
+        assert_eq!(passes(&foreign, reason), reason == "seller", "{reason}");
+        assert_eq!(passes(&ambiguous, reason), reason == "ambiguous", "{reason}");
+        assert_eq!(passes(&old, reason), reason == "stale", "{reason}");
+        assert!(!passes(&odd, reason), "{reason}");
+    }
+}
+
+#[test]
+fn the_seller_is_never_let_pass_where_all_merchants_share_the_key() {
+    let policy = policy_of([app(APP, shared(), SignType::Rsa)]);
+    let draft = Draft::payment().set("sign_type", "RSA").set("seller_id", "2088000000000042");
+    let body = draft.signed_by(shared(), Hash::Sha1, Version::V1).body();
+    let verdict = admit_released(&body, &policy, now(), Waived::Seller);
+    assert!(
+        matches!(&verdict, Verdict::Withheld(held, _) if held.objection() == Objection::Seller),
+        "{verdict:?}"
+    );
+}
+
+#[test]
+fn what_is_released_must_verify_like_any_other() {
+    let forged = Draft::payment().signed().set("seller_id", "2088000000000042").body();
+    let verdict = admit_released(&forged, &policy(), now(), Waived::Seller);
+    assert!(matches!(verdict, Verdict::Rejected(Rejection::Signature)), "{verdict:?}");
 }
 
 #[test]
