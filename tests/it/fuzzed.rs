@@ -23,10 +23,14 @@ fn seeds(folders: &[&str]) -> Vec<Vec<u8>> {
     files.iter().map(|file| fs::read(file).unwrap()).collect()
 }
 
+/// How many cases: `usual`, or what the environment says for a long run.
+pub fn cases(usual: u64) -> u64 {
+    std::env::var("FUZZ_CASES").map_or(usual, |text| text.parse().unwrap())
+}
+
 /// Holds a property against the seeds as they are, and against `cases` of what becomes of them.
-fn hold(property: fn(&[u8]), folders: &[&str], cases: u64) {
-    #[expect(clippy::disallowed_methods, reason = "how long a test may take is the environment's to say")]
-    let cases = std::env::var("FUZZ_CASES").map_or(cases, |text| text.parse().unwrap());
+fn hold(property: fn(&[u8]), folders: &[&str], usual: u64) {
+    let cases = cases(usual);
     let seeds = seeds(folders);
     let checked = |input: &[u8], from: &str| {
         catch_unwind(AssertUnwindSafe(|| property(input)))
