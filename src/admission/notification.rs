@@ -132,7 +132,7 @@ const PERSONAL: [&str; 10] = [
 ];
 
 /// Fields that a swallowed or split border could be about (protocol.md §4): the re-split check knows them.
-pub const KNOWN_FIELDS: [&str; 47] = [
+pub const KNOWN_FIELDS: [&str; 48] = [
     "app_id",
     "auth_app_id",
     "body",
@@ -178,6 +178,7 @@ pub const KNOWN_FIELDS: [&str; 47] = [
     "trade_no",
     "trade_status",
     "trans_currency",
+    "utc_timestamp",
     "version",
     "voucher_detail_list",
 ];

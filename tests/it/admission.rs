@@ -636,6 +636,33 @@ fn a_key_in_shadow_is_counted_and_not_believed() {
 }
 
 #[test]
+fn a_text_with_the_name_of_a_field_that_cannot_have_stood_there_is_a_merchants() {
+    for text in ["uid=5&status=1", "order=7&timestamp=1700000000", "a=1&service=vip", "id=3&method=alipay"] {
+        let draft = Draft::payment().set("passback_params", text);
+        assert_eq!(said_of(draft), Said::Event("payment.succeeded"), "{text}");
+    }
+    // `subject` does lie between `seller_id` and `total_amount`, and `version` is the last: these may have been.
+    for (name, text, hidden) in [
+        ("passback_params", "x&point_amount=1", "point_amount"),
+        ("seller_id", "2088101117955611", ""),
+        ("trade_status", "TRADE_SUCCESS", ""),
+        ("voucher_detail_list", "[]&version=2.0", ""),
+        ("subject", "x&timestamp=1", "timestamp"),
+    ] {
+        let draft = Draft::payment().without(hidden).set(name, text).signed();
+        // An empty or unsigned parameter, which anyone can add, changes nothing.
+        for added in ["", "&pb=", "&subjecu=", "&alipay_cert_sn=1"] {
+            let body = [&draft.body()[..], added.as_bytes()].concat();
+            let expected = match hidden {
+                "" => Said::Event("payment.succeeded"),
+                hidden => Said::Held(Objection::Ambiguous(hidden)),
+            };
+            assert_eq!(said(&body), expected, "{name}={text} {added}");
+        }
+    }
+}
+
+#[test]
 fn an_operator_lets_pass_one_objection_and_no_other() {
     let foreign = Draft::payment().set("seller_id", "2088000000000042").signed().body();
     let ambiguous = Draft::payment().set("subject", "x&refund_fee=1.00").signed().body();

@@ -499,6 +499,40 @@ fn attack_39_a_text_split_so_that_it_doubles_a_field_is_refused() {
 }
 
 #[test]
+fn attack_39_an_unknown_field_swallowed_by_what_says_the_kind_is_held_and_not_announced_as_another_kind() {
+    for (swallower, unknown) in
+        [("trade_status", "trade_type"), ("notify_type", "open_id"), ("trans_currency", "trans_kind")]
+    {
+        let genuine = Draft::payment().set("trans_currency", "CNY").set(unknown, "x1").signed();
+        assert_eq!(said(&genuine.body()), PAID, "{unknown}");
+        let value = [genuine.get(swallower).unwrap(), b"&", unknown.as_bytes(), b"=x1"].concat();
+        let moved = genuine.clone().without(unknown).set(swallower, value);
+        assert_eq!(moved.content(Version::V1), genuine.content(Version::V1), "the same bytes are signed");
+        assert_eq!(said(&moved.body()), Said::Held(Objection::Grammar(swallower)));
+    }
+}
+
+#[test]
+fn attack_39_the_time_of_a_message_is_not_hidden_in_the_text_before_it() {
+    let message = Draft::of([
+        ("app_id", APP),
+        ("biz_content", "{}"),
+        ("charset", "utf-8"),
+        ("msg_method", "alipay.x.changed"),
+        ("notify_id", "n1"),
+        ("sign_type", "RSA2"),
+        ("title", "t"),
+        ("utc_timestamp", "1732500000000"),
+        ("version", "1.1"),
+    ])
+    .signed();
+    assert!(event(&message.body(), &policy(), now()).stale);
+    let moved = message.clone().without("utc_timestamp").set("title", "t&utc_timestamp=1732500000000");
+    assert_eq!(moved.content(Version::V1), message.content(Version::V1), "the same bytes are signed");
+    assert_eq!(said(&moved.body()), Said::Held(Objection::Ambiguous("utc_timestamp")));
+}
+
+#[test]
 fn attack_39_a_text_that_names_a_field_which_is_missing_is_held_and_any_other_passes() {
     for name in ["subject", "body", "passback_params"] {
         for ambiguous in ["x&refund_fee=1.00", "&gmt_refund=2026-11-23 11:00:00", "a&b&out_biz_no=1"] {

@@ -93,6 +93,8 @@ class Maker:
         yield "tab and line break in a text", text("body", "一行\n两行\t三")
         yield "quotes and tags", text("subject", "\"引号\" <b>'&amp;'</b>")
         yield "ampersand and equals in a text", text("passback_params", "a=1&b=2")
+        yield "names of fields in a text, where none can have been", lambda: signed(
+            put(p(), "passback_params", self.random.choice(["uid=5&status=1", "a=1&service=vip", "id=3&method=alipay"])))
         yield "percent-encoded passback", text("passback_params", "a%3D1%26b%3D%E4%B8%AD")
         yield "JSON in a text", text("passback_params", '{"order":"1+1","a":[1, 2]}')
         yield "backslashes", text("subject", "C:\\path\\new")
@@ -148,6 +150,7 @@ class Maker:
         yield "payment's border moved into the subject", self.moved_into_subject
         yield "refund_fee swallowed by the passback", self.swallowed
         yield "border in a name", self.border_in_a_name
+        yield "unknown field swallowed by trade_status", self.swallowed_by_status
         yield "V2 trap: a trade signed as gateway traffic", lambda: encode(signed(put(p(), "service", "alipay.x"), version="V2"))
 
     def moved_into_subject(self):
@@ -160,6 +163,10 @@ class Maker:
         values = dict(genuine)
         merged = b"p&receipt_amount=" + values[b"receipt_amount"] + b"&refund_fee=" + values[b"refund_fee"]
         return encode(put(drop(genuine, "receipt_amount", "refund_fee"), "passback_params", merged))
+
+    def swallowed_by_status(self):
+        genuine = sign(put(self.payment(), "trade_type", "x1"), self.alipay)
+        return encode(put(drop(genuine, "trade_type"), "trade_status", "TRADE_SUCCESS&trade_type=x1"))
 
     def border_in_a_name(self):
         genuine = sign(put(self.payment(), "refund_fee", "1.00"), self.alipay)
