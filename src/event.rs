@@ -92,6 +92,11 @@ impl Environment {
             Self::Sandbox => "sandbox",
         }
     }
+
+    /// The environment of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Production, Self::Sandbox].into_iter().find(|environment| environment.as_str() == name)
+    }
 }
 
 /// An authentic notification's meaning, as far as it can be known without the store.

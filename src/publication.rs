@@ -19,6 +19,7 @@
 //! What survives a crash is what the store and the broker have; what is in memory here had not been answered.
 
 mod attribution;
+mod backlog;
 mod flight;
 mod lane;
 mod operator;
@@ -244,6 +245,7 @@ impl Publication {
         for _ in 0..lanes {
             shared.tasks.spawn(Lane::new(Arc::clone(&shared)).run());
         }
+        shared.tasks.spawn(backlog::drain(Arc::clone(&shared)));
         Self { shared }
     }
 
@@ -363,7 +365,10 @@ impl Shared {
                     }
                     (Some(Role::Leader), receiver)
                 }
-                Join::Follow(receiver) => (Some(Role::Follower), receiver),
+                Join::Follow(receiver) => {
+                    self.queue.hasten(&key);
+                    (Some(Role::Follower), receiver)
+                }
                 Join::Other(receiver) => (None, receiver),
             };
             // A sender that is dropped without a word means that the process is going down.

@@ -7,6 +7,7 @@
 pub mod sqlite;
 
 use std::fmt;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -38,6 +39,10 @@ pub trait Store: Send + Sync {
 
     /// What is kept of an event or notification that waits. `None` if nothing waits under the key.
     fn waiting(&self, key: Key) -> BoxFuture<'_, Result<Option<Waiting>, StoreError>>;
+
+    /// What is due to be published again: deferred events whose back-off is over, and events in doubt that nobody watches
+    /// any more, the oldest first. At most `limit`.
+    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>>;
 
     /// Writes an operator's decision over what is deferred, in doubt or held. `false` if nothing waits under the key;
     /// but what says that a held notification was announced is written although its record has cleared it already.
@@ -208,6 +213,14 @@ pub struct Holding {
 /// What waits under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
+    /// Its identity.
+    pub key: Key,
+    /// Its money facts; `None` for a held notification.
+    pub digest: Option<Digest>,
+    /// The notification.
+    pub notify_id: String,
+    /// When the buyer paid, as far as it is known.
+    pub payment_time: Option<Timestamp>,
     /// Deferred, in doubt or held.
     pub state: State,
     /// Why.
@@ -297,11 +310,20 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
+/// How long after its last try a deferred event is due again: doubled with each, from 1 s to 10 min.
+pub fn back_off(attempts: u32) -> Duration {
+    (Duration::from_secs(1) * 2u32.saturating_pow(attempts.saturating_sub(1).min(10))).min(MAX_BACK_OFF)
+}
+
 /// The key under which a held notification is kept: a re-delivery replaces it, and a later one that passes
 /// clears it.
 pub fn held_key(app_id: &str, notify_id: &str, subject: String) -> Key {
     Key { subject, id: crate::event::id::held(app_id, notify_id) }
 }
 
+/// An event in doubt is published again no earlier, even if nobody watches it any more (design.md, "In doubt is not
+/// failed").
+pub const DOUBT: Duration = Duration::from_secs(60);
+const MAX_BACK_OFF: Duration = Duration::from_secs(600);
 /// Bound: rows that [`Store::find`] gives.
 pub const MAX_FOUND: usize = 1000;

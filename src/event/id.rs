@@ -65,6 +65,18 @@ impl EventId {
         Self::build(app_id, notify_id, EventType::NotificationOther, part, None)
     }
 
+    /// The id of an event that was kept: its text is final, and nothing is derived from it any more.
+    pub fn kept(app_id: &str, subject: &str, event_type: EventType, text: &str) -> Self {
+        Self {
+            app_id: app_id.to_owned(),
+            subject: subject.to_owned(),
+            event_type,
+            part: Part::None,
+            conflict: None,
+            text: text.to_owned(),
+        }
+    }
+
     /// The same subject under another type.
     pub fn retyped(&self, event_type: EventType) -> Self {
         Self::build(&self.app_id, &self.subject, event_type, self.part.clone(), None)

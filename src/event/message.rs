@@ -1,7 +1,8 @@
 //! An event as it goes on the wire: a CloudEvent in the AMQP 0-9-1 binding (contract.md, "Event on the wire").
 //! Plain data: only `broker/amqp.rs` knows how AMQP spells it.
 
-use super::Event;
+use super::{Digest, Environment, Event, EventId, EventType};
+use crate::clock::Timestamp;
 
 /// Everything that the broker is given, and everything that a store keeps of an event that waits.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -49,6 +50,29 @@ impl Message {
             traceparent,
             body,
         }
+    }
+
+    /// The event that this is of, for publishing it again as it is: nothing is left to resolve but whether it was
+    /// announced meanwhile. `None` if this was not written by [`Message::of`].
+    pub fn event(&self, digest: Digest, notify_id: String, payment_time: Option<Timestamp>) -> Option<Event> {
+        let event_type = EventType::from_name(&self.event_type)?;
+        let head = format!(r#"{{"event_id":"{}","event_type":"{}","#, self.id, self.event_type);
+        let facts = self.body.strip_prefix(&head)?.strip_suffix('}')?.to_owned();
+        let business_time = Timestamp::from_rfc3339(&self.time)?;
+        Some(Event {
+            event_type,
+            id: EventId::kept(&self.app_id, &self.subject, event_type, &self.id),
+            digest,
+            notify_id,
+            environment: Environment::from_name(&self.environment)?,
+            business_time,
+            payment_time,
+            notified_at: business_time,
+            finishes: false,
+            stale: false,
+            late: false,
+            facts,
+        })
     }
 
     /// The headers, in the form that the CloudEvents AMQP binding now prefers (`cloudEvents_…`).

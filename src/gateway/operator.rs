@@ -1,5 +1,5 @@
-//! What an operator may do with what waits: release a held notification, or drop what waits. Each is logged with who
-//! did it and why.
+//! What an operator may do with what waits: release it (a held notification, or a deferred event ahead of its back-off),
+//! or drop it. Each is logged with who did it and why.
 //!
 //! Releasing lets pass one objection of one notification, and nothing else: the signature is verified again, with the
 //! keys of today, and the event goes publication's ordinary way, with its confirm and its record.
@@ -65,11 +65,12 @@ impl Gateway {
         let publication = &self.inner.publication;
         let waiting = match publication.waiting(order.key.clone()).await? {
             None => return Ok(Done::NothingWaits),
-            Some(waiting) if waiting.state != State::Held => {
-                return Ok(Done::Impossible(
-                    "it is not held: it waits for the broker, and is announced when the broker takes it"
-                        .to_owned(),
-                ));
+            Some(waiting) if waiting.state == State::InDoubt => {
+                return Ok(Done::NotNow("its confirm is still awaited".to_owned()));
+            }
+            Some(waiting) if waiting.state == State::Deferred => {
+                let deadline = Instant::now() + self.inner.answer_timeout;
+                return Ok(done(publication.hurry(waiting, deadline).await));
             }
             Some(waiting) => waiting,
         };
@@ -86,21 +87,24 @@ impl Gateway {
         let notify_id = admitted.event().notify_id.clone();
         let deadline = Instant::now() + self.inner.answer_timeout;
         let body = waiting.content.into();
-        Ok(match publication.announce(admitted, &body, None, deadline).await {
-            Outcome::Announced(announced) => {
-                super::audit(&announced, &notify_id, &key);
-                // The record clears what is held of this notification; this remains for deliveries still to come, which
-                // acceptance refuses as before.
-                publication.settle_released(order.key.clone(), notify_id, reason(order)).await?;
-                Done::Announced(announced.event_id().to_owned())
-            }
-            Outcome::Deferred(cause) => {
-                Done::NotNow(format!("the broker did not take it: {}", cause.as_str()))
-            }
-            Outcome::Pending => Done::NotNow("its confirm is still to come".to_owned()),
-            Outcome::Held(objection) => Done::Impossible(objection.to_string()),
-            Outcome::Refused => Done::NotNow("there is no room, or the gateway is stopping".to_owned()),
-        })
+        let outcome = publication.announce(admitted, &body, None, deadline).await;
+        if let Outcome::Announced(announced) = &outcome {
+            super::audit(announced, &notify_id, &key);
+            // The record clears what is held of this notification; this remains for deliveries still to come, which
+            // acceptance refuses as before.
+            publication.settle_released(order.key.clone(), notify_id, reason(order)).await?;
+        }
+        Ok(done(outcome))
+    }
+}
+
+fn done(outcome: Outcome) -> Done {
+    match outcome {
+        Outcome::Announced(announced) => Done::Announced(announced.event_id().to_owned()),
+        Outcome::Deferred(cause) => Done::NotNow(format!("the broker did not take it: {}", cause.as_str())),
+        Outcome::Pending => Done::NotNow("its confirm is still to come".to_owned()),
+        Outcome::Held(objection) => Done::Impossible(objection.to_string()),
+        Outcome::Refused => Done::NotNow("there is no room, or the gateway is stopping".to_owned()),
     }
 }
 

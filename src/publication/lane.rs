@@ -20,7 +20,7 @@ use crate::broker::{Confirms, Link, Publisher, Settled};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventType, Key, Message};
 use crate::metrics::{PublishResult, Stage};
-use crate::store::{Cause, Claim, Deferral, Kept, Record, State};
+use crate::store::{Cause, Claim, DOUBT, Deferral, Kept, Record, State};
 
 /// An event that waits for a lane or is in one. Its leader's flight ends when it is settled.
 #[derive(Debug)]
@@ -28,18 +28,25 @@ pub(super) struct Job {
     errand: Errand,
     /// It goes in a batch of its own: its batch ended in a channel exception, and it may be the cause.
     pub(super) alone: bool,
+    /// It comes out of the store, and nobody waits for it.
+    pub(super) drained: bool,
 }
 
 impl Job {
     pub(super) fn new(errand: Errand) -> Self {
-        Self { errand, alone: false }
+        Self { errand, alone: false, drained: false }
+    }
+
+    /// Of an event that was kept.
+    pub(super) fn drained(errand: Errand) -> Self {
+        Self { errand, alone: false, drained: true }
     }
 
     fn event(&self) -> &Event {
         &self.errand.event
     }
 
-    fn key(&self) -> Key {
+    pub(super) fn key(&self) -> Key {
         self.errand.event.key()
     }
 }
@@ -79,6 +86,8 @@ struct Batch {
     attribution: Attribution,
     confirms: Box<dyn Confirms>,
     started: Instant,
+    /// How long after its last publish it is waited for.
+    patience: Duration,
     done: Vec<Done>,
     failed: Vec<(Ready, Verdict)>,
 }
@@ -154,7 +163,7 @@ impl Batch {
     /// Until every event is decided or the batch's deadline has come. What is confirmed is handed over as it
     /// comes, a moment gathered, so that one silent queue does not hold back the answers of the others.
     async fn await_confirms(&mut self, shared: &Arc<Shared>) {
-        let deadline = self.started + shared.config.confirm_timeout;
+        let deadline = self.started + self.patience;
         let mut hand_over_at = None;
         while !self.attribution.is_complete() {
             let wake = hand_over_at.map_or(deadline, |at: Instant| at.min(deadline));
@@ -247,8 +256,12 @@ impl Shared {
         #[expect(clippy::cast_precision_loss, reason = "a batch has at most a few hundred events")]
         self.metrics.batch_size.observe(messages.len() as f64);
         let confirms = channel.publisher.publish(messages, self.clock.now());
+        let nobody_waits = ready.iter().all(|ready| ready.job.drained);
+        let patience = if nobody_waits { DRAIN_PATIENCE } else { self.config.confirm_timeout };
+        let patience = patience.max(self.config.confirm_timeout);
         let jobs = ready.into_iter().map(Some).collect();
-        Batch { jobs, attribution, confirms, started: Instant::now(), done: Vec::new(), failed: Vec::new() }
+        let (started, done, failed) = (Instant::now(), Vec::new(), Vec::new());
+        Batch { jobs, attribution, confirms, started, patience, done, failed }
     }
 
     /// Counts a verdict, and says in which state it is to be recorded, if it is.
@@ -608,8 +621,8 @@ fn payment_time(event: &Event) -> Option<Timestamp> {
 const GATHER: Duration = Duration::from_millis(5);
 /// How long a lane waits for a link that has just gone: a start or a reconnect takes less.
 const LINK_PATIENCE: Duration = Duration::from_millis(250);
-/// How long an event in doubt is not published again (design.md, "In doubt is not failed").
-const DOUBT: Duration = Duration::from_secs(60);
+/// How long a batch is waited for in which nobody waits.
+pub(super) const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
 /// Bound: how long a late confirm is waited for at all.
 const WATCH: Duration = Duration::from_secs(600);
 /// Between two tries to write what could not be written.

@@ -1,5 +1,6 @@
-//! What waits for a lane. A lane takes everything that waits, up to a batch: no lingering, because under load
-//! the batch fills while the lane is busy, and without load nobody should wait.
+//! What waits for a lane: live deliveries, and what the drain brings out of the store. A lane takes everything that
+//! waits, up to a batch: no lingering, because under load the batch fills while the lane is busy, and without load
+//! nobody should wait. While live deliveries wait, the drain has a quarter of a batch.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -7,6 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::lane::Job;
+use crate::event::Key;
 
 /// The events that wait for a lane, in order.
 #[derive(Debug, Default)]
@@ -18,7 +20,9 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     /// Bound: `publication.max_in_flight`, whose permit each job holds.
-    jobs: VecDeque<Job>,
+    live: VecDeque<Job>,
+    /// Bound: a round of the drain.
+    drained: VecDeque<Job>,
     closed: bool,
 }
 
@@ -32,10 +36,28 @@ impl Queue {
         if waiting.closed {
             return Err(Box::new(job));
         }
-        waiting.jobs.push_back(job);
+        if job.drained {
+            waiting.drained.push_back(job);
+        } else {
+            waiting.live.push_back(job);
+        }
         drop(waiting);
         self.arrived.notify_one();
         Ok(())
+    }
+
+    /// A live delivery waits for what the drain has brought: it goes first now.
+    pub(super) fn hasten(&self, key: &Key) {
+        let mut waiting = self.lock();
+        let found = waiting.drained.iter().position(|job| job.key() == *key);
+        if let Some(job) = found.and_then(|at| waiting.drained.remove(at)) {
+            waiting.live.push_front(job);
+        }
+    }
+
+    /// Whether the lanes are to end.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// Waits until something waits, and takes it: up to `max` jobs, or a single one that must go alone.
@@ -46,9 +68,9 @@ impl Queue {
             tokio::task::yield_now().await;
             {
                 let mut waiting = self.lock();
-                if !waiting.jobs.is_empty() {
+                if !waiting.is_empty() {
                     let jobs = waiting.take(max);
-                    if !waiting.jobs.is_empty() {
+                    if !waiting.is_empty() {
                         self.arrived.notify_one();
                     }
                     return Some(jobs);
@@ -74,8 +96,20 @@ impl Queue {
 }
 
 impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.live.is_empty() && self.drained.is_empty()
+    }
+
     fn take(&mut self, max: usize) -> Vec<Job> {
-        let together = self.jobs.iter().take(max).take_while(|job| !job.alone).count();
-        self.jobs.drain(..together.max(1)).collect()
+        for jobs in [&mut self.live, &mut self.drained] {
+            if jobs.front().is_some_and(|job| job.alone) {
+                return jobs.pop_front().into_iter().collect();
+            }
+        }
+        let together = |jobs: &VecDeque<Job>, max| jobs.iter().take(max).take_while(|job| !job.alone).count();
+        let share = if self.live.is_empty() { max } else { (max / 4).max(1) };
+        let drained = together(&self.drained, share);
+        let live = together(&self.live, max.saturating_sub(drained).max(1));
+        self.live.drain(..live).chain(self.drained.drain(..drained)).collect()
     }
 }

@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 
 use self::core::{Change, Core, is_damage};
 use super::{Claim, Decision, Deferral, Holding, Kept, Record, Row, Store, StoreError, Tally, Waiting};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::event::Key;
 
 /// The embedded store.
@@ -65,6 +65,7 @@ enum Call {
     Known(Vec<Key>, Answer<Vec<Claim>>),
     Find(String, Answer<Vec<Row>>),
     Waiting(Key, Answer<Option<Waiting>>),
+    Due(Timestamp, usize, Answer<Vec<Waiting>>),
     Tally(Answer<Tally>),
     Write(Change, Answer<Vec<Kept>>),
 }
@@ -145,6 +146,10 @@ impl Store for Sqlite {
 
     fn waiting(&self, key: Key) -> BoxFuture<'_, Result<Option<Waiting>, StoreError>> {
         self.ask(|done| Call::Waiting(key, done)).boxed()
+    }
+
+    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>> {
+        self.ask(move |done| Call::Due(now, limit, done)).boxed()
     }
 
     fn decide(&self, decision: Decision) -> BoxFuture<'_, Result<bool, StoreError>> {
@@ -286,6 +291,9 @@ impl Worker {
             }
             Call::Waiting(key, done) => {
                 let _ = done.send(self.read(|core| core.waiting(&key)));
+            }
+            Call::Due(now, limit, done) => {
+                let _ = done.send(self.read(|core| core.due(now, limit)));
             }
             Call::Tally(done) => {
                 let _ = done.send(self.read(|core| core.tally()));

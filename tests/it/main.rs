@@ -14,6 +14,7 @@ mod admin;
 mod admission;
 mod anything;
 mod attacks;
+mod backlog;
 mod cli;
 mod config;
 mod end_to_end;

@@ -22,21 +22,21 @@ use crate::support::alipay::{self, Notification};
 use crate::support::fakes::{Batch, Kind, MemoryStore, ScriptedBroker, StillClock};
 
 /// A gateway on a scripted broker.
-struct Bench {
-    gateway: Gateway,
-    publication: Publication,
-    broker: Arc<ScriptedBroker>,
-    store: Arc<MemoryStore>,
-    clock: Arc<StillClock>,
-    metrics: Arc<Metrics>,
+pub struct Bench {
+    pub gateway: Gateway,
+    pub publication: Publication,
+    pub broker: Arc<ScriptedBroker>,
+    pub store: Arc<MemoryStore>,
+    pub clock: Arc<StillClock>,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::with(|_| {})
     }
 
-    fn with(change: impl FnOnce(&mut publication::Config)) -> Self {
+    pub fn with(change: impl FnOnce(&mut publication::Config)) -> Self {
         let mut config = publication::Config {
             lanes: 2,
             max_batch: 64,
@@ -76,47 +76,47 @@ impl Bench {
     }
 
     /// Delivers in a task of its own, as a connection would.
-    fn deliver(&self, notification: &Notification) -> JoinHandle<Reply> {
+    pub fn deliver(&self, notification: &Notification) -> JoinHandle<Reply> {
         self.deliver_body(notification.body())
     }
 
-    fn deliver_body(&self, body: Vec<u8>) -> JoinHandle<Reply> {
+    pub fn deliver_body(&self, body: Vec<u8>) -> JoinHandle<Reply> {
         let delivery = Delivery { body: Bytes::from(body), arrived: Instant::now(), traceparent: None };
         let gateway = self.gateway.clone();
         tokio::spawn(async move { gateway.notify(delivery).await })
     }
 
     /// Delivers, confirms what comes of it, and gives the reply.
-    async fn announce(&self, notification: &Notification) -> Reply {
+    pub async fn announce(&self, notification: &Notification) -> Reply {
         let reply = self.deliver(notification);
         self.broker.batch().await.confirm_all().await;
         reply.await.unwrap()
     }
 
-    fn count(&self, sample: &str) -> f64 {
+    pub fn count(&self, sample: &str) -> f64 {
         let text = self.metrics.render();
         let line = text.lines().find(|line| line.starts_with(&format!("alipay_gateway_{sample} ")));
         line.unwrap_or_else(|| panic!("no {sample}")).rsplit(' ').next().unwrap().parse().unwrap()
     }
 
-    fn outcomes(&self, outcome: &str) -> f64 {
+    pub fn outcomes(&self, outcome: &str) -> f64 {
         self.count(&format!("notifications_total{{outcome=\"{outcome}\"}}"))
     }
 
-    fn states(&self) -> Vec<&'static str> {
+    pub fn states(&self) -> Vec<&'static str> {
         self.store.states().into_iter().map(|(_, state)| state).collect()
     }
 }
 
-fn is_success(reply: &Reply) -> bool {
+pub fn is_success(reply: &Reply) -> bool {
     matches!(reply, Reply::Success(_))
 }
 
-fn is_unavailable(reply: &Reply) -> bool {
+pub fn is_unavailable(reply: &Reply) -> bool {
     matches!(reply, Reply::Unavailable)
 }
 
-fn how(reply: &Reply) -> Option<(EventType, bool)> {
+pub fn how(reply: &Reply) -> Option<(EventType, bool)> {
     match reply {
         Reply::Success(announced) => {
             Some((announced.event_type().unwrap(), matches!(announced.how(), How::Confirmed(_))))
@@ -126,7 +126,7 @@ fn how(reply: &Reply) -> Option<(EventType, bool)> {
 }
 
 /// Lets everything run that can, without moving time.
-async fn settle() {
+pub async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }

@@ -28,14 +28,14 @@ async fn delete_exchange(channel: &Channel, name: &str) {
 }
 
 /// `AMQP_URL` with the place of the proxy.
-fn through(proxy: &Proxy) -> String {
+pub fn through(proxy: &Proxy) -> String {
     let (scheme, rest) = split_url();
     let user = rest.rsplit_once('@').map(|(user, _)| format!("{user}@")).unwrap_or_default();
     let vhost = rest.split_once('/').map(|(_, vhost)| format!("/{vhost}")).unwrap_or_default();
     format!("{scheme}://{user}127.0.0.1:{}{vhost}", proxy.port())
 }
 
-fn place() -> String {
+pub fn place() -> String {
     let (scheme, rest) = split_url();
     let place = rest.rsplit('@').next().unwrap().split('/').next().unwrap().to_owned();
     let port = if scheme == "amqps" { 5671 } else { 5672 };

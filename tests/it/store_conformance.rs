@@ -230,6 +230,35 @@ async fn a_decision_about_what_waits_is_kept_and_about_what_does_not_is_none() {
 }
 
 #[tokio::test]
+async fn what_is_due_comes_oldest_first_when_its_back_off_is_over_and_what_is_in_doubt_after_a_minute() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    let at = |seconds: u64| alipay::now().plus(Duration::from_secs(seconds));
+    store.defer(vec![deferral(1, State::Deferred)]).await.unwrap();
+    store.defer(vec![Deferral { at: at(1), ..deferral(2, State::InDoubt) }]).await.unwrap();
+    // Tried three times, the last time at 0: due after 4 s.
+    for _ in 0..3 {
+        store.defer(vec![deferral(3, State::Deferred)]).await.unwrap();
+    }
+    store.hold(vec![holding(4)]).await.unwrap();
+    store.record(vec![record(5)]).await.unwrap();
+    let due = async |seconds: u64, limit: usize| -> Vec<Key> {
+        store.due(at(seconds), limit).await.unwrap().into_iter().map(|waiting| waiting.key).collect()
+    };
+    assert_eq!(due(0, 9).await, []);
+    assert_eq!(due(1, 9).await, [key(1)]);
+    assert_eq!(due(3, 9).await, [key(1)]);
+    assert_eq!(due(4, 9).await, [key(1), key(3)]);
+    assert_eq!(due(60, 9).await, [key(1), key(3)]);
+    assert_eq!(due(61, 9).await, [key(1), key(3), key(2)]);
+    assert_eq!(due(61, 1).await, [key(1)]);
+    let waiting = store.due(at(61), 1).await.unwrap().remove(0);
+    let message: Message = serde_json::from_slice(&waiting.content).unwrap();
+    assert_eq!(message, deferral(1, State::Deferred).message);
+    assert_eq!((waiting.digest, waiting.payment_time), (Some(digest("1.00")), Some(alipay::now())));
+}
+
+#[tokio::test]
 async fn a_full_store_says_so_and_still_takes_what_it_has() {
     let fixture = Fixture::new();
     let store = fixture.open().unwrap();

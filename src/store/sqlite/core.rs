@@ -127,17 +127,24 @@ impl Core {
 
     /// What waits under a key.
     pub(super) fn waiting(&self, key: &Key) -> Result<Option<Waiting>> {
-        let mut select = self.connection.prepare_cached(
-            "SELECT state, reason, message FROM event WHERE subject = ?1 AND id = ?2 AND state IN (1, 2, 3)",
-        )?;
-        let row = select.query_row(params![key.subject, key.id], |row| {
-            Ok(Waiting {
-                state: state_of(row.get(0)?).unwrap_or(State::Held),
-                reason: row.get::<_, Option<String>>(1)?.unwrap_or_default(),
-                content: row.get::<_, Option<Vec<u8>>>(2)?.unwrap_or_default(),
-            })
-        });
-        row.optional()
+        let mut select = self.connection.prepare_cached(&format!(
+            "SELECT {WAITING} FROM event WHERE subject = ?1 AND id = ?2 AND state IN (1, 2, 3)"
+        ))?;
+        select.query_row(params![key.subject, key.id], waiting_of).optional()
+    }
+
+    /// What is due to be published again, the oldest first.
+    pub(super) fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Waiting>> {
+        // The back-off of `store::back_off`, and DOUBT.
+        let mut select = self.connection.prepare_cached(&format!(
+            "SELECT {WAITING} FROM event
+             WHERE (state = 1 AND at + min(600000, 1000 << min(attempts - 1, 10)) <= ?1)
+                OR (state = 2 AND at + 60000 <= ?1)
+             ORDER BY first_at LIMIT ?2"
+        ))?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = select.query_map(params![now.unix_millis(), limit], waiting_of)?;
+        rows.collect()
     }
 
     /// Counts what is not settled.
@@ -433,6 +440,19 @@ fn state_of(code: i64) -> Option<State> {
     State::ALL.into_iter().find(|state| code_of(*state) == code)
 }
 
+fn waiting_of(row: &rusqlite::Row<'_>) -> Result<Waiting> {
+    Ok(Waiting {
+        key: Key { subject: row.get(0)?, id: row.get(1)? },
+        state: state_of(row.get(2)?).unwrap_or(State::Held),
+        digest: row.get::<_, Option<[u8; 32]>>(3)?.map(Digest::from_bytes),
+        notify_id: row.get(4)?,
+        payment_time: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_unix_millis),
+        reason: row.get::<_, Option<String>>(6)?.unwrap_or_default(),
+        content: row.get::<_, Option<Vec<u8>>>(7)?.unwrap_or_default(),
+    })
+}
+
+const WAITING: &str = "subject, id, state, digest, notify_id, payment_at, reason, message";
 /// The columns' order is the order of their use; `digest` is null for what is held. Times are milliseconds
 /// since the epoch.
 const SCHEMA: &str = "

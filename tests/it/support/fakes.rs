@@ -9,7 +9,8 @@ use alipay_notify_gateway::broker::{Broker, Confirm, Confirms, Link, LinkError, 
 use alipay_notify_gateway::clock::{Clock, Timestamp};
 use alipay_notify_gateway::event::{Key, Message};
 use alipay_notify_gateway::store::{
-    Claim, Decision, Deferral, Holding, Kept, Known, Record, Row, State, Store, StoreError, Tally, Waiting,
+    Claim, DOUBT, Decision, Deferral, Holding, Kept, Known, Record, Row, State, Store, StoreError, Tally,
+    Waiting, back_off,
 };
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -303,11 +304,37 @@ impl Store for MemoryStore {
     fn waiting(&self, key: Key) -> BoxFuture<'_, Result<Option<Waiting>, StoreError>> {
         self.answer(|| match self.rows.lock().unwrap().get(&key) {
             Some(Kind::Holding(holding)) => Some(Waiting {
+                key: holding.key.clone(),
+                digest: None,
+                notify_id: holding.notify_id.clone(),
+                payment_time: None,
                 state: State::Held,
                 reason: holding.reason.to_owned(),
                 content: holding.body.clone(),
             }),
             Some(Kind::Record(_) | Kind::Deferral(_)) | None => None,
+        })
+    }
+
+    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>> {
+        self.answer(|| {
+            let rows = self.rows.lock().unwrap();
+            let due = rows.values().filter_map(|row| match row {
+                Kind::Deferral(deferral) => {
+                    let pause = if deferral.state == State::Deferred { back_off(1) } else { DOUBT };
+                    (deferral.at.plus(pause) <= now).then(|| Waiting {
+                        key: deferral.key.clone(),
+                        digest: Some(deferral.digest),
+                        notify_id: deferral.notify_id.clone(),
+                        payment_time: deferral.payment_time,
+                        state: deferral.state,
+                        reason: deferral.cause.as_str().to_owned(),
+                        content: serde_json::to_vec(&deferral.message).unwrap(),
+                    })
+                }
+                Kind::Record(_) | Kind::Holding(_) => None,
+            });
+            due.take(limit).collect()
         })
     }
 

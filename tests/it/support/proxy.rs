@@ -16,7 +16,12 @@ pub struct Proxy {
 impl Proxy {
     /// Listens on a port of its own and passes everything on to `target` (`host:port`).
     pub async fn to(target: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at(0, target).await
+    }
+
+    /// On a port of the test's choice.
+    pub async fn at(port: u16, target: &str) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let open: Arc<Mutex<Vec<AbortHandle>>> = Arc::default();
         let (target, accepted) = (target.to_owned(), Arc::clone(&open));

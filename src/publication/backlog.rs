@@ -1,0 +1,115 @@
+//! The drain of the hedged backlog: what the broker did not confirm in time is in the store, and is published when the
+//! broker is back, without waiting for Alipay's next delivery.
+//!
+//! It goes through the same single flight and the same lanes as live deliveries, behind them, and each event has a
+//! back-off of its own in the store, so that one that is refused again and again steps aside. An event in doubt is in
+//! flight for as long as its confirm is watched; only what nobody watches any more, after a crash, is drained.
+//!
+//! What survives a crash is the store's: an event that was drained and confirmed and whose row was not rewritten is
+//! published once more, with the same id (design.md, "Crash points").
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::flight::Join;
+use super::lane::{DRAIN_PATIENCE, Job};
+use super::{Errand, Outcome, Publication, Role, STORE_DEADLINE, Settlement, Shared, within};
+use crate::broker::Link;
+use crate::event::{EventType, Message};
+use crate::store::Waiting;
+
+/// Drains until the lanes are to end.
+pub(super) async fn drain(shared: Arc<Shared>) {
+    let mut link = shared.broker.link();
+    while !shared.queue.is_closed() {
+        let is_up = matches!(*link.borrow_and_update(), Link::Up(_));
+        let was_full = is_up && shared.drain_round().await;
+        if was_full {
+            continue;
+        }
+        // Bound: a pause, or less when the link changes. A broker that is gone for good ends this too.
+        let _ = tokio::time::timeout(PAUSE, link.changed()).await;
+        if link.has_changed().is_err() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+impl Publication {
+    /// Publishes one deferred event now, ahead of its back-off.
+    pub async fn hurry(&self, waiting: Waiting, deadline: Instant) -> Outcome {
+        let id = waiting.key.id.clone();
+        let (Some(digest), Some(event_type)) = (waiting.digest, event_type_of(&waiting)) else {
+            return Outcome::Refused;
+        };
+        let Some(receiver) = self.shared.put_in(waiting) else { return Outcome::Pending };
+        match tokio::time::timeout_at(deadline, receiver).await {
+            Err(_) => Outcome::Pending,
+            Ok(settlement) => {
+                settlement.unwrap_or(Settlement::Refused).outcome(Role::Leader, id, event_type, digest)
+            }
+        }
+    }
+}
+
+fn event_type_of(waiting: &Waiting) -> Option<EventType> {
+    let message: Message = serde_json::from_slice(&waiting.content).ok()?;
+    EventType::from_name(&message.event_type)
+}
+
+impl Shared {
+    /// Publishes some of what is due, and waits for it. Says whether there may be more at once.
+    async fn drain_round(&self) -> bool {
+        // Bound: what is in memory of the backlog at one time.
+        let round = self.config.max_batch;
+        let due = within(STORE_DEADLINE, self.store.due(self.clock.now(), round)).await;
+        let Ok(due) = due else { return false };
+        let count = due.len();
+        let waiting: Vec<_> = due.into_iter().filter_map(|waiting| self.put_in(waiting)).collect();
+        let moved = !waiting.is_empty();
+        let settled = futures_util::future::join_all(waiting);
+        // Bound: beyond its patience a batch is in doubt, and answered.
+        let settled = tokio::time::timeout(DRAIN_PATIENCE * 2, settled).await.unwrap_or_default();
+        let announced = |settled: &Result<Settlement, _>| matches!(settled, Ok(Settlement::Confirmed { .. }));
+        let announced = settled.iter().filter(|settled| announced(settled)).count();
+        if announced > 0 {
+            tracing::info!(announced, of = count, "announced what was kept for the broker");
+        }
+        moved && announced > 0 && count == round
+    }
+
+    /// Puts one event into the queue, unless somebody is at it.
+    fn put_in(&self, waiting: Waiting) -> Option<oneshot::Receiver<Settlement>> {
+        let key = waiting.key;
+        let message: Option<Message> = serde_json::from_slice(&waiting.content).ok();
+        let digest = waiting.digest?;
+        let event = message
+            .as_ref()
+            .and_then(|message| message.event(digest, waiting.notify_id, waiting.payment_time));
+        let Some(event) = event.filter(|event| event.key() == key) else {
+            tracing::error!(
+                id = key.id,
+                "what is kept of an event cannot be read: only Alipay can bring it again"
+            );
+            return None;
+        };
+        let receiver = match self.flight.join(&key, &digest) {
+            Join::Lead(receiver) => receiver,
+            Join::Follow(_) | Join::Other(_) => return None,
+        };
+        let traceparent = message.and_then(|message| message.traceparent);
+        let deadline = Instant::now() + DRAIN_PATIENCE;
+        let errand = Errand { event, body: None, traceparent, deadline, place: None };
+        if let Err(job) = self.queue.push(Job::drained(errand)) {
+            drop(job);
+            self.flight.complete(&key, &Settlement::Refused);
+        }
+        Some(receiver)
+    }
+}
+
+/// Between two looks into the store while there is little to do. The first comes when the link does.
+const PAUSE: Duration = Duration::from_secs(1);
