@@ -103,7 +103,7 @@ async fn anything_else_is_not_there_or_not_allowed() {
 #[tokio::test]
 async fn a_changing_call_needs_the_token() {
     let (with, without) = (AdminDoor::open(Some("s3cret")), AdminDoor::open(None));
-    for call in ["POST /trades/1/release", "DELETE /trades/1", "POST /livez", "POST /nowhere"] {
+    for call in ["POST /trades/1/forget", "DELETE /trades/1", "POST /livez", "POST /nowhere"] {
         let bare = ask(&with, call, "host: x").await;
         assert_eq!((bare.status, bare.header("www-authenticate")), (401, Some("Bearer")), "{call}");
         assert_eq!(ask(&with, call, "authorization: Bearer s3cre").await.status, 401, "{call}");
