@@ -86,7 +86,7 @@ struct Batch {
     attribution: Attribution,
     confirms: Box<dyn Confirms>,
     started: Instant,
-    /// How long after its last publish it is waited for.
+    /// How long after its last publish it is waited for at most, if nobody needs the lane.
     patience: Duration,
     done: Vec<Done>,
     failed: Vec<(Ready, Verdict)>,
@@ -163,7 +163,8 @@ impl Batch {
     /// Until every event is decided or the batch's deadline has come. What is confirmed is handed over as it
     /// comes, a moment gathered, so that one silent queue does not hold back the answers of the others.
     async fn await_confirms(&mut self, shared: &Arc<Shared>) {
-        let deadline = self.started + self.patience;
+        let mut deadline = self.started + shared.config.confirm_timeout;
+        let last = self.started + self.patience;
         let mut hand_over_at = None;
         while !self.attribution.is_complete() {
             let wake = hand_over_at.map_or(deadline, |at: Instant| at.min(deadline));
@@ -175,6 +176,10 @@ impl Batch {
             match view {
                 Some(view) if view.is_empty() => break,
                 Some(view) => self.settle(view, shared),
+                // Nobody waits for these, and nobody for the lane.
+                None if wake == deadline && deadline < last && !shared.queue.has_live() => {
+                    deadline = (deadline + LOOK_FOR_LIVE).min(last);
+                }
                 None if wake == deadline => {
                     let view = self.confirms.settle_now();
                     self.settle(view, shared);
@@ -621,6 +626,8 @@ fn payment_time(event: &Event) -> Option<Timestamp> {
 const GATHER: Duration = Duration::from_millis(5);
 /// How long a lane waits for a link that has just gone: a start or a reconnect takes less.
 const LINK_PATIENCE: Duration = Duration::from_millis(250);
+/// How often a lane that waits longer for such a batch looks whether live deliveries need it.
+const LOOK_FOR_LIVE: Duration = Duration::from_millis(100);
 /// How long a batch is waited for in which nobody waits.
 pub(super) const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
 /// Bound: how long a late confirm is waited for at all.

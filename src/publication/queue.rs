@@ -55,6 +55,11 @@ impl Queue {
         }
     }
 
+    /// Whether live deliveries wait.
+    pub(super) fn has_live(&self) -> bool {
+        !self.lock().live.is_empty()
+    }
+
     /// Whether the lanes are to end.
     pub(super) fn is_closed(&self) -> bool {
         self.lock().closed

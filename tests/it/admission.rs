@@ -377,7 +377,8 @@ fn amounts_have_two_decimals_whatever_they_came_with() {
 fn the_buyer_is_left_out_masked_or_forwarded_as_configured() {
     let draft = Draft::payment()
         .set("buyer_open_id", "065Zv7fXXXXXXXXXXXXXXXXXXXXXXXXX")
-        .set("payer_user_id", "2088000000000016");
+        .set("payer_user_id", "2088000000000016")
+        .set("buyer_pay_amount", "80.00");
     let body = draft.signed().body();
     let with = |buyer: Buyer| {
         let mut policy = policy();
@@ -394,6 +395,8 @@ fn the_buyer_is_left_out_masked_or_forwarded_as_configured() {
     assert_eq!(masked["buyer_id"], "************0016");
     assert_eq!(masked["notification"]["buyer_id"], "************0016");
     assert_eq!(masked["notification"]["payer_user_id"], "************0016");
+    assert_eq!(masked["buyer_pay_amount"], "80.00", "an amount tells nobody who he is");
+    assert_eq!(masked["notification"]["buyer_logon_id"], "**************.com");
     assert!(!masked.to_string().contains("2088000000000016"));
     assert_eq!(forwarded["buyer_id"], "2088000000000016");
     assert_eq!(forwarded["buyer_open_id"], "065Zv7fXXXXXXXXXXXXXXXXXXXXXXXXX");

@@ -147,6 +147,29 @@ async fn what_is_in_doubt_is_drained_after_60_seconds_with_the_same_id_and_not_b
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drained_batch_without_confirms_waits_longer_but_not_when_a_live_delivery_needs_the_lane() {
+    let bench = Bench::with(|config| config.lanes = 1);
+    deferred(&bench, [1]).await;
+    bench.clock.set(later(2));
+    let slow = bench.broker.batch().await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(bench.states(), ["deferred"], "it is still waited for");
+    let reply = bench.deliver(&trade(2));
+    let live = tokio::time::timeout(Duration::from_secs(1), bench.broker.batch()).await.unwrap();
+    assert_eq!(live.ids(), [trade(2).event_id("payment.succeeded")]);
+    live.confirm_all().await;
+    assert!(is_success(&reply.await.unwrap()));
+    settle().await;
+    let mut states = bench.states();
+    states.sort_unstable();
+    assert_eq!(states, ["in_doubt", "recorded"]);
+    // Its confirm comes after all.
+    slow.confirm_all().await;
+    settle().await;
+    assert_eq!(bench.states(), ["recorded", "recorded"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_event_stays_deferred_and_is_tried_again() {
     let bench = Bench::new();
     deferred(&bench, [1]).await;
