@@ -1,10 +1,12 @@
 //! Tasks that shutdown can wait for, and the word that shutdown has begun.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +29,17 @@ impl Tasks {
         self.0.spawn(future);
     }
 
+    /// As [`spawn`](Self::spawn), for a task without which others would wait for ever: if it panics the process ends, at
+    /// once and without a word to anybody. That is safe at any point (docs/reliability.md, "Crash points"); a gateway
+    /// that goes on without the task that was to answer is not.
+    pub fn spawn_vital(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.spawn(async move {
+            if AssertUnwindSafe(future).catch_unwind().await.is_err() {
+                std::process::abort();
+            }
+        });
+    }
+
     /// A future that goes on in a task of its own if it is dropped before its end: a client that hangs up
     /// stops nothing. As long as it is awaited it costs no task.
     pub fn finish<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Finish<T> {
@@ -38,6 +51,13 @@ impl Tasks {
     pub async fn ended(&self) {
         self.0.close();
         self.0.wait().await;
+    }
+}
+
+/// As [`Tasks::spawn_vital`], for what runs in a thread of its own.
+pub fn vital(work: impl FnOnce()) {
+    if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+        std::process::abort();
     }
 }
 
@@ -95,6 +115,30 @@ mod tests {
     use super::*;
     use std::sync::Arc;
     use tokio::sync::{Notify, oneshot};
+
+    /// Run by the test below in a process of its own.
+    #[tokio::test]
+    async fn a_vital_task_that_panics() {
+        if std::env::args().all(|argument| argument != IN_A_PROCESS_OF_ITS_OWN) {
+            return;
+        }
+        Tasks::default().spawn_vital(async { panic!("on purpose") });
+        std::future::pending::<()>().await;
+    }
+
+    #[test]
+    fn a_panic_in_a_vital_task_ends_the_process() {
+        use std::os::unix::process::ExitStatusExt as _;
+
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "lifecycle::tests::a_vital_task_that_panics", IN_A_PROCESS_OF_ITS_OWN])
+            .output()
+            .unwrap();
+        assert_eq!(child.status.signal(), Some(6), "{child:?}");
+    }
+
+    /// A second filter for the test runner, which matches no test.
+    const IN_A_PROCESS_OF_ITS_OWN: &str = "in-a-process-of-its-own";
 
     #[tokio::test]
     async fn what_is_dropped_before_its_end_goes_on_in_a_task() {

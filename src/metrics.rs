@@ -41,6 +41,8 @@ pub struct Metrics {
     pub clock_skew: Gauge,
     /// Events and notifications that are kept and not settled, by state.
     pub backlog_events: IntGaugeVec,
+    /// 1 while events of this type go to the backlog because their confirms do not come.
+    pub type_suspended: IntGaugeVec,
     /// Age of the oldest event that waits for the broker, in seconds; 0 if none waits.
     pub backlog_oldest: Gauge,
     /// Until Alipay's last delivery of the oldest authentic payment that is not announced, in seconds;
@@ -256,6 +258,7 @@ impl Metrics {
             delivery_lag: at.histogram("delivery_lag_seconds", "From notify_time on.", LAG_BUCKETS)?,
             clock_skew: at.float("clock_skew_seconds", "How far the last notify_time lay in the future.")?,
             backlog_events: at.gauges("backlog_events", "What is kept, by state.", &["state"])?,
+            type_suspended: at.gauges("type_suspended", "1 while its confirms do not come.", &["type"])?,
             backlog_oldest: at.float("backlog_oldest_seconds", "Age of the oldest event that waits.")?,
             unannounced_last_retry: at.float(
                 "unannounced_last_retry_seconds",
@@ -333,6 +336,7 @@ impl Metrics {
             let _ = self.held.with_label_values(&[reason]);
         }
         for event_type in EventType::ALL {
+            let _ = self.type_suspended.with_label_values(&[event_type.as_str()]);
             for result in PublishResult::ALL {
                 let _ = self.events.with_label_values(&[event_type.as_str(), result.as_str()]);
             }

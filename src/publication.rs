@@ -20,10 +20,15 @@
 
 mod attribution;
 mod backlog;
+mod breaker;
+mod claim;
+mod doubt;
 mod flight;
+mod keeping;
 mod lane;
 mod operator;
 mod queue;
+mod recording;
 mod resolution;
 mod unrecorded;
 
@@ -46,6 +51,7 @@ use crate::lifecycle::Tasks;
 use crate::metrics::Metrics;
 use crate::store::{self, Cause, Holding, Kept, Row, State, Store, StoreError, Tally};
 
+use breaker::Breaker;
 use flight::{Flight, Join};
 use lane::{Job, Lane};
 use queue::Queue;
@@ -106,6 +112,7 @@ struct Shared {
     jitter: std::sync::Mutex<SmallRng>,
     flight: Flight,
     queue: Queue,
+    breaker: Breaker,
     unrecorded: Unrecorded,
     room: Arc<Semaphore>,
 }
@@ -231,6 +238,7 @@ impl Publication {
         let lanes = parts.config.lanes;
         let shared = Arc::new(Shared {
             room: Arc::new(Semaphore::new(parts.config.max_in_flight)),
+            breaker: Breaker::new(parts.broker.link(), parts.metrics.type_suspended.clone()),
             unrecorded: Unrecorded::new(parts.metrics.store_unrecorded.clone()),
             config: parts.config,
             broker: parts.broker,
@@ -243,9 +251,9 @@ impl Publication {
             queue: Queue::default(),
         });
         for _ in 0..lanes {
-            shared.tasks.spawn(Lane::new(Arc::clone(&shared)).run());
+            shared.tasks.spawn_vital(Lane::new(Arc::clone(&shared)).run());
         }
-        shared.tasks.spawn(backlog::drain(Arc::clone(&shared)));
+        shared.tasks.spawn_vital(backlog::drain(Arc::clone(&shared)));
         Self { shared }
     }
 
@@ -305,6 +313,9 @@ impl Publication {
             Link::Blocked(_) => {
                 degraded.push(("broker", "it takes nothing: a memory or disk alarm".to_owned()))
             }
+        }
+        for event_type in self.shared.breaker.suspended() {
+            degraded.push(("broker", format!("confirms of {event_type} do not come: a queue of it is dead")));
         }
         if self.shared.metrics.store_unchecked.get() == 1 {
             degraded.push(("store", "away: events are announced unchecked".to_owned()));

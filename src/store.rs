@@ -41,8 +41,13 @@ pub trait Store: Send + Sync {
     fn waiting(&self, key: Key) -> BoxFuture<'_, Result<Option<Waiting>, StoreError>>;
 
     /// What is due to be published again: deferred events whose back-off is over, and events in doubt that nobody watches
-    /// any more, the oldest first. At most `limit`.
-    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>>;
+    /// any more, the oldest first. At most `limit`, and none of the types in `skip`.
+    fn due(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        skip: Vec<EventType>,
+    ) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>>;
 
     /// Writes an operator's decision over what is deferred, in doubt or held. `false` if nothing waits under the key;
     /// but what says that a held notification was announced is written although its record has cleared it already.
@@ -174,12 +179,21 @@ pub enum Cause {
     InDoubt,
     /// Its own deadline came before it could be published.
     Late,
+    /// Confirms of its type do not come: it waits until a probe of that type is answered.
+    Suspended,
 }
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 6] =
-        [Self::BrokerDown, Self::Blocked, Self::Nacked, Self::Returned, Self::InDoubt, Self::Late];
+    pub const ALL: [Self; 7] = [
+        Self::BrokerDown,
+        Self::Blocked,
+        Self::Nacked,
+        Self::Returned,
+        Self::InDoubt,
+        Self::Late,
+        Self::Suspended,
+    ];
 
     /// The name in logs and on the admin listener.
     pub const fn as_str(self) -> &'static str {
@@ -190,6 +204,7 @@ impl Cause {
             Self::Returned => "returned",
             Self::InDoubt => "in_doubt",
             Self::Late => "late",
+            Self::Suspended => "suspended",
         }
     }
 }
@@ -219,6 +234,8 @@ pub struct Waiting {
     pub digest: Option<Digest>,
     /// The notification.
     pub notify_id: String,
+    /// Its type; `None` for a held notification.
+    pub event_type: Option<EventType>,
     /// When the buyer paid, as far as it is known.
     pub payment_time: Option<Timestamp>,
     /// Deferred, in doubt or held.

@@ -18,7 +18,7 @@ use super::flight::Join;
 use super::lane::{DRAIN_PATIENCE, Job};
 use super::{Errand, Outcome, Publication, Role, STORE_DEADLINE, Settlement, Shared, within};
 use crate::broker::Link;
-use crate::event::{EventType, Message};
+use crate::event::Message;
 use crate::store::Waiting;
 
 /// Drains until the lanes are to end.
@@ -42,7 +42,7 @@ impl Publication {
     /// Publishes one deferred event now, ahead of its back-off.
     pub async fn hurry(&self, waiting: Waiting, deadline: Instant) -> Outcome {
         let id = waiting.key.id.clone();
-        let (Some(digest), Some(event_type)) = (waiting.digest, event_type_of(&waiting)) else {
+        let (Some(digest), Some(event_type)) = (waiting.digest, waiting.event_type) else {
             return Outcome::Refused;
         };
         let Some(receiver) = self.shared.put_in(waiting) else { return Outcome::Pending };
@@ -55,19 +55,18 @@ impl Publication {
     }
 }
 
-fn event_type_of(waiting: &Waiting) -> Option<EventType> {
-    let message: Message = serde_json::from_slice(&waiting.content).ok()?;
-    EventType::from_name(&message.event_type)
-}
-
 impl Shared {
     /// Publishes some of what is due, and waits for it. Says whether there may be more at once.
     async fn drain_round(&self) -> bool {
         // Bound: what is in memory of the backlog at one time.
         let round = self.config.max_batch;
-        let due = within(STORE_DEADLINE, self.store.due(self.clock.now(), round)).await;
+        let skip = self.breaker.waiting();
+        let due = within(STORE_DEADLINE, self.store.due(self.clock.now(), round, skip)).await;
         let Ok(due) = due else { return false };
         let count = due.len();
+        let (probes, due): (Vec<_>, Vec<_>) = due.into_iter().partition(|waiting| self.is_suspended(waiting));
+        // One probe is enough, and nothing waits for it.
+        let _ = probes.into_iter().next().and_then(|waiting| self.put_in(waiting));
         let waiting: Vec<_> = due.into_iter().filter_map(|waiting| self.put_in(waiting)).collect();
         let moved = !waiting.is_empty();
         let settled = futures_util::future::join_all(waiting);
@@ -79,6 +78,10 @@ impl Shared {
             tracing::info!(announced, of = count, "announced what was kept for the broker");
         }
         moved && announced > 0 && count == round
+    }
+
+    fn is_suspended(&self, waiting: &Waiting) -> bool {
+        waiting.event_type.is_some_and(|event_type| self.breaker.suspended().contains(&event_type))
     }
 
     /// Puts one event into the queue, unless somebody is at it.

@@ -26,7 +26,8 @@ use tokio::sync::oneshot;
 use self::core::{Change, Core, is_damage};
 use super::{Claim, Decision, Deferral, Holding, Kept, Record, Row, Store, StoreError, Tally, Waiting};
 use crate::clock::{Clock, Timestamp};
-use crate::event::Key;
+use crate::event::{EventType, Key};
+use crate::lifecycle::vital;
 
 /// The embedded store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +66,7 @@ enum Call {
     Known(Vec<Key>, Answer<Vec<Claim>>),
     Find(String, Answer<Vec<Row>>),
     Waiting(Key, Answer<Option<Waiting>>),
-    Due(Timestamp, usize, Answer<Vec<Waiting>>),
+    Due(Timestamp, usize, Vec<EventType>, Answer<Vec<Waiting>>),
     Tally(Answer<Tally>),
     Write(Change, Answer<Vec<Kept>>),
 }
@@ -93,8 +94,10 @@ impl Sqlite {
         let slot = Slot::new(core, config);
         let worker = Worker { slot, clock, set_aside: Arc::clone(&set_aside) };
         // Without its thread the store answers every call with an error, and the gateway goes on unchecked.
-        let thread =
-            std::thread::Builder::new().name("store".to_owned()).spawn(move || worker.run(waiting)).ok();
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || vital(|| worker.run(waiting)))
+            .ok();
         Ok(Self {
             calls: Mutex::new(Some(calls)),
             thread: Mutex::new(thread),
@@ -148,8 +151,13 @@ impl Store for Sqlite {
         self.ask(|done| Call::Waiting(key, done)).boxed()
     }
 
-    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>> {
-        self.ask(move |done| Call::Due(now, limit, done)).boxed()
+    fn due(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        skip: Vec<EventType>,
+    ) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>> {
+        self.ask(move |done| Call::Due(now, limit, skip, done)).boxed()
     }
 
     fn decide(&self, decision: Decision) -> BoxFuture<'_, Result<bool, StoreError>> {
@@ -292,8 +300,8 @@ impl Worker {
             Call::Waiting(key, done) => {
                 let _ = done.send(self.read(|core| core.waiting(&key)));
             }
-            Call::Due(now, limit, done) => {
-                let _ = done.send(self.read(|core| core.due(now, limit)));
+            Call::Due(now, limit, skip, done) => {
+                let _ = done.send(self.read(|core| core.due(now, limit, &skip)));
             }
             Call::Tally(done) => {
                 let _ = done.send(self.read(|core| core.tally()));

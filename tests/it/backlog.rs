@@ -154,9 +154,10 @@ async fn a_drained_batch_without_confirms_waits_longer_but_not_when_a_live_deliv
     let slow = bench.broker.batch().await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(bench.states(), ["deferred"], "it is still waited for");
-    let reply = bench.deliver(&trade(2));
+    let pending = trade(2).set("trade_status", "WAIT_BUYER_PAY").without("gmt_payment");
+    let reply = bench.deliver(&pending);
     let live = tokio::time::timeout(Duration::from_secs(1), bench.broker.batch()).await.unwrap();
-    assert_eq!(live.ids(), [trade(2).event_id("payment.succeeded")]);
+    assert_eq!(live.ids(), [trade(2).event_id("trade.pending")]);
     live.confirm_all().await;
     assert!(is_success(&reply.await.unwrap()));
     settle().await;

@@ -15,6 +15,7 @@ mod admission;
 mod anything;
 mod attacks;
 mod backlog;
+mod breaker;
 mod cli;
 mod config;
 mod end_to_end;

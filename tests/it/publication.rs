@@ -351,7 +351,11 @@ async fn a_lane_whose_batch_is_in_doubt_goes_on_with_a_new_channel() {
     let stuck = bench.deliver(&Notification::payment());
     let silent = bench.broker.batch().await;
     assert!(is_unavailable(&stuck.await.unwrap()));
-    let other = Notification::payment().trade("2026112322001427340000000002");
+    // Of another type: payments are suspended.
+    let other = Notification::payment()
+        .trade("2026112322001427340000000002")
+        .set("trade_status", "WAIT_BUYER_PAY")
+        .without("gmt_payment");
     assert!(is_success(&bench.announce(&other).await));
     assert_eq!(bench.broker.channels_opened(), 2);
     drop(silent);

@@ -243,7 +243,13 @@ async fn what_is_due_comes_oldest_first_when_its_back_off_is_over_and_what_is_in
     store.hold(vec![holding(4)]).await.unwrap();
     store.record(vec![record(5)]).await.unwrap();
     let due = async |seconds: u64, limit: usize| -> Vec<Key> {
-        store.due(at(seconds), limit).await.unwrap().into_iter().map(|waiting| waiting.key).collect()
+        store
+            .due(at(seconds), limit, Vec::new())
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|waiting| waiting.key)
+            .collect()
     };
     assert_eq!(due(0, 9).await, []);
     assert_eq!(due(1, 9).await, [key(1)]);
@@ -252,7 +258,9 @@ async fn what_is_due_comes_oldest_first_when_its_back_off_is_over_and_what_is_in
     assert_eq!(due(60, 9).await, [key(1), key(3)]);
     assert_eq!(due(61, 9).await, [key(1), key(3), key(2)]);
     assert_eq!(due(61, 1).await, [key(1)]);
-    let waiting = store.due(at(61), 1).await.unwrap().remove(0);
+    assert_eq!(store.due(at(61), 9, vec![EventType::PaymentSucceeded]).await.unwrap(), []);
+    assert_eq!(store.due(at(61), 9, vec![EventType::PaymentLate]).await.unwrap().len(), 3);
+    let waiting = store.due(at(61), 1, Vec::new()).await.unwrap().remove(0);
     let message: Message = serde_json::from_slice(&waiting.content).unwrap();
     assert_eq!(message, deferral(1, State::Deferred).message);
     assert_eq!((waiting.digest, waiting.payment_time), (Some(digest("1.00")), Some(alipay::now())));

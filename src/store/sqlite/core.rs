@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, Trans
 
 use super::Config;
 use crate::clock::Timestamp;
-use crate::event::{Digest, Key};
+use crate::event::{Digest, EventType, Key};
 use crate::store::{
     Decision, Deferral, Holding, Kept, Known, MAX_FOUND, Record, Row, State, Tally, Waiting, held_key,
 };
@@ -133,17 +133,19 @@ impl Core {
         select.query_row(params![key.subject, key.id], waiting_of).optional()
     }
 
-    /// What is due to be published again, the oldest first.
-    pub(super) fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Waiting>> {
+    /// What is due to be published again, the oldest first, and none of the types in `skip`.
+    pub(super) fn due(&self, now: Timestamp, limit: usize, skip: &[EventType]) -> Result<Vec<Waiting>> {
         // The back-off of `store::back_off`, and DOUBT.
         let mut select = self.connection.prepare_cached(&format!(
             "SELECT {WAITING} FROM event
-             WHERE (state = 1 AND at + min(600000, 1000 << min(attempts - 1, 10)) <= ?1)
-                OR (state = 2 AND at + 60000 <= ?1)
+             WHERE ((state = 1 AND at + min(600000, 1000 << min(attempts - 1, 10)) <= ?1)
+                OR (state = 2 AND at + 60000 <= ?1))
+               AND instr(?3, '|' || type || '|') = 0
              ORDER BY first_at LIMIT ?2"
         ))?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = select.query_map(params![now.unix_millis(), limit], waiting_of)?;
+        let skip: String = skip.iter().map(|event_type| format!("|{event_type}|")).collect();
+        let rows = select.query_map(params![now.unix_millis(), limit, skip], waiting_of)?;
         rows.collect()
     }
 
@@ -449,10 +451,11 @@ fn waiting_of(row: &rusqlite::Row<'_>) -> Result<Waiting> {
         payment_time: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_unix_millis),
         reason: row.get::<_, Option<String>>(6)?.unwrap_or_default(),
         content: row.get::<_, Option<Vec<u8>>>(7)?.unwrap_or_default(),
+        event_type: row.get::<_, Option<String>>(8)?.as_deref().and_then(EventType::from_name),
     })
 }
 
-const WAITING: &str = "subject, id, state, digest, notify_id, payment_at, reason, message";
+const WAITING: &str = "subject, id, state, digest, notify_id, payment_at, reason, message, type";
 /// The columns' order is the order of their use; `digest` is null for what is held. Times are milliseconds
 /// since the epoch.
 const SCHEMA: &str = "

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use alipay_notify_gateway::broker::{Broker, Confirm, Confirms, Link, LinkError, Publisher, Settled};
 use alipay_notify_gateway::clock::{Clock, Timestamp};
-use alipay_notify_gateway::event::{Key, Message};
+use alipay_notify_gateway::event::{EventType, Key, Message};
 use alipay_notify_gateway::store::{
     Claim, DOUBT, Decision, Deferral, Holding, Kept, Known, Record, Row, State, Store, StoreError, Tally,
     Waiting, back_off,
@@ -306,6 +306,7 @@ impl Store for MemoryStore {
             Some(Kind::Holding(holding)) => Some(Waiting {
                 key: holding.key.clone(),
                 digest: None,
+                event_type: None,
                 notify_id: holding.notify_id.clone(),
                 payment_time: None,
                 state: State::Held,
@@ -316,20 +317,28 @@ impl Store for MemoryStore {
         })
     }
 
-    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>> {
+    fn due(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        skip: Vec<EventType>,
+    ) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>> {
         self.answer(|| {
             let rows = self.rows.lock().unwrap();
             let due = rows.values().filter_map(|row| match row {
                 Kind::Deferral(deferral) => {
                     let pause = if deferral.state == State::Deferred { back_off(1) } else { DOUBT };
-                    (deferral.at.plus(pause) <= now).then(|| Waiting {
-                        key: deferral.key.clone(),
-                        digest: Some(deferral.digest),
-                        notify_id: deferral.notify_id.clone(),
-                        payment_time: deferral.payment_time,
-                        state: deferral.state,
-                        reason: deferral.cause.as_str().to_owned(),
-                        content: serde_json::to_vec(&deferral.message).unwrap(),
+                    (deferral.at.plus(pause) <= now && !skip.contains(&deferral.event_type)).then(|| {
+                        Waiting {
+                            key: deferral.key.clone(),
+                            digest: Some(deferral.digest),
+                            event_type: Some(deferral.event_type),
+                            notify_id: deferral.notify_id.clone(),
+                            payment_time: deferral.payment_time,
+                            state: deferral.state,
+                            reason: deferral.cause.as_str().to_owned(),
+                            content: serde_json::to_vec(&deferral.message).unwrap(),
+                        }
                     })
                 }
                 Kind::Record(_) | Kind::Holding(_) => None,

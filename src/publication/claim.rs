@@ -1,0 +1,124 @@
+//! Claims, and what the store has to say before anything is published: duplicates, tombstones, the stale, the late
+//! and the contradicting take their own ways here; what is left goes into a lane's batch.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::breaker::Course;
+use super::lane::{Job, Ready};
+use super::resolution::{Resolution, resolve};
+use super::{Errand, Role, STORE_DEADLINE, Settlement, Shared, within};
+use crate::admission::acceptance::Objection;
+use crate::event::{Event, Key};
+use crate::metrics::Stage;
+use crate::store::{Cause, Claim, Kept, State};
+
+impl Shared {
+    /// Claims, and resolves what the store has to say: duplicates, tombstones, the stale, the late and the
+    /// contradicting leave the batch here.
+    pub(super) async fn sort_out(self: &Arc<Self>, jobs: Vec<Job>) -> Vec<Ready> {
+        let started = Instant::now();
+        let keys: Vec<Key> = jobs.iter().map(Job::key).collect();
+        let (claims, unchecked) = match within(STORE_DEADLINE, self.store.claim(keys)).await {
+            Ok(claims) => (claims, false),
+            Err(error) => {
+                self.unchecked(Some(&error.message));
+                (vec![Claim::Granted(None); jobs.len()], true)
+            }
+        };
+        self.metrics.stage(Stage::Claim, started.elapsed());
+        let mut ready = Vec::with_capacity(jobs.len());
+        for (job, claim) in jobs.into_iter().zip(claims) {
+            let known = match claim {
+                Claim::HeldElsewhere => {
+                    self.park(job);
+                    continue;
+                }
+                Claim::Granted(known) => self.unrecorded.known(&job.key()).or(known),
+            };
+            match resolve(job.event(), known.as_ref()) {
+                Resolution::Publish if job.errand.deadline <= Instant::now() => {
+                    self.spawn_defer(
+                        vec![Ready { job, unchecked, probe: None }],
+                        Cause::Late,
+                        State::Deferred,
+                    );
+                }
+                Resolution::Publish => match self.breaker.course(job.event().event_type) {
+                    Course::Publish => ready.push(Ready { job, unchecked, probe: None }),
+                    Course::Probe(probe) => ready.push(Ready { job, unchecked, probe: Some(probe) }),
+                    Course::Defer => {
+                        let ready = vec![Ready { job, unchecked, probe: None }];
+                        self.spawn_defer(ready, Cause::Suspended, State::Deferred);
+                    }
+                },
+                Resolution::Duplicate => {
+                    let (event_id, event_type) = (job.event().id.as_str().to_owned(), job.event().event_type);
+                    self.give_up(job, Settlement::Recorded { event_id, event_type });
+                }
+                Resolution::Dropped => self.give_up(job, Settlement::Dropped),
+                Resolution::Hold => self.spawn_hold(job),
+                Resolution::Announce(event) => self.redirect(job, *event),
+            }
+        }
+        ready
+    }
+
+    /// Another replica is at it: asked again outside the lane, until the event's own deadline.
+    fn park(self: &Arc<Self>, job: Job) {
+        let pause = Duration::from_millis(self.random(50..200));
+        let shared = Arc::clone(self);
+        self.tasks.spawn_vital(async move {
+            tokio::time::sleep(pause).await;
+            if job.errand.deadline <= Instant::now() {
+                shared.give_up(job, Settlement::Refused);
+            } else if let Err(job) = shared.queue.push(job) {
+                shared.give_up(*job, Settlement::Refused);
+            }
+        });
+    }
+
+    /// Announces another event in this one's place, through a flight of its own, so that its id too is
+    /// published once.
+    fn redirect(self: &Arc<Self>, job: Job, event: Event) {
+        let original = job.key();
+        let shared = Arc::clone(self);
+        self.tasks.spawn_vital(async move {
+            let errand = Errand { event, body: None, ..job.errand };
+            let settlement = match Box::pin(shared.settle(errand, None)).await {
+                Some((Role::Follower, Settlement::Confirmed { event_id, event_type, .. })) => {
+                    Settlement::Recorded { event_id, event_type }
+                }
+                Some((_, settlement)) => settlement,
+                None => Settlement::Refused,
+            };
+            shared.flight.complete(&original, &settlement);
+        });
+    }
+
+    fn spawn_hold(self: &Arc<Self>, job: Job) {
+        let shared = Arc::clone(self);
+        self.tasks.spawn_vital(async move {
+            let event = job.event();
+            let (app_id, subject) = (event.id.app_id().to_owned(), event.id.subject().to_owned());
+            let body = job.errand.body.clone().unwrap_or_default();
+            let held = shared.hold(&app_id, &event.notify_id, subject, Objection::Stale, &body).await;
+            let settlement = match held {
+                Ok(Kept::Yes) => Settlement::Held,
+                Ok(Kept::Settled(State::Dropped)) => Settlement::Dropped,
+                Ok(Kept::Settled(_)) => Settlement::Recorded {
+                    event_id: event.id.as_str().to_owned(),
+                    event_type: event.event_type,
+                },
+                Ok(Kept::Full) => Settlement::Refused,
+                Err(error) => {
+                    shared.unchecked(Some(&error.message));
+                    Settlement::Refused
+                }
+            };
+            shared.give_up(job, settlement);
+        });
+    }
+}

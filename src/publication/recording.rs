@@ -1,0 +1,138 @@
+//! What the broker has confirmed is written down, and only then answered; and if it cannot be written, it is answered
+//! all the same, because the broker has it, and written later.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::lane::Job;
+use super::{STORE_DEADLINE, Settlement, Shared, within};
+use crate::clock::Timestamp;
+use crate::event::{Event, EventType};
+use crate::metrics::Stage;
+use crate::store::{Record, State};
+
+/// An event that is safe in the broker, or returned as one that nobody wants.
+pub(super) struct Done {
+    pub(super) job: Job,
+    pub(super) state: State,
+    pub(super) at: Timestamp,
+}
+
+impl Shared {
+    /// Hands what is safe to the store's writer, and answers when it is written. If it cannot be, the answer
+    /// is `success` all the same: the broker has it.
+    pub(super) fn spawn_record(self: &Arc<Self>, done: Vec<Done>) {
+        if done.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(self);
+        self.tasks.spawn_vital(async move { shared.record(done).await });
+    }
+
+    async fn record(self: Arc<Self>, done: Vec<Done>) {
+        let started = Instant::now();
+        let records = || done.iter().map(|done| self.record_of(done)).collect::<Vec<_>>();
+        match within(STORE_DEADLINE, self.store.record(records())).await {
+            Ok(()) => {
+                self.metrics.stage(Stage::Record, started.elapsed());
+                self.unchecked(None);
+            }
+            Err(error) => {
+                self.unchecked(Some(&error.message));
+                let lost = self.unrecorded.keep(records());
+                if lost > 0 {
+                    tracing::error!(
+                        lost,
+                        "too many confirmed events wait for the store: these may be repeated"
+                    );
+                }
+                self.spawn_rewrite();
+            }
+        }
+        for done in done {
+            if done.state == State::Recorded
+                && let Some(paid) = payment_time(done.job.event())
+            {
+                self.metrics.payment_lag.observe(done.at.since(paid).as_secs_f64());
+            }
+            let (event_id, event_type) =
+                (done.job.event().id.as_str().to_owned(), done.job.event().event_type);
+            let settlement = match done.state {
+                State::Unrouted => Settlement::Unrouted,
+                State::Recorded | State::Deferred | State::InDoubt | State::Held | State::Dropped => {
+                    Settlement::Confirmed { event_id, event_type, at: done.at }
+                }
+            };
+            self.give_up(done.job, settlement);
+        }
+    }
+
+    /// Writes what could not be written, until it is: one task at a time.
+    fn spawn_rewrite(self: &Arc<Self>) {
+        if !self.unrecorded.begin_rewriting() {
+            return;
+        }
+        let shared = Arc::clone(self);
+        self.tasks.spawn_vital(async move {
+            while !shared.unrecorded.end_if_empty() {
+                let records = shared.unrecorded.some(shared.config.max_batch);
+                match within(STORE_DEADLINE, shared.store.record(records.clone())).await {
+                    Ok(()) => shared.unrecorded.written(&records),
+                    // Bound: for as long as the store is away; shutdown has its own grace.
+                    Err(_) => tokio::time::sleep(REWRITE_PAUSE).await,
+                }
+            }
+            shared.unchecked(None);
+        });
+    }
+
+    /// Notes whether the store did what was asked, and says so when it changes.
+    pub(super) fn unchecked(&self, failure: Option<&str>) {
+        let before = self.metrics.store_unchecked.get();
+        match failure {
+            Some(error) if before == 0 => {
+                self.metrics.store_unchecked.set(1);
+                tracing::error!(error, "the store is away: events are announced unchecked");
+            }
+            None if before == 1 && self.unrecorded.is_empty() => {
+                self.metrics.store_unchecked.set(0);
+                tracing::info!("the store is back: events are checked again");
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    fn record_of(&self, done: &Done) -> Record {
+        let event = done.job.event();
+        let from = event.payment_time.map_or(done.at, |paid| paid.max(done.at));
+        Record {
+            key: event.key(),
+            app_id: event.id.app_id().to_owned(),
+            event_type: event.event_type,
+            digest: event.digest,
+            notify_id: event.notify_id.clone(),
+            state: done.state,
+            at: done.at,
+            expires_at: from.plus(self.config.retention),
+        }
+    }
+}
+
+/// Only a payment's announcement has a lag from its payment.
+fn payment_time(event: &Event) -> Option<Timestamp> {
+    match event.event_type {
+        EventType::PaymentSucceeded => event.payment_time,
+        EventType::PaymentRefunded
+        | EventType::PaymentLate
+        | EventType::PaymentConflict
+        | EventType::TradePending
+        | EventType::TradeFinished
+        | EventType::TradeClosed
+        | EventType::NotificationOther => None,
+    }
+}
+
+/// Between two tries to write what could not be written.
+const REWRITE_PAUSE: Duration = Duration::from_secs(1);
