@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::admin::{Admin, AdminHandle, Phase, Readiness};
@@ -56,6 +56,29 @@ pub enum StartError {
     /// Two metrics have one name, or the admin listener has no thread.
     #[error("{0}")]
     Inside(String),
+}
+
+/// What the operating system may ask of it. To be listened to before anything else is done: until then the signals
+/// end the process at once, and PID 1 does not even get them.
+#[derive(Debug)]
+pub struct SystemSignals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl SystemSignals {
+    /// Listens from now on; what comes before [`App::run`] is remembered. Needs a runtime.
+    ///
+    /// # Errors
+    /// If the system does not let it.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// How it ended.
@@ -138,15 +161,9 @@ impl App {
     }
 
     /// Serves until SIGTERM or SIGINT, and stops in order.
-    ///
-    /// # Errors
-    /// If signals cannot be listened to.
-    pub async fn run(self) -> Result<End, StartError> {
-        let inside = |error: std::io::Error| StartError::Inside(error.to_string());
-        let mut terminate = signal(SignalKind::terminate()).map_err(inside)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(inside)?;
+    pub async fn run(self, signals: SystemSignals) -> End {
+        let SystemSignals { mut terminate, mut interrupt, hangup } = signals;
         let (http, admin) = (self.http_addr(), self.admin_addr());
-        let hangup = signal(SignalKind::hangup()).map_err(inside)?;
         let signals = Signals::default();
         let gauges = Tasks::default();
         gauges.spawn(self.reloader.run(hangup, signals.end.clone()));
@@ -192,7 +209,7 @@ impl App {
         let _ = tokio::time::timeout(CLOSE_DEADLINE, self.store.close()).await;
         self.admin.stop().await;
         tracing::info!(clean, "stopped");
-        Ok(if clean { End::Clean } else { End::Forced })
+        if clean { End::Clean } else { End::Forced }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{DONE, FAILED, Failure};
-use crate::app::{App, End};
+use crate::app::{App, End, StartError, SystemSignals};
 use crate::{config, telemetry};
 
 /// Run the gateway.
@@ -21,16 +21,20 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let signals = {
+        let _inside = runtime.enter();
+        SystemSignals::listen()?
+    };
     let loaded = config::load(args.config.as_deref())
         .map_err(|problems| Failure::configuration(problems.to_string()))?;
     telemetry::start(&loaded.config.log);
     for remark in &loaded.remarks {
         tracing::warn!(remark, "configuration");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let end = runtime.block_on(async {
         let app = App::build(loaded).await?;
-        app.run().await
+        Ok::<_, StartError>(app.run(signals).await)
     });
     // What is still running was told fail or nothing; nobody waits for it.
     runtime.shutdown_background();

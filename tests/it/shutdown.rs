@@ -1,12 +1,15 @@
 //! How the real binary ends, as any process and as PID 1.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::process::Command;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::support::alipay::Notification;
-use crate::support::program::{Program, amqp_url, free_port, request};
+use crate::rabbitmq;
+use crate::support::alipay::{self, Notification};
+use crate::support::program::{Folder, Program, amqp_url, configuration, free_port, request, unique};
 
 #[test]
 fn sigterm_and_sigint_end_it_with_0() {
@@ -14,6 +17,8 @@ fn sigterm_and_sigint_end_it_with_0() {
         let mut program = Program::start("stop");
         program.signal(signal);
         assert_eq!(program.end().code(), Some(0), "{signal}\n{}", program.log());
+        let log = program.folder().path().join("gateway.db-wal");
+        assert!(!log.exists(), "the store was closed: what is left behind is one file");
     }
 }
 
@@ -35,6 +40,33 @@ fn what_is_in_flight_is_answered_before_it_ends() {
     assert!(answer.starts_with("HTTP/1.1 "), "{answer:?}");
     assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
     assert_eq!(program.end().code(), Some(0), "{}", program.log());
+}
+
+#[test]
+fn what_a_client_that_hung_up_has_begun_is_confirmed_and_recorded_before_it_ends() {
+    let broker = HeldBack::before_the_broker();
+    // Nobody listens to it, and nobody wants it: unrouted is what a confirm makes of it.
+    let ignore =
+        |text: String| text.replacen("[amqp]", "[amqp]\nlanes = 1\nignore = [\"payment.succeeded\"]", 1);
+    let mut program = Program::launch_configured("begun", &broker.url(), ignore, |command| command);
+    program.wait_until("it is connected", || program.metric("broker_up") == 1.0);
+    let (first, second) = (Notification::payment_now(1), Notification::payment_now(2));
+    assert!(program.post(&first.body()).is_success(), "{}", program.log());
+    broker.hold_back(true);
+    {
+        // A reset and no FIN: whoever sends that waits for no answer.
+        let stream = TcpStream::connect(program.http).unwrap();
+        (&stream).write_all(&request("/alipay/notify", &second.body())).unwrap();
+        program.wait_until("it is in flight", || program.metric("in_flight") == 1.0);
+        reset(stream);
+    }
+    program.wait_until("the connection is gone", || program.metric("connections") == 0.0);
+    program.signal("TERM");
+    program.wait_until("it is unready", || program.get("/readyz").is_some_and(|answer| answer.status == 503));
+    broker.hold_back(false);
+    assert_eq!(program.end().code(), Some(0), "{}", program.log());
+    program.restart();
+    assert_eq!(program.states(second.trade_no()), ["unrouted"], "{}", program.log());
 }
 
 #[test]
@@ -78,7 +110,7 @@ fn as_pid_1_it_ends_on_sigterm() {
         let mut outer = Command::new("unshare");
         outer.args(["--fork", "--pid", "--kill-child", "--mount-proc"]).arg(command.get_program());
         outer.args(command.get_args());
-        outer.stdin(std::process::Stdio::null());
+        outer.stdin(Stdio::null());
         outer
     });
     let children = Command::new("pgrep").args(["-P", &program.pid().to_string()]).output().unwrap();
@@ -86,6 +118,24 @@ fn as_pid_1_it_ends_on_sigterm() {
     assert!(Command::new("kill").args(["-TERM", &inner]).status().unwrap().success());
     let mut program = program;
     assert_eq!(program.end().code(), Some(0), "{}", program.log());
+}
+
+/// As PID 1 it would not even get a signal that nobody listens to, and run on until it is killed.
+#[test]
+fn a_signal_that_comes_while_it_starts_is_not_lost() {
+    let folder = Folder::new();
+    // Reading this key waits until somebody writes it: so long it is starting.
+    let key = folder.path().join("alipay.pem");
+    assert!(Command::new("mkfifo").arg(&key).status().unwrap().success());
+    let config = configuration(free_port(), free_port(), &amqp_url(), &unique("early"), "");
+    let config = folder.write("gateway.toml", config);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
+    let mut child = command.arg("serve").arg("--config").arg(config).stdout(Stdio::null()).spawn().unwrap();
+    let mut key = std::fs::File::options().write(true).open(key).unwrap();
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    key.write_all(alipay::public_pem().as_bytes()).unwrap();
+    drop(key);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
@@ -97,4 +147,56 @@ fn it_starts_with_the_broker_absent_and_is_degraded() {
     assert_eq!(ready.status, 200);
     assert!(ready.body.contains("degraded") && ready.body.contains("broker"), "{}", ready.body);
     assert_eq!((program.metric("broker_up"), program.metric("ready")), (0.0, 1.0));
+}
+
+/// The broker behind something that can keep its words back.
+struct HeldBack {
+    port: u16,
+    holds: Arc<AtomicBool>,
+}
+
+impl HeldBack {
+    fn before_the_broker() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, holds) = (listener.local_addr().unwrap().port(), Arc::<AtomicBool>::default());
+        let of_thread = Arc::clone(&holds);
+        std::thread::spawn(move || {
+            while let Ok((inside, _)) = listener.accept() {
+                let outside = TcpStream::connect(rabbitmq::place()).unwrap();
+                let (mut from, mut to) = (inside.try_clone().unwrap(), outside.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+                let holds = Arc::clone(&of_thread);
+                std::thread::spawn(move || pass_on(outside, inside, &holds));
+            }
+        });
+        Self { port, holds }
+    }
+
+    fn url(&self) -> String {
+        amqp_url().replace(&rabbitmq::place(), &format!("127.0.0.1:{}", self.port))
+    }
+
+    fn hold_back(&self, holds: bool) {
+        self.holds.store(holds, Ordering::SeqCst);
+    }
+}
+
+fn pass_on(mut from: TcpStream, mut to: TcpStream, holds: &AtomicBool) {
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        while holds.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+fn reset(stream: TcpStream) {
+    stream.set_nonblocking(true).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _inside = runtime.enter();
+    tokio::net::TcpStream::from_std(stream).unwrap().set_zero_linger().unwrap();
 }

@@ -100,7 +100,8 @@ impl Program {
         Self::launch_configured(name, amqp, |text| format!("{more}\n{text}"), wrap)
     }
 
-    fn launch_configured(
+    /// With the configuration in the test's hands, too.
+    pub fn launch_configured(
         name: &str,
         amqp: &str,
         change: impl FnOnce(String) -> String,
