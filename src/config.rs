@@ -69,7 +69,7 @@ impl std::error::Error for Problems {}
 /// # Errors
 /// Every problem at once.
 pub fn load(file: Option<&Path>) -> Result<Loaded, Problems> {
-    load_from(file, environment())
+    load_from(file, environment()?)
 }
 
 /// As [`load`], with an environment of the caller's.
@@ -92,7 +92,7 @@ pub fn load_from(file: Option<&Path>, environment: Vec<(String, String)>) -> Res
 /// # Errors
 /// Every problem at once.
 pub fn load_policy(file: Option<&Path>) -> Result<Policy, Problems> {
-    load_policy_from(file, environment())
+    load_policy_from(file, environment()?)
 }
 
 /// As [`load_policy`], with an environment of the caller's.
@@ -107,11 +107,21 @@ pub fn load_policy_from(file: Option<&Path>, environment: Vec<(String, String)>)
     policy.ok_or_else(|| Problems(vec!["apps: there is no app".to_owned()]))
 }
 
+/// Every variable that is text. One that is meant for us and is not would silently not count.
 #[expect(clippy::disallowed_methods, reason = "the one place that asks")]
-fn environment() -> Vec<(String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+fn environment() -> Result<Vec<(String, String)>, Problems> {
+    let (mut text, mut problems) = (Vec::new(), Vec::new());
+    for (name, value) in std::env::vars_os() {
+        let shown = name.to_string_lossy().into_owned();
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => text.push((name, value)),
+            _ if source::is_ours(&shown) => {
+                problems.push(format!("environment variable {shown}: is not UTF-8"));
+            }
+            _ => {}
+        }
+    }
+    if problems.is_empty() { Ok(text) } else { Err(Problems(problems)) }
 }
 
 /// Where a configuration is looked for when none is named.

@@ -69,9 +69,7 @@ impl Gathered {
     fn read_environment(&mut self, environment: &[(String, String)]) {
         let mut set: Vec<String> = Vec::new();
         for (name, value) in environment {
-            let Some(path) = name.strip_prefix("GATEWAY_").filter(|path| path.contains("__")) else {
-                continue;
-            };
+            let Some(path) = overriding(name) else { continue };
             let key = path.replace("__", ".").to_ascii_lowercase();
             if !KEYS.contains(&key.as_str()) || key.contains('[') {
                 self.problems.push(format!(
@@ -142,6 +140,18 @@ impl Gathered {
             }
         }
     }
+}
+
+/// The path of a variable that overrides a key.
+fn overriding(name: &str) -> Option<&str> {
+    name.strip_prefix("GATEWAY_").filter(|path| path.contains("__"))
+}
+
+/// Whether an environment variable of that name means anything here.
+pub(super) fn is_ours(name: &str) -> bool {
+    overriding(name).is_some()
+        || SHORT.contains(&name)
+        || CONVENTIONS.iter().any(|(variable, _)| *variable == name)
 }
 
 /// A key in the variable itself is marked, because a list of keys is a list of files.
