@@ -85,8 +85,7 @@ impl Reader {
         match humantime::parse_duration(&text) {
             Ok(duration) if bounds.contains(&duration) => duration,
             Ok(_) => {
-                let (from, to) =
-                    (humantime::format_duration(*bounds.start()), humantime::format_duration(*bounds.end()));
+                let (from, to) = (plain(*bounds.start()), plain(*bounds.end()));
                 self.problem(key, format!("{text:?} is not between {from} and {to}"));
                 *bounds.start()
             }
@@ -240,6 +239,15 @@ impl Reader {
         self.problems.dedup();
         Err(Problems(self.problems))
     }
+}
+
+/// As one would write it: `3650d`, and not the years, months and minutes that are in it.
+fn plain(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    let whole = units.into_iter().find(|(_, unit)| millis.is_multiple_of(*unit));
+    let (unit, size) = whole.filter(|_| millis > 0).unwrap_or(("ms", 1));
+    format!("{}{unit}", millis / size)
 }
 
 fn kind(value: &Value) -> &'static str {
