@@ -35,8 +35,16 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Order {
     /// Announce a held notification that you have looked into; its signature is verified again.
+    #[command(after_help = "\
+Example:
+  alipay-notify-gateway trade release 2026112322001427340000000000 --token-file admin.token --who anna \\
+    --reason 'the seller is ours since today'")]
     Release(OrderArgs),
     /// Decide that what waits is never announced; Alipay is answered success from now on.
+    #[command(after_help = "\
+Example:
+  alipay-notify-gateway trade drop 2026112322001427340000000000 --token-file admin.token --who anna \\
+    --reason 'a test order'")]
     Drop(OrderArgs),
 }
 

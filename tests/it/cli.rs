@@ -60,13 +60,59 @@ const COMMANDS: [&str; 6] = ["serve", "check", "explain", "simulate", "trade", "
 
 #[test]
 fn the_help_of_every_command_shows_an_example_that_names_it() {
-    for command in COMMANDS {
-        let output = run(&[command, "--help"]);
+    let below = ["simulate keys", "simulate send", "simulate story", "trade release", "trade drop"];
+    for command in COMMANDS.into_iter().chain(below) {
+        let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let output = run(&words);
         let help = out(&output);
         assert_eq!(output.status.code(), Some(0), "{command}");
         assert!(help.contains("Example"), "{command}\n{help}");
         assert!(help.contains(&format!("  alipay-notify-gateway {command}")), "{command}\n{help}");
     }
+}
+
+#[test]
+fn shares_may_be_as_large_as_they_like() {
+    let folder = Folder::new();
+    let name = |name: &str| folder.path().join(name).display().to_string();
+    assert_eq!(run(&["simulate", "keys", &name("keys")]).status.code(), Some(0));
+    let (key, bodies) = (name("keys/alipay-private.pem"), name("bodies"));
+    let shares = "payment=2147483648,forged=2147483648";
+    let output = run(&[
+        "simulate",
+        "send",
+        "--key",
+        &key,
+        "--bodies-out",
+        &bodies,
+        "--shares",
+        shares,
+        "--count",
+        "50",
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let bodies = std::fs::read_to_string(name("bodies")).unwrap();
+    let kinds = |kind: &str| bodies.lines().filter(|line| line.starts_with(kind)).count();
+    assert_eq!(kinds("payment\t") + kinds("forged\t"), 50);
+    assert!(kinds("payment\t") > 5 && kinds("forged\t") > 5, "each has its share");
+}
+
+#[test]
+fn a_variable_of_ours_that_is_not_text_is_a_problem_and_any_other_is_none() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = Folder::new();
+    folder.write("alipay.pem", alipay::public_pem());
+    let file = folder.write("gateway.toml", APP);
+    let check = |name: &str| {
+        let value = std::ffi::OsStr::from_bytes(b"\xff\xfe");
+        gateway().arg("check").arg("--config").arg(&file).env(name, value).output().unwrap()
+    };
+    for name in ["GATEWAY_HTTP__LISTEN", "GATEWAY_AMQP__URI", "RUST_LOG", "ALIPAY_APP_ID"] {
+        let output = check(name);
+        assert_eq!(output.status.code(), Some(78), "{name}");
+        assert!(err(&output).contains(name), "{}", err(&output));
+    }
+    assert_eq!(check("SOMEBODY_ELSES").status.code(), Some(0));
 }
 
 #[test]

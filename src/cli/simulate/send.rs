@@ -180,11 +180,12 @@ impl Iterator for Plan {
 
     fn next(&mut self) -> Option<Signed> {
         self.left = self.left.checked_sub(1)?;
-        let all: u32 = self.shares.iter().map(|(_, share)| share).sum();
+        let all: u64 = self.shares.iter().map(|(_, share)| u64::from(*share)).sum();
         let mut at = self.random.random_range(0..all);
         let mut kind = Kind::Payment;
         for (candidate, share) in &self.shares {
-            if at < *share {
+            let share = u64::from(*share);
+            if at < share {
                 kind = *candidate;
                 break;
             }
