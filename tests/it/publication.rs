@@ -413,6 +413,17 @@ async fn the_answer_comes_at_its_deadline_and_the_confirm_is_still_awaited() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_slow_body_took_is_of_the_answers_time() {
+    let bench = Bench::with(|config| config.confirm_timeout = Duration::from_secs(20));
+    let arrived = Instant::now();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let body = Bytes::from(Notification::payment().body());
+    let reply = bench.gateway.notify(Delivery { body, arrived, traceparent: None }).await;
+    assert!(is_unavailable(&reply));
+    assert_eq!(arrived.elapsed().as_secs(), 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_hangs_up_does_not_stop_the_announcement() {
     let bench = Bench::new();
     let reply = bench.deliver(&Notification::payment());
