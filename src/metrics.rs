@@ -58,7 +58,7 @@ pub struct Metrics {
     pub broker_up: IntGauge,
     /// 1 while the broker takes nothing because of an alarm of its own.
     pub broker_blocked: IntGauge,
-    /// 1 while the store can be read and written.
+    /// 1 while the store can be read.
     pub store_up: IntGauge,
     /// 1 while events are announced without asking the store.
     pub store_unchecked: IntGauge,
@@ -273,7 +273,7 @@ impl Metrics {
             )?,
             broker_up: at.gauge("broker_up", "1 while connected to the broker.")?,
             broker_blocked: at.gauge("broker_blocked", "1 while the broker takes nothing.")?,
-            store_up: at.gauge("store_up", "1 while the store can be read and written.")?,
+            store_up: at.gauge("store_up", "1 while the store can be read.")?,
             store_unchecked: at
                 .gauge("store_unchecked", "1 while events are announced without asking the store.")?,
             store_unrecorded: at
