@@ -251,7 +251,7 @@ mod values {
 
     #[test]
     fn a_bound_is_told_as_one_would_write_it() {
-        refused(with_app("[store]\nretention = \"1h\""), "store.retention", "between 1d and 3650d");
+        refused(with_app("[freshness]\nmax_age = \"1s\""), "freshness.max_age", "between 1m and 3600d");
         refused(with_app("[http]\nbody_timeout = \"1d\""), "http.body_timeout", "between 100ms and 10m");
         refused(with_app("[http]\nanswer_timeout = \"1d\""), "http.answer_timeout", "between 1s and 1m");
         refused(with_app("[shutdown]\ndelay = \"1d\""), "shutdown.delay", "between 0ms and 10m");
