@@ -413,6 +413,27 @@ async fn the_answer_comes_at_its_deadline_and_the_confirm_is_still_awaited() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_payment_took_and_how_the_clocks_differ_is_measured() {
+    let bench = Bench::new();
+    let pair = |name: &str| (bench.count(&format!("{name}_count")), bench.count(&format!("{name}_sum")));
+    bench.announce(&Notification::payment()).await;
+    // Paid at 10:15:31, notified at 10:15:32, and now it is 10:16:31.
+    assert_eq!(pair("payment_lag_seconds"), (1.0, 60.0));
+    assert_eq!(pair("delivery_lag_seconds"), (1.0, 59.0));
+    assert_eq!(pair("batch_size"), (1.0, 1.0));
+    for stage in ["admission", "claim", "publish", "record"] {
+        let sample = format!("stage_duration_seconds_count{{stage=\"{stage}\"}}");
+        assert_eq!(bench.count(&sample), 1.0, "{stage}");
+    }
+    assert_eq!(bench.count("clock_skew_seconds"), 0.0);
+    let from_the_future = Notification::payment()
+        .trade("2026112322001427340000000009")
+        .set("notify_time", "2026-11-23 10:16:41");
+    bench.announce(&from_the_future).await;
+    assert_eq!(bench.count("clock_skew_seconds"), 10.0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_slow_body_took_is_of_the_answers_time() {
     let bench = Bench::with(|config| config.confirm_timeout = Duration::from_secs(20));
     let arrived = Instant::now();
@@ -447,6 +468,10 @@ async fn without_the_store_events_are_announced_unchecked_and_recorded_when_it_i
     batch.confirm_all().await;
     assert!(is_success(&reply.await.unwrap()));
     assert_eq!((bench.count("store_unchecked"), bench.count("store_unrecorded")), (1.0, 1.0));
+    for result in ["confirmed", "unchecked"] {
+        let sample = format!("events_total{{result=\"{result}\",type=\"payment.succeeded\"}}");
+        assert_eq!(bench.count(&sample), 1.0, "{result}");
+    }
     assert_eq!(bench.gateway.health().degraded.len(), 1);
     // What was confirmed in this process is still known to it.
     assert!(is_success(&bench.deliver(&Notification::payment()).await.unwrap()));

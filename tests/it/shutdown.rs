@@ -147,6 +147,12 @@ fn it_starts_with_the_broker_absent_and_is_degraded() {
     assert_eq!(ready.status, 200);
     assert!(ready.body.contains("degraded") && ready.body.contains("broker"), "{}", ready.body);
     assert_eq!((program.metric("broker_up"), program.metric("ready")), (0.0, 1.0));
+    assert!(program.post(&Notification::payment_now(1).body()).is_fail(503));
+    let deferred = || program.metric("backlog_events{state=\"deferred\"}");
+    program.wait_until("what waits is shown", || deferred() == 1.0 && program.metric("store_up") == 1.0);
+    let left = program.metric("unannounced_last_retry_seconds");
+    assert!((86_400.0..=87_840.0).contains(&left), "Alipay delivers for 24 h 24 min: {left}");
+    program.wait_until("it ages", || program.metric("backlog_oldest_seconds") > 0.0);
 }
 
 /// The broker behind something that can keep its words back.
