@@ -34,6 +34,7 @@ mod replays;
 mod scripted_broker;
 mod scripted_lanes;
 mod shutdown;
+mod simulate;
 mod store_conformance;
 mod support;
 mod vectors;
