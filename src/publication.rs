@@ -52,7 +52,7 @@ use crate::metrics::Metrics;
 use crate::store::{self, Cause, Holding, Kept, Row, State, Store, StoreError, Tally};
 
 use breaker::Breaker;
-use flight::{Flight, Join};
+use flight::{Boarding, Flight, Join};
 use lane::{Job, Lane};
 use queue::Queue;
 use unrecorded::Unrecorded;
@@ -362,22 +362,21 @@ impl Shared {
 
     /// Leads or follows the flight of an event. `None` if the deadline came first.
     async fn settle(&self, errand: Errand, deadline: Option<Instant>) -> Option<(Role, Settlement)> {
-        let key = errand.event.key();
-        let digest = errand.event.digest;
+        let boarding = Boarding::of(&errand.event);
         let mut errand = Some(errand);
         loop {
-            let (role, receiver) = match self.flight.join(&key, &digest) {
+            let (role, receiver) = match self.flight.join(&boarding) {
                 Join::Lead(receiver) => {
                     if let Some(errand) = errand.take()
                         && let Err(job) = self.queue.push(Job::new(errand))
                     {
                         drop(job);
-                        self.flight.complete(&key, &Settlement::Refused);
+                        self.flight.complete(&boarding.key, &Settlement::Refused);
                     }
                     (Some(Role::Leader), receiver)
                 }
                 Join::Follow(receiver) => {
-                    self.queue.hasten(&key);
+                    self.queue.hasten(&boarding.key);
                     (Some(Role::Follower), receiver)
                 }
                 Join::Other(receiver) => (None, receiver),

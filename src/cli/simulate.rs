@@ -2,15 +2,20 @@
 //! answers, `story` plays one small story and shows what came out of the queue.
 
 mod client;
+mod journal;
 mod keys;
+mod plan;
+mod schedule;
 mod send;
 mod story;
+mod tally;
 
 use std::io::Write;
 
 use super::{DONE, Failure};
 use crate::broker::tap::Tap;
 use crate::secret::Secret;
+use crate::signer::Signer;
 
 /// Play Alipay: signed notifications, re-deliveries, refunds, forgeries.
 #[derive(Debug, clap::Args)]
@@ -69,6 +74,14 @@ struct Identity {
     /// The seller of every trade.
     #[arg(long, value_name = "ID", default_value = "2088101117955611")]
     seller_id: String,
+}
+
+impl Identity {
+    fn signer(&self) -> Result<Signer, Failure> {
+        let key = std::fs::read_to_string(&self.key)
+            .map_err(|error| Failure::running(format!("{}: {error}", self.key.display())))?;
+        Signer::read(&key).map_err(|error| Failure::running(format!("--key: {error}")))
+    }
 }
 
 pub(super) fn run(args: Args, out: &mut dyn Write) -> Result<u8, Failure> {

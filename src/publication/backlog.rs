@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::flight::Join;
+use super::flight::{Boarding, Join};
 use super::lane::{DRAIN_PATIENCE, Job};
 use super::{Errand, Outcome, Publication, Role, STORE_DEADLINE, Settlement, Shared, within};
 use crate::broker::Link;
@@ -99,7 +99,7 @@ impl Shared {
             );
             return None;
         };
-        let receiver = match self.flight.join(&key, &digest) {
+        let receiver = match self.flight.join(&Boarding::of(&event)) {
             Join::Lead(receiver) => receiver,
             Join::Follow(_) | Join::Other(_) => return None,
         };

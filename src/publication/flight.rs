@@ -1,5 +1,6 @@
 //! Single flight: deliveries of the same key and digest that are in the process together share one outcome,
-//! and are published once. Another digest waits for them and then takes its own way, to a conflict.
+//! and are published once. Another digest waits for them and then takes its own way, to a conflict; so does the
+//! finish of a payment that is being announced, which is an event of its own once the payment is recorded.
 //!
 //! An entry leaves only when its record is visible to the next claim, so there is no moment at which an event
 //! is neither in flight nor known. Nothing here survives a crash, and nothing needs to: what was in flight had
@@ -11,7 +12,7 @@ use std::sync::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::Settlement;
-use crate::event::{Digest, Key};
+use crate::event::{Digest, Event, Key};
 
 /// The events in the process.
 #[derive(Debug, Default)]
@@ -20,6 +21,8 @@ pub(super) struct Flight(Mutex<HashMap<Key, Entry>>);
 #[derive(Debug)]
 struct Entry {
     digest: Digest,
+    /// The leader's notification.
+    notify_id: String,
     /// Bound: each belongs to a request that holds a permit of `publication.max_in_flight`.
     waiting: Vec<oneshot::Sender<Settlement>>,
 }
@@ -31,23 +34,46 @@ pub(super) enum Join {
     Lead(oneshot::Receiver<Settlement>),
     /// Somebody is announcing the same facts: wait for his outcome.
     Follow(oneshot::Receiver<Settlement>),
-    /// Somebody is announcing other facts under this key: wait for him, then join again.
+    /// Somebody is announcing other facts under this key, or what this one finishes: wait for him, then join again.
     Other(oneshot::Receiver<Settlement>),
 }
 
+/// What a flight has to know of an event that wants to join it.
+#[derive(Debug)]
+pub(super) struct Boarding {
+    pub(super) key: Key,
+    digest: Digest,
+    notify_id: String,
+    finishes: bool,
+}
+
+impl Boarding {
+    pub(super) fn of(event: &Event) -> Self {
+        let (notify_id, finishes) = (event.notify_id.clone(), event.finishes);
+        Self { key: event.key(), digest: event.digest, notify_id, finishes }
+    }
+
+    /// Whether the outcome of that flight is this one's. A finish shares only its own: after another notification's
+    /// payment it has to be announced itself.
+    fn shares(&self, entry: &Entry) -> bool {
+        entry.digest == self.digest && (!self.finishes || entry.notify_id == self.notify_id)
+    }
+}
+
 impl Flight {
-    /// Joins the flight of a key.
-    pub(super) fn join(&self, key: &Key, digest: &Digest) -> Join {
+    /// Joins the flight of an event's key.
+    pub(super) fn join(&self, aboard: &Boarding) -> Join {
         let (sender, receiver) = oneshot::channel();
         let mut entries = self.lock();
-        match entries.get_mut(key) {
+        match entries.get_mut(&aboard.key) {
             Some(entry) => {
                 entry.waiting.retain(|waiting| !waiting.is_closed());
                 entry.waiting.push(sender);
-                if entry.digest == *digest { Join::Follow(receiver) } else { Join::Other(receiver) }
+                if aboard.shares(entry) { Join::Follow(receiver) } else { Join::Other(receiver) }
             }
             None => {
-                entries.insert(key.clone(), Entry { digest: *digest, waiting: vec![sender] });
+                let (digest, notify_id) = (aboard.digest, aboard.notify_id.clone());
+                entries.insert(aboard.key.clone(), Entry { digest, notify_id, waiting: vec![sender] });
                 Join::Lead(receiver)
             }
         }

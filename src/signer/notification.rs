@@ -97,18 +97,13 @@ impl Trade {
 
     /// The body of a notification about it, signed, its parameters in arbitrary order.
     pub fn body(&self, kind: Kind, signer: &Signer, random: &mut SmallRng, now: Timestamp) -> String {
-        let mut fields = self.fields(kind, random, now);
-        let sign = signer.sign(signing_content(&fields).as_bytes());
-        if kind == Kind::Forged {
-            let one_more = yuan(self.amount + 1);
-            for (_, value) in fields.iter_mut().filter(|(name, _)| name == "total_amount") {
-                value.clone_from(&one_more);
-            }
-        }
-        fields.push(("sign".to_owned(), sign));
-        fields.shuffle(random);
-        // A list of pairs of text cannot fail to be written as a form.
-        serde_urlencoded::to_string(&fields).unwrap_or_default()
+        self.notification(kind, random, now).body(signer, random)
+    }
+
+    /// A notification about it.
+    pub fn notification(&self, kind: Kind, random: &mut SmallRng, now: Timestamp) -> Notification {
+        let forged_amount = (kind == Kind::Forged).then(|| yuan(self.amount + 1));
+        Notification { kind, fields: self.fields(kind, random, now), forged_amount }
     }
 
     fn fields(&self, kind: Kind, random: &mut SmallRng, now: Timestamp) -> Vec<(String, String)> {
@@ -158,6 +153,48 @@ impl Trade {
             }
         }
         fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+/// One notification: what all its deliveries have in common, and the `notify_time` of the next one.
+#[derive(Debug, Clone)]
+pub struct Notification {
+    kind: Kind,
+    fields: Vec<(String, String)>,
+    forged_amount: Option<String>,
+}
+
+impl Notification {
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// A field of it, empty if it has none of that name.
+    pub fn field(&self, name: &str) -> &str {
+        self.fields.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
+
+    /// It is delivered again: with a new `notify_time`, so that its signature is new too.
+    pub fn again(&mut self, now: Timestamp) {
+        for (_, value) in self.fields.iter_mut().filter(|(name, _)| name == "notify_time") {
+            *value = now.alipay();
+        }
+    }
+
+    /// The body of a delivery, signed, its parameters in arbitrary order.
+    pub fn body(&self, signer: &Signer, random: &mut SmallRng) -> String {
+        let mut fields = self.fields.clone();
+        let sign = signer.sign(signing_content(&fields).as_bytes());
+        if let Some(forged) = &self.forged_amount {
+            for (_, value) in fields.iter_mut().filter(|(name, _)| name == "total_amount") {
+                value.clone_from(forged);
+            }
+        }
+        fields.push(("sign".to_owned(), sign));
+        fields.shuffle(random);
+        // A list of pairs of text cannot fail to be written as a form.
+        serde_urlencoded::to_string(&fields).unwrap_or_default()
     }
 }
 

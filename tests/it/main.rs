@@ -35,6 +35,7 @@ mod replays;
 mod scripted_broker;
 mod scripted_lanes;
 mod shutdown;
+mod simulate;
 mod store_conformance;
 mod support;
 mod vectors;

@@ -550,6 +550,43 @@ async fn a_finish_after_the_payment_is_a_finish_and_alone_it_is_the_payment() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_finish_that_comes_while_the_payment_is_in_flight_is_announced_after_it() {
+    let bench = Bench::new();
+    let finish = Notification::payment().set("trade_status", "TRADE_FINISHED").set("notify_id", "other");
+    let paid = bench.deliver(&Notification::payment());
+    let batch = bench.broker.batch().await;
+    let (finished, again) = (bench.deliver(&finish), bench.deliver(&finish));
+    settle().await;
+    assert!(bench.broker.is_quiet().await, "it waits for the flight of the payment");
+    batch.confirm_all().await;
+    assert_eq!(how(&paid.await.unwrap()), Some((EventType::PaymentSucceeded, true)));
+    let batch = bench.broker.batch().await;
+    assert_eq!(batch.ids(), [finish.event_id("trade.finished")]);
+    batch.confirm_all().await;
+    let mut answers = [how(&finished.await.unwrap()), how(&again.await.unwrap())];
+    answers.sort();
+    let finished = |confirmed| Some((EventType::TradeFinished, confirmed));
+    assert_eq!(answers, [finished(false), finished(true)]);
+    assert_eq!(bench.states(), ["recorded", "recorded"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payment_follows_its_finish_that_is_being_announced_in_its_place() {
+    let bench = Bench::new();
+    let finish = Notification::payment().set("trade_status", "TRADE_FINISHED").set("notify_id", "other");
+    let finished = bench.deliver(&finish);
+    let batch = bench.broker.batch().await;
+    let (paid, again) = (bench.deliver(&Notification::payment()), bench.deliver(&finish));
+    settle().await;
+    batch.confirm_all().await;
+    assert_eq!(how(&finished.await.unwrap()), Some((EventType::PaymentSucceeded, true)));
+    for reply in [paid, again] {
+        assert_eq!(how(&reply.await.unwrap()), Some((EventType::PaymentSucceeded, false)));
+    }
+    assert!(bench.broker.is_quiet().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_payment_older_than_the_retention_is_late() {
     let bench = Bench::new();
     let late = Notification::payment()

@@ -63,8 +63,8 @@ impl Client {
     }
 
     /// Delivers a body. Bound: [`DEADLINE`].
-    pub(super) async fn deliver(&mut self, body: Bytes) -> Result<Answer, String> {
-        let delivered = tokio::time::timeout(DEADLINE, self.try_deliver(body)).await;
+    pub(super) async fn deliver(&mut self, body: Bytes, traceparent: Option<&str>) -> Result<Answer, String> {
+        let delivered = tokio::time::timeout(DEADLINE, self.try_deliver(body, traceparent)).await;
         let answer = delivered.unwrap_or_else(|_| Err(format!("no answer within {DEADLINE:?}")));
         if answer.is_err() {
             self.sender = None;
@@ -72,13 +72,16 @@ impl Client {
         answer
     }
 
-    async fn try_deliver(&mut self, body: Bytes) -> Result<Answer, String> {
-        let request = Request::post(&self.target.path)
+    async fn try_deliver(&mut self, body: Bytes, traceparent: Option<&str>) -> Result<Answer, String> {
+        let mut request = Request::post(&self.target.path)
             .header("host", &self.target.authority)
             .header("user-agent", "Mozilla/4.0")
-            .header("content-type", "application/x-www-form-urlencoded; charset=utf-8")
-            .body(Full::new(body))
-            .map_err(|error| error.to_string())?;
+            .header("content-type", "application/x-www-form-urlencoded; charset=utf-8");
+        // Alipay sends none; whatever stands before the gateway may.
+        if let Some(traceparent) = traceparent {
+            request = request.header("traceparent", traceparent);
+        }
+        let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
         let sender = self.connected().await?;
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let status = response.status();

@@ -44,8 +44,7 @@ struct Step {
 }
 
 pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
-    let key = std::fs::read_to_string(&args.identity.key)?;
-    let signer = Signer::read(&key).map_err(|error| Failure::usage(format!("--key: {error}")))?;
+    let signer = args.identity.signer()?;
     let target = Target::parse(&args.url).map_err(Failure::usage)?;
     crate::cli::block_on(play(args, &signer, target, out))?
 }
@@ -63,7 +62,7 @@ async fn play(args: &Args, signer: &Signer, target: Target, out: &mut dyn Write)
     for step in &STEPS {
         let about = if step.kind == Kind::Forged { &other } else { &trade };
         let body = about.body(step.kind, signer, &mut random, SystemClock.now());
-        let answer = client.deliver(Bytes::from(body)).await.map_err(Failure::running)?;
+        let answer = client.deliver(Bytes::from(body), None).await.map_err(Failure::running)?;
         writeln!(out, "\n{}\n  trade {}", step.title, about.trade_no())?;
         let text = String::from_utf8(answer.body.to_vec()).unwrap_or_default();
         writeln!(out, "  Alipay was answered   {} {text}", answer.status.as_u16())?;
