@@ -10,10 +10,15 @@
     reason = "tests may fail loudly, and spawn"
 )]
 
+// Where `attribution` looks for it.
+use alipay_notify_gateway::broker;
+
 mod admin;
 mod admission;
 mod anything;
 mod attacks;
+#[path = "../../src/publication/attribution.rs"]
+mod attribution;
 mod backlog;
 mod breaker;
 mod cli;
@@ -34,6 +39,7 @@ mod reload;
 mod replays;
 mod scripted_broker;
 mod scripted_lanes;
+mod scripted_orders;
 mod shutdown;
 mod simulate;
 mod store_conformance;

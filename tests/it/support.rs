@@ -7,6 +7,8 @@ pub mod certificate;
 pub mod doors;
 pub mod fakes;
 pub mod judge;
+pub mod naive;
+pub mod orders;
 pub mod program;
 pub mod proxy;
 pub mod queue;
