@@ -266,31 +266,37 @@ impl SimulatedStore {
         &self,
         look: impl FnOnce(&Disk) -> T + Send + 'static,
     ) -> BoxFuture<'_, Result<T, StoreError>> {
-        self.call(move |inner| inner.step("read").then(|| look(&inner.disk)))
+        self.call(move |inner| inner.step("read").then(|| look(&inner.disk)), |_| ())
     }
 
     /// Written, synced, answered: the gateway may die before and after each.
     fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Inner) -> T + Send + 'static,
+        denied: impl FnOnce(&mut Inner) + Send + 'static,
     ) -> BoxFuture<'_, Result<T, StoreError>> {
-        self.call(move |inner| {
+        let change = move |inner: &mut Inner| {
             let written = inner.step("write").then(|| change(inner))?;
             if !inner.step("sync") {
                 return None;
             }
             inner.disk.sync();
             inner.step("synced").then_some(written)
-        })
+        };
+        self.call(change, denied)
     }
 
-    /// `None` from `work`: the gateway died meanwhile.
+    /// `None` from `work`: the gateway died meanwhile. `denied`: the gateway is told that it failed.
     fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Inner) -> Option<T> + Send + 'static,
+        denied: impl FnOnce(&mut Inner) + Send + 'static,
     ) -> BoxFuture<'_, Result<T, StoreError>> {
         let (sender, receiver) = oneshot::channel();
         let work = move |inner: &mut Inner, fate: Fate| {
+            if fate != Fate::Done {
+                denied(inner);
+            }
             let answer = match fate {
                 Fate::Failed => Some(Err(StoreError { message: "it failed".to_owned() })),
                 Fate::DoneAndDenied => work(inner).map(|_| Err(StoreError { message: "it failed".to_owned() })),
@@ -379,33 +385,39 @@ impl Store for SimulatedStore {
     }
 
     fn record(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let keys: Vec<Key> = records.iter().map(|record| record.key.clone()).collect();
         {
             let mut inner = self.0.lock();
             for record in &records {
                 inner.judge_record(record);
             }
         }
-        self.change(move |inner| {
+        let change = move |inner: &mut Inner| {
             for record in records {
                 inner.note_recorded(&record.key);
                 inner.disk.record(record);
             }
-        })
+        };
+        self.change(change, move |inner| inner.note_not_recorded(&keys))
     }
 
     fn defer(&self, deferrals: Vec<Deferral>) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>> {
-        self.change(move |inner| {
+        let change = move |inner: &mut Inner| {
             let now = inner.now();
             let full = inner.faults.lasts(Kind::StoreFull, now);
             if full {
                 inner.disk.failed_at.push(now);
             }
             deferrals.into_iter().map(|deferral| inner.disk.defer(deferral, full)).collect()
-        })
+        };
+        self.change(change, |_| ())
     }
 
     fn hold(&self, holdings: Vec<Holding>) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>> {
-        self.change(move |inner| holdings.into_iter().map(|holding| inner.disk.hold(holding, false)).collect())
+        let change = move |inner: &mut Inner| {
+            holdings.into_iter().map(|holding| inner.disk.hold(holding, false)).collect()
+        };
+        self.change(change, |_| ())
     }
 
     fn find(&self, subject: String) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {

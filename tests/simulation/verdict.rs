@@ -28,6 +28,9 @@ pub struct Event {
     /// When a record of it was written.
     recorded_at: Option<u64>,
     key: Option<Key>,
+    /// When the store was asked to record it last, and whether it ever said that it failed.
+    asked_at: Option<u64>,
+    was_denied: bool,
 }
 
 /// One publish.
@@ -225,6 +228,7 @@ impl Inner {
         if record.state == State::Recorded && !confirmed {
             self.violate(format!("{} was recorded, and the broker did not confirm it", record.key.id));
         }
+        self.events[event].asked_at = Some(self.now());
     }
 
     pub fn note_recorded(&mut self, key: &Key) {
@@ -233,6 +237,13 @@ impl Inner {
         let event = &mut self.events[event];
         event.recorded_at.get_or_insert(now);
         event.key = Some(key.clone());
+    }
+
+    pub fn note_not_recorded(&mut self, keys: &[Key]) {
+        for key in keys {
+            let event = self.event(&key.id);
+            self.events[event].was_denied = true;
+        }
     }
 
     /// After a crash: what was written and not synced may be gone.
@@ -268,8 +279,10 @@ impl Inner {
             How::Dropped => "success: dropped",
         });
         let now = self.now();
-        let excused = self.disk.failed_at.last().is_some_and(|at| at + STORE_PATIENCE > now);
-        let recorded = self.events[event].key.as_ref().is_some_and(|key| self.disk.is_recorded(key));
+        let event = &self.events[event];
+        // Refused by the store, or not answered within its deadline.
+        let excused = event.was_denied || event.asked_at.is_some_and(|at| at + STORE_PATIENCE <= now);
+        let recorded = event.key.as_ref().is_some_and(|key| self.disk.is_recorded(key));
         if !excused && !recorded {
             self.violate(format!("`success` was said, and the record of {id} is not on the disk"));
         }
@@ -324,6 +337,8 @@ impl Inner {
             copies: [0; QUEUES],
             recorded_at: None,
             key: None,
+            asked_at: None,
+            was_denied: false,
         };
         self.events.push(event);
         self.index.insert(id.to_owned(), self.events.len() - 1);
@@ -335,7 +350,7 @@ impl Inner {
 const DOUBT: u64 = 60_000;
 /// Between the claim and the publish, at most: the wait for a link and for a channel.
 const CLAIMED_BEFORE: u64 = 3_000;
-/// A record that failed may be said `success` for until then: the store's deadline, and what waits behind it.
-const STORE_PATIENCE: u64 = 10_000;
+/// How long publication waits for the store.
+const STORE_PATIENCE: u64 = 2_000;
 /// After so long a delivery is announced or kept.
 const SURVIVES: u64 = 30_000;

@@ -313,10 +313,7 @@ impl Inner {
         self.crash = Arc::default();
         self.crash_at = match self.faults.crash_every {
             0 => u64::MAX,
-            mean if self.incarnation > MAX_CRASHES => {
-                let _ = mean;
-                u64::MAX
-            }
+            _ if self.incarnation > MAX_CRASHES => u64::MAX,
             mean => self.steps + self.random.random_range(1..2 * mean),
         };
         Arc::clone(&self.crash)
