@@ -1,0 +1,451 @@
+//! A store that keeps what was synced, and only that. One worker takes one call after the other, as the embedded
+//! store's thread does; a write is visible when it is written and survives a crash when it is synced, and between the two
+//! (and between the sync and the answer) the gateway may die. What the caller does not wait for any more is done all the
+//! same.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use alipay_notify_gateway::clock::Timestamp;
+use alipay_notify_gateway::event::{Digest, Key, Message};
+use alipay_notify_gateway::store::{
+    Claim, DOUBT, Decision, Deferral, Holding, Kept, Known, Record, Row, State, Store, StoreError, Tally, Waiting,
+    back_off, held_key,
+};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use rand::RngExt as _;
+use tokio::sync::{Notify, oneshot};
+
+use crate::faults::{Kind, chance};
+use crate::world::{Inner, World};
+
+/// What is on the disk, and what is on its way to it.
+#[derive(Default)]
+pub struct Disk {
+    rows: BTreeMap<Key, Line>,
+    /// When what waits is due again.
+    due: BTreeSet<(Timestamp, Key)>,
+    /// Held notifications, by the id of their row.
+    held: BTreeMap<String, Key>,
+    /// How to take back what is written and not synced, the last first.
+    unsynced: Vec<(Key, Option<Line>)>,
+    calls: VecDeque<Call>,
+    working: bool,
+    wake: Arc<Notify>,
+    /// When calls failed or were not answered in time.
+    pub failed_at: Vec<u64>,
+}
+
+/// A row.
+#[derive(Debug, Clone)]
+struct Line {
+    state: State,
+    digest: Option<Digest>,
+    notify_id: String,
+    reason: Option<String>,
+    first_at: Timestamp,
+    at: Timestamp,
+    attempts: u32,
+    payment_time: Option<Timestamp>,
+    message: Option<Arc<Message>>,
+    body: Vec<u8>,
+}
+
+struct Call {
+    pause: Duration,
+    fate: Fate,
+    work: Box<dyn FnOnce(&mut Inner, Fate) + Send>,
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Done,
+    /// It is done, and answered with an error.
+    DoneAndDenied,
+    Failed,
+}
+
+impl Disk {
+    /// The process died: what was not synced is there or is not, up to some write.
+    pub fn crash(&mut self, random: &mut rand::rngs::SmallRng) {
+        let kept = random.random_range(0..=self.unsynced.len());
+        while self.unsynced.len() > kept {
+            if let Some((key, before)) = self.unsynced.pop() {
+                self.put_back(key, before);
+            }
+        }
+        self.unsynced.clear();
+        self.calls.clear();
+        self.working = false;
+        self.wake = Arc::default();
+    }
+
+    /// How much waits for the broker.
+    pub fn waiting(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Whether an announcement of this event is on the disk for good.
+    pub fn is_recorded(&self, key: &Key) -> bool {
+        self.rows.get(key).is_some_and(|line| is_settled(line.state))
+            && !self.unsynced.iter().any(|(unsynced, _)| unsynced == key)
+    }
+
+    fn write(&mut self, key: Key, line: Option<Line>) {
+        let before = self.rows.get(&key).cloned();
+        self.unsynced.push((key.clone(), before));
+        self.put_back(key, line);
+    }
+
+    fn put_back(&mut self, key: Key, line: Option<Line>) {
+        if let Some(old) = self.rows.get(&key).and_then(Line::due_at) {
+            self.due.remove(&(old, key.clone()));
+        }
+        if let Some(new) = line.as_ref().and_then(Line::due_at) {
+            self.due.insert((new, key.clone()));
+        }
+        match line {
+            Some(line) => self.rows.insert(key, line),
+            None => self.rows.remove(&key),
+        };
+    }
+
+    fn sync(&mut self) {
+        self.unsynced.clear();
+    }
+
+    fn record(&mut self, record: Record) {
+        let old = self.rows.get(&record.key);
+        let line = Line {
+            state: record.state,
+            digest: Some(record.digest),
+            notify_id: record.notify_id.clone(),
+            reason: None,
+            first_at: old.map_or(record.at, |old| old.first_at),
+            at: record.at,
+            attempts: old.map_or(1, |old| old.attempts + 1),
+            payment_time: None,
+            message: None,
+            body: Vec::new(),
+        };
+        self.write(record.key, Some(line));
+        if self.held.is_empty() {
+            return;
+        }
+        let id = held_key(&record.app_id, &record.notify_id, String::new()).id;
+        if let Some(key) = self.held.remove(&id) {
+            self.write(key, None);
+        }
+    }
+
+    fn defer(&mut self, deferral: Deferral, full: bool) -> Kept {
+        let old = self.rows.get(&deferral.key);
+        match old.map(|old| old.state) {
+            Some(state) if is_settled(state) => return Kept::Settled(state),
+            Some(State::Deferred | State::InDoubt) => {}
+            Some(_) | None if full => return Kept::Full,
+            Some(_) | None => {}
+        }
+        let line = Line {
+            state: deferral.state,
+            digest: Some(deferral.digest),
+            notify_id: deferral.notify_id,
+            reason: Some(deferral.cause.as_str().to_owned()),
+            first_at: old.map_or(deferral.at, |old| old.first_at),
+            at: deferral.at,
+            attempts: old.map_or(1, |old| old.attempts + 1),
+            payment_time: deferral.payment_time,
+            message: Some(Arc::new(deferral.message)),
+            body: Vec::new(),
+        };
+        self.write(deferral.key, Some(line));
+        Kept::Yes
+    }
+
+    fn hold(&mut self, holding: Holding, full: bool) -> Kept {
+        match self.rows.get(&holding.key).map(|old| old.state) {
+            Some(state) if is_settled(state) => return Kept::Settled(state),
+            None if full => return Kept::Full,
+            Some(_) | None => {}
+        }
+        let line = Line {
+            state: State::Held,
+            digest: None,
+            notify_id: holding.notify_id,
+            reason: Some(holding.reason.to_owned()),
+            first_at: holding.at,
+            at: holding.at,
+            attempts: 1,
+            payment_time: None,
+            message: None,
+            body: holding.body,
+        };
+        self.held.insert(holding.key.id.clone(), holding.key.clone());
+        self.write(holding.key, Some(line));
+        Kept::Yes
+    }
+
+    fn due(&self, now: Timestamp, limit: usize) -> Vec<Waiting> {
+        let mut due: Vec<(&Key, &Line)> = self
+            .due
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .filter_map(|(_, key)| self.rows.get_key_value(key))
+            .collect();
+        due.sort_by(|a, b| (a.1.first_at, a.0).cmp(&(b.1.first_at, b.0)));
+        due.into_iter().take(limit).map(|(key, line)| line.waiting(key)).collect()
+    }
+
+    fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for line in self.rows.values() {
+            match line.state {
+                State::Deferred => tally.deferred += 1,
+                State::InDoubt => tally.in_doubt += 1,
+                State::Held => tally.held += 1,
+                State::Recorded | State::Unrouted | State::Dropped => {}
+            }
+        }
+        tally
+    }
+}
+
+impl Line {
+    fn due_at(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Deferred => Some(self.at.plus(back_off(self.attempts))),
+            State::InDoubt => Some(self.at.plus(DOUBT)),
+            State::Recorded | State::Held | State::Unrouted | State::Dropped => None,
+        }
+    }
+
+    fn known(&self) -> Option<Known> {
+        Some(Known { state: self.state, digest: self.digest?, notify_id: self.notify_id.clone() })
+    }
+
+    fn waiting(&self, key: &Key) -> Waiting {
+        let message = self.message.as_ref().map(|message| serde_json::to_vec(message.as_ref()).unwrap());
+        Waiting {
+            key: key.clone(),
+            digest: self.digest,
+            notify_id: self.notify_id.clone(),
+            payment_time: self.payment_time,
+            state: self.state,
+            reason: self.reason.clone().unwrap_or_default(),
+            content: message.unwrap_or_else(|| self.body.clone()),
+        }
+    }
+
+    fn row(&self, key: &Key) -> Row {
+        Row {
+            key: key.clone(),
+            state: self.state,
+            event_type: self.message.as_ref().map(|message| message.event_type.clone()),
+            digest: self.digest,
+            notify_id: self.notify_id.clone(),
+            reason: self.reason.clone(),
+            first_at: self.first_at,
+            at: self.at,
+            attempts: self.attempts,
+        }
+    }
+}
+
+fn is_settled(state: State) -> bool {
+    matches!(state, State::Recorded | State::Unrouted | State::Dropped)
+}
+
+/// The gateway's end of it.
+pub struct SimulatedStore(pub Arc<World>);
+
+impl SimulatedStore {
+    fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Disk) -> T + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, StoreError>> {
+        self.call(move |inner| inner.step("read").then(|| look(&inner.disk)), |_| ())
+    }
+
+    /// Written, synced, answered: the gateway may die before and after each.
+    fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Inner) -> T + Send + 'static,
+        denied: impl FnOnce(&mut Inner) + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, StoreError>> {
+        let change = move |inner: &mut Inner| {
+            let written = inner.step("write").then(|| change(inner))?;
+            if !inner.step("sync") {
+                return None;
+            }
+            inner.disk.sync();
+            inner.step("synced").then_some(written)
+        };
+        self.call(change, denied)
+    }
+
+    /// `None` from `work`: the gateway died meanwhile. `denied`: the gateway is told that it failed.
+    fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Inner) -> Option<T> + Send + 'static,
+        denied: impl FnOnce(&mut Inner) + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, StoreError>> {
+        let (sender, receiver) = oneshot::channel();
+        let work = move |inner: &mut Inner, fate: Fate| {
+            if fate != Fate::Done {
+                denied(inner);
+            }
+            let answer = match fate {
+                Fate::Failed => Some(Err(StoreError { message: "it failed".to_owned() })),
+                Fate::DoneAndDenied => work(inner).map(|_| Err(StoreError { message: "it failed".to_owned() })),
+                Fate::Done => work(inner).map(Ok),
+            };
+            match answer {
+                Some(answer) => drop(sender.send(answer)),
+                // Nobody is answered by the dead.
+                None => drop(sender),
+            }
+        };
+        let mut inner = self.0.lock();
+        if inner.alive {
+            let (pause, fate) = inner.store_fate();
+            inner.hand_to_store(pause, fate, Box::new(work));
+        }
+        drop(inner);
+        async move { receiver.await.unwrap_or_else(|_| Err(StoreError { message: "gone".to_owned() })) }.boxed()
+    }
+}
+
+impl Inner {
+    fn store_fate(&mut self) -> (Duration, Fate) {
+        let now = self.now();
+        let (pause, fate) = if self.faults.lasts(Kind::StoreStuck, now) {
+            (Duration::from_millis(2_500), Fate::Done)
+        } else if self.faults.lasts(Kind::StoreAway, now) {
+            (Duration::ZERO, Fate::Failed)
+        } else if chance(&mut self.random, self.faults.store_error) {
+            let fate = if self.random.random_bool(0.3) { Fate::DoneAndDenied } else { Fate::Failed };
+            (Duration::ZERO, fate)
+        } else if chance(&mut self.random, self.faults.store_slow) {
+            (Duration::from_millis(self.random.random_range(100..4_000)), Fate::Done)
+        } else {
+            let pause = if self.random.random_bool(0.5) { 0 } else { self.random.random_range(1..8) };
+            (Duration::from_millis(pause), Fate::Done)
+        };
+        if fate != Fate::Done || pause > Duration::from_millis(500) {
+            self.disk.failed_at.push(now);
+            self.report.count("store: failed or slow call");
+        }
+        (pause, fate)
+    }
+
+    /// In the order of the calls; at once where nothing waits.
+    fn hand_to_store(&mut self, pause: Duration, fate: Fate, work: Box<dyn FnOnce(&mut Inner, Fate) + Send>) {
+        if pause.is_zero() && !self.disk.working && self.disk.calls.is_empty() {
+            work(self, fate);
+            return;
+        }
+        self.disk.calls.push_back(Call { pause, fate, work });
+        self.disk.wake.notify_one();
+    }
+}
+
+/// The store's one worker.
+pub async fn work(world: Arc<World>) {
+    let wake = Arc::clone(&world.lock().disk.wake);
+    loop {
+        let call = {
+            let mut inner = world.lock();
+            let call = inner.disk.calls.pop_front();
+            inner.disk.working = call.is_some();
+            call
+        };
+        let Some(call) = call else {
+            wake.notified().await;
+            continue;
+        };
+        if !call.pause.is_zero() {
+            tokio::time::sleep(call.pause).await;
+        }
+        (call.work)(&mut world.lock(), call.fate);
+    }
+}
+
+impl Store for SimulatedStore {
+    fn claim(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Claim>, StoreError>> {
+        self.read(move |disk| {
+            keys.iter().map(|key| Claim::Granted(disk.rows.get(key).and_then(Line::known))).collect()
+        })
+    }
+
+    fn release(&self, _keys: Vec<Key>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.read(|_| ())
+    }
+
+    fn record(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let keys: Vec<Key> = records.iter().map(|record| record.key.clone()).collect();
+        {
+            let mut inner = self.0.lock();
+            for record in &records {
+                inner.judge_record(record);
+            }
+        }
+        let change = move |inner: &mut Inner| {
+            for record in records {
+                inner.note_recorded(&record.key);
+                inner.disk.record(record);
+            }
+        };
+        self.change(change, move |inner| inner.note_not_recorded(&keys))
+    }
+
+    fn defer(&self, deferrals: Vec<Deferral>) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>> {
+        let change = move |inner: &mut Inner| {
+            let now = inner.now();
+            let full = inner.faults.lasts(Kind::StoreFull, now);
+            if full {
+                inner.disk.failed_at.push(now);
+            }
+            deferrals.into_iter().map(|deferral| inner.disk.defer(deferral, full)).collect()
+        };
+        self.change(change, |_| ())
+    }
+
+    fn hold(&self, holdings: Vec<Holding>) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>> {
+        let change = move |inner: &mut Inner| {
+            holdings.into_iter().map(|holding| inner.disk.hold(holding, false)).collect()
+        };
+        self.change(change, |_| ())
+    }
+
+    fn find(&self, subject: String) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
+        self.read(move |disk| {
+            let of = disk.rows.iter().filter(|(key, _)| key.subject == subject);
+            of.map(|(key, line)| line.row(key)).collect()
+        })
+    }
+
+    fn waiting(&self, key: Key) -> BoxFuture<'_, Result<Option<Waiting>, StoreError>> {
+        self.read(move |disk| {
+            disk.rows.get(&key).filter(|line| !is_settled(line.state)).map(|line| line.waiting(&key))
+        })
+    }
+
+    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>> {
+        self.read(move |disk| disk.due(now, limit))
+    }
+
+    fn decide(&self, _decision: Decision) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.read(|_| false)
+    }
+
+    fn tally(&self) -> BoxFuture<'_, Result<Tally, StoreError>> {
+        self.read(Disk::tally)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
+}
