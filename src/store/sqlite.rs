@@ -213,6 +213,16 @@ impl Store for Sqlite {
     }
 }
 
+/// Whoever opens the file next finds it closed. After [`Store::close`] there is nothing left to wait for.
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 impl std::fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sqlite").field("config", &self.config).finish_non_exhaustive()

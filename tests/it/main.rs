@@ -36,5 +36,6 @@ mod scripted_broker;
 mod scripted_lanes;
 mod shutdown;
 mod store_conformance;
+mod store_faults;
 mod support;
 mod vectors;
