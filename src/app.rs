@@ -218,6 +218,9 @@ async fn watch_backlog(gateway: Gateway, store: Arc<Sqlite>, metrics: Arc<Metric
     while !signals.end.has_begun() {
         gateway.show_backlog().await;
         metrics.store_damaged.set(i64::try_from(store.damaged_files()).unwrap_or(i64::MAX));
+        for (bound, used) in store.used() {
+            metrics.backlog_used.with_label_values(&[bound]).set(used);
+        }
         tokio::select! {
             () = signals.end.begun() => {}
             () = tokio::time::sleep(GAUGE_EVERY) => {}

@@ -7,6 +7,7 @@ mod explain;
 mod healthcheck;
 mod serve;
 mod simulate;
+mod store;
 mod trade;
 
 use std::io::Write;
@@ -32,6 +33,7 @@ enum Command {
     Explain(explain::Args),
     Simulate(simulate::Args),
     Trade(trade::Args),
+    Store(store::Args),
     Healthcheck(healthcheck::Args),
 }
 
@@ -73,6 +75,7 @@ pub fn run() -> ExitCode {
         Command::Explain(args) => explain::run(&args, &mut out),
         Command::Simulate(args) => simulate::run(args, &mut out),
         Command::Trade(args) => trade::run(&args, &mut out),
+        Command::Store(args) => store::run(&args, &mut out),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };
     match outcome {

@@ -150,7 +150,7 @@ impl Gateway {
             metrics.store_up.set(0);
             return;
         };
-        metrics.store_up.set(1);
+        metrics.store_up.set(1 - metrics.store_unchecked.get());
         for (state, count) in
             [("deferred", tally.deferred), ("in_doubt", tally.in_doubt), ("held", tally.held)]
         {

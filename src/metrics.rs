@@ -6,7 +6,7 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
@@ -43,6 +43,9 @@ pub struct Metrics {
     pub backlog_events: IntGaugeVec,
     /// 1 while events of this type go to the backlog because their confirms do not come.
     pub type_suspended: IntGaugeVec,
+    /// How much of each bound of the backlog is used, from 0 to 1, by the name of its key under `store`. At 1 there is no
+    /// room, and only Alipay keeps what comes.
+    pub backlog_used: GaugeVec,
     /// Age of the oldest event that waits for the broker, in seconds; 0 if none waits.
     pub backlog_oldest: Gauge,
     /// Until Alipay's last delivery of the oldest authentic payment that is not announced, in seconds;
@@ -259,6 +262,7 @@ impl Metrics {
             clock_skew: at.float("clock_skew_seconds", "How far the last notify_time lay in the future.")?,
             backlog_events: at.gauges("backlog_events", "What is kept, by state.", &["state"])?,
             type_suspended: at.gauges("type_suspended", "1 while its confirms do not come.", &["type"])?,
+            backlog_used: at.floats("backlog_used_ratio", "How full the backlog is, by bound.", &["bound"])?,
             backlog_oldest: at.float("backlog_oldest_seconds", "Age of the oldest event that waits.")?,
             unannounced_last_retry: at.float(
                 "unannounced_last_retry_seconds",
@@ -344,6 +348,9 @@ impl Metrics {
         for state in ["deferred", "in_doubt", "held"] {
             let _ = self.backlog_events.with_label_values(&[state]);
         }
+        for bound in ["max_deferred", "max_returned", "max_deferred_bytes", "max_held", "max_held_bytes"] {
+            let _ = self.backlog_used.with_label_values(&[bound]);
+        }
         for result in ["applied", "refused"] {
             let _ = self.policy_reloads.with_label_values(&[result]);
         }
@@ -373,6 +380,10 @@ impl Registering {
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
         self.register(IntGauge::new(name, help)?)
+    }
+
+    fn floats(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+        self.register(GaugeVec::new(Opts::new(name, help), labels)?)
     }
 
     fn float(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {

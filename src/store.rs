@@ -5,6 +5,7 @@
 //! States: *absent → (claimed) → recorded*; *deferred*, *in doubt*, *held*, *unrouted*, *dropped*.
 
 pub mod sqlite;
+pub mod transfer;
 
 use std::fmt;
 use std::time::Duration;
@@ -25,7 +26,8 @@ pub trait Store: Send + Sync {
     fn release(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Writes that these were announced. Called only by the holder of a confirm, and unconditional: it
-    /// replaces whatever else is kept under the key, and clears what is held of the same notification.
+    /// replaces whatever else is kept under the key, and clears what is held of the same notification. An empty
+    /// batch asks whether the store can be written.
     fn record(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Keeps events that could not be announced. One that is recorded or dropped stays so.
@@ -41,7 +43,8 @@ pub trait Store: Send + Sync {
     fn waiting(&self, key: Key) -> BoxFuture<'_, Result<Option<Waiting>, StoreError>>;
 
     /// What is due to be published again: deferred events whose back-off is over, and events in doubt that nobody watches
-    /// any more, the oldest first. At most `limit`, and none of the types in `skip`.
+    /// any more, the longest due first. At most `limit`, of which what the broker itself refused (returned, nacked) or
+    /// did not confirm has a quarter while others wait, so that it hides nobody; and none of the types in `skip`.
     fn due(
         &self,
         now: Timestamp,
@@ -295,6 +298,46 @@ pub struct Row {
     pub at: Timestamp,
     /// How often it was written.
     pub attempts: u32,
+}
+
+/// Everything that is kept under a key, for taking it elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its identity.
+    pub key: Key,
+    /// Its state.
+    pub state: State,
+    /// Its type; `None` for a held notification.
+    pub event_type: Option<String>,
+    /// Its money facts; `None` for a held notification.
+    pub digest: Option<Digest>,
+    /// The notification.
+    pub notify_id: String,
+    /// When it was first kept.
+    pub first_at: Timestamp,
+    /// When the state was last written.
+    pub at: Timestamp,
+    /// How often it was written.
+    pub attempts: u32,
+    /// When it may be forgotten; `None` for what waits.
+    pub expires_at: Option<Timestamp>,
+    /// Why it waits, or was dropped.
+    pub reason: Option<String>,
+    /// When the buyer paid.
+    pub payment_time: Option<Timestamp>,
+    /// The message as JSON, or the body of a held notification; `None` for what is settled.
+    pub content: Option<Vec<u8>>,
+}
+
+/// What became of an entry that was brought from elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Merged {
+    /// It is kept.
+    Taken,
+    /// The store knew as much or more: nothing was written.
+    Known,
+    /// Other money facts are kept under its key: the store's own stay, and a person has to look.
+    Differs,
 }
 
 /// How much is kept that is not settled.

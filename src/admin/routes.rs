@@ -40,6 +40,8 @@ enum Place {
     Trade(String),
     /// `/trades/…/release` or `…/drop`.
     Order(Action, String),
+    /// `/trades/…/export`.
+    Export(String),
     /// `/trades/` and something that no trade number can be.
     NotATrade,
     Nowhere,
@@ -88,33 +90,46 @@ impl Desk {
             Place::Keys => keys::answer(&self.gateway),
             Place::Trade(trade_no) => trades::answer(&self.gateway, &trade_no).await,
             Place::NotATrade => respond::text(StatusCode::BAD_REQUEST, "not a trade number\n"),
+            Place::Export(trade_no) => match self.refusal(request) {
+                Some(refusal) => refusal,
+                None => trades::export(&self.gateway, &trade_no).await,
+            },
             Place::Order(..) => respond::only_post(),
             Place::Nowhere => nowhere(),
         }
     }
 
+    /// What it is told who does not bring the token.
+    fn refusal(&self, request: &Request<Incoming>) -> Option<Answer> {
+        match permission(self.token.as_ref(), request.headers()) {
+            Permission::Granted => None,
+            Permission::Unauthorized => Some(respond::unauthorized()),
+            Permission::Forbidden => Some(respond::text(
+                StatusCode::FORBIDDEN,
+                "this call is refused: no admin token is configured\n",
+            )),
+        }
+    }
+
     /// Calls that change something. Whether there is such a call is told only to who may make it.
     async fn change(&self, place: &Place, request: &Request<Incoming>) -> Answer {
-        match permission(self.token.as_ref(), request.headers()) {
-            Permission::Granted => match place {
-                Place::Order(action, subject) if request.method() == Method::POST => {
-                    orders::carry_out(&self.gateway, *action, subject, request.uri().query()).await
-                }
-                Place::Live
-                | Place::Ready
-                | Place::Metrics
-                | Place::Version
-                | Place::Keys
-                | Place::Trade(_)
-                | Place::Order(..)
-                | Place::NotATrade
-                | Place::Nowhere => nowhere(),
-            },
-            Permission::Unauthorized => respond::unauthorized(),
-            Permission::Forbidden => respond::text(
-                StatusCode::FORBIDDEN,
-                "changing calls are refused: no admin token is configured\n",
-            ),
+        if let Some(refusal) = self.refusal(request) {
+            return refusal;
+        }
+        match place {
+            Place::Order(action, subject) if request.method() == Method::POST => {
+                orders::carry_out(&self.gateway, *action, subject, request.uri().query()).await
+            }
+            Place::Live
+            | Place::Ready
+            | Place::Metrics
+            | Place::Version
+            | Place::Keys
+            | Place::Trade(_)
+            | Place::Order(..)
+            | Place::Export(_)
+            | Place::NotATrade
+            | Place::Nowhere => nowhere(),
         }
     }
 
@@ -179,6 +194,7 @@ impl Place {
                 Some((segment, "")) if !path.ends_with('/') || segment.is_empty() => {
                     trade_no(segment).map_or(Self::NotATrade, Self::Trade)
                 }
+                Some((segment, "export")) => trade_no(segment).map_or(Self::NotATrade, Self::Export),
                 Some((segment, action)) => Action::from_name(action).map_or(Self::Nowhere, |action| {
                     trade_no(segment).map_or(Self::NotATrade, |subject| Self::Order(action, subject))
                 }),

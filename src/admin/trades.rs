@@ -1,11 +1,15 @@
-//! `GET /trades/{trade_no}`: everything that is kept for a trade, as JSON.
+//! `GET /trades/{trade_no}`: everything that is kept for a trade, as JSON; `…/export`, with the token: with the content of
+//! what waits, which holds what `event.buyer` leaves of the buyer, and of a held notification everything.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
 use serde::Serialize;
 
 use super::respond::{self, Answer};
+use crate::event::Message;
 use crate::gateway::Gateway;
-use crate::store::Row;
+use crate::store::{Row, State, StoreError, Waiting};
 
 /// What is kept for a trade: nothing is an answer too.
 #[derive(Debug, Serialize)]
@@ -26,14 +30,46 @@ struct Line<'a> {
     first_at: String,
     at: String,
     attempts: u32,
+    /// Of an event that waits, in an export.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<Message>,
+    /// Of a held notification, as it was received, in an export.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_base64: Option<String>,
 }
 
 /// Asks the gateway, no longer than [`super::routes::STORE_DEADLINE`].
 pub(super) async fn answer(gateway: &Gateway, trade_no: &str) -> Answer {
-    match tokio::time::timeout(super::routes::STORE_DEADLINE, gateway.trade(trade_no)).await {
-        Ok(Ok(rows)) => {
-            respond::json(StatusCode::OK, &Trade { trade_no, rows: rows.iter().map(Line::of).collect() })
+    in_time(async {
+        let rows = gateway.trade(trade_no).await?;
+        Ok(respond::json(StatusCode::OK, &Trade { trade_no, rows: rows.iter().map(Line::of).collect() }))
+    })
+    .await
+}
+
+/// The same with the content of what waits. It is logged that it was asked for.
+pub(super) async fn export(gateway: &Gateway, trade_no: &str) -> Answer {
+    tracing::warn!(target: "audit", action = "export", subject = trade_no, "what is kept of a trade was exported");
+    in_time(async {
+        let rows = gateway.trade(trade_no).await?;
+        let mut lines = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let mut line = Line::of(row);
+            if matches!(row.state, State::Deferred | State::InDoubt | State::Held)
+                && let Some(waiting) = gateway.waiting(row.key.clone()).await?
+            {
+                line.fill(&waiting);
+            }
+            lines.push(line);
         }
+        Ok(respond::json(StatusCode::OK, &Trade { trade_no, rows: lines }))
+    })
+    .await
+}
+
+async fn in_time(asked: impl Future<Output = Result<Answer, StoreError>>) -> Answer {
+    match tokio::time::timeout(super::routes::STORE_DEADLINE, asked).await {
+        Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
             tracing::warn!(%error, "a trade could not be looked up");
             respond::text(StatusCode::SERVICE_UNAVAILABLE, "the store is away\n")
@@ -54,6 +90,15 @@ impl<'a> Line<'a> {
             first_at: row.first_at.rfc3339_utc(),
             at: row.at.rfc3339_utc(),
             attempts: row.attempts,
+            message: None,
+            body_base64: None,
+        }
+    }
+
+    fn fill(&mut self, waiting: &Waiting) {
+        match serde_json::from_slice(&waiting.content) {
+            Ok(message) if waiting.state != State::Held => self.message = Some(message),
+            Ok(_) | Err(_) => self.body_base64 = Some(STANDARD.encode(&waiting.content)),
         }
     }
 }

@@ -16,6 +16,11 @@ pub(super) async fn get(admin: &str, path: &str) -> Result<(StatusCode, Bytes), 
     ask(admin, Method::GET, path, None).await
 }
 
+/// Asks for what is shown only with the token.
+pub(super) async fn get_with(admin: &str, path: &str, token: &Secret) -> Result<(StatusCode, Bytes), String> {
+    ask(admin, Method::GET, path, Some(token)).await
+}
+
 /// Asks for a change, which needs the token.
 pub(super) async fn post(admin: &str, path: &str, token: &Secret) -> Result<(StatusCode, Bytes), String> {
     ask(admin, Method::POST, path, Some(token)).await

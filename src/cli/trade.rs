@@ -1,7 +1,7 @@
 //! `trade`: what is kept about a trade, from the running gateway, and what its operator decides about it.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -46,6 +46,21 @@ Example:
   alipay-notify-gateway trade drop 2026112322001427340000000000 --token-file admin.token --who anna \\
     --reason 'a test order'")]
     Drop(OrderArgs),
+    /// Show everything that is kept, with the content of what waits: the message, or the held body in base64. It holds
+    /// what event.buyer leaves of the buyer, and of a held notification everything.
+    Export(ExportArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ExportArgs {
+    /// Alipay's trade number (or a notify_id, for what is not about a trade).
+    trade_no: String,
+    /// A file with the admin token.
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    /// The admin listener.
+    #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL)]
+    admin: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -79,6 +94,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
     match (&args.order, &args.trade_no) {
         (Some(Order::Release(order)), _) => carry_out("release", order, out),
         (Some(Order::Drop(order)), _) => carry_out("drop", order, out),
+        (Some(Order::Export(args)), _) => export(args, out),
         (None, Some(trade_no)) => show(trade_no, args, out),
         (None, None) => Err(Failure::usage("which trade?")),
     }
@@ -86,13 +102,11 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
 
 fn carry_out(action: &str, order: &OrderArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     let trade_no = plain(&order.trade_no)?;
-    let token = std::fs::read_to_string(&order.token_file)
-        .map_err(|error| Failure::running(format!("--token-file {}: {error}", order.token_file.display())))?;
+    let token = token(&order.token_file)?;
     let mut query = vec![("reason", order.reason.as_str()), ("who", order.who.as_str())];
     query.extend(order.id.as_deref().map(|id| ("id", id)));
     let query = serde_urlencoded::to_string(query).map_err(|error| Failure::usage(error.to_string()))?;
     let path = format!("/trades/{trade_no}/{action}?{query}");
-    let token = Secret::new(token.trim());
     let asked = admin_client::post(&order.admin, &path, &token);
     let (status, body) = super::block_on(asked)?.map_err(Failure::running)?;
     let text = std::str::from_utf8(&body).unwrap_or_default();
@@ -101,6 +115,26 @@ fn carry_out(action: &str, order: &OrderArgs, out: &mut dyn Write) -> Result<u8,
     }
     writeln!(out, "{}", text.trim())?;
     Ok(DONE)
+}
+
+fn export(args: &ExportArgs, out: &mut dyn Write) -> Result<u8, Failure> {
+    let path = format!("/trades/{}/export", plain(&args.trade_no)?);
+    let token = token(&args.token_file)?;
+    let asked = admin_client::get_with(&args.admin, &path, &token);
+    let (status, body) = super::block_on(asked)?.map_err(Failure::running)?;
+    if !status.is_success() {
+        let text = std::str::from_utf8(&body).unwrap_or_default();
+        return Err(Failure::running(format!("export says {status}: {}", text.trim())));
+    }
+    out.write_all(&body)?;
+    writeln!(out)?;
+    Ok(DONE)
+}
+
+fn token(file: &Path) -> Result<Secret, Failure> {
+    let token = std::fs::read_to_string(file)
+        .map_err(|error| Failure::running(format!("--token-file {}: {error}", file.display())))?;
+    Ok(Secret::new(token.trim()))
 }
 
 /// A trade number or `notify_id` goes into a path as it is.

@@ -1,7 +1,7 @@
 //! Every key there is. `docs/configuration.md` is held to this list by a test.
 
 /// All keys; `[]` stands for any table of an array.
-pub const KEYS: [&str; 42] = [
+pub const KEYS: [&str; 45] = [
     "http.listen",
     "http.path",
     "http.answer_timeout",
@@ -29,7 +29,10 @@ pub const KEYS: [&str; 42] = [
     "store.path",
     "store.retention",
     "store.max_deferred",
+    "store.max_returned",
+    "store.max_deferred_bytes",
     "store.max_held",
+    "store.max_held_bytes",
     "freshness.max_age",
     "event.buyer",
     "event.notification",

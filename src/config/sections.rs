@@ -423,7 +423,10 @@ fn store(reader: &mut Reader) -> Option<store::sqlite::Config> {
     Some(store::sqlite::Config {
         path: reader.path(&path),
         max_deferred: large(reader.number("store.max_deferred", 100_000, 1..=100_000_000)),
+        max_returned: large(reader.number("store.max_returned", 20_000, 1..=100_000_000)),
+        max_deferred_bytes: large(reader.size("store.max_deferred_bytes", "1GiB", 1 << 20..=1 << 40)),
         max_held: large(reader.number("store.max_held", 10_000, 1..=10_000_000)),
+        max_held_bytes: large(reader.size("store.max_held_bytes", "256MiB", 1 << 20..=1 << 40)),
     })
 }
 

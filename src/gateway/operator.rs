@@ -11,7 +11,7 @@ use crate::admission::acceptance::Waived;
 use crate::admission::{self, Verdict};
 use crate::event::Key;
 use crate::publication::Outcome;
-use crate::store::{State, StoreError};
+use crate::store::{State, StoreError, Waiting};
 
 /// Who does something, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +59,14 @@ impl Gateway {
         let done = if dropped { Done::Dropped } else { Done::NothingWaits };
         tell("drop", &order, &done);
         Ok(done)
+    }
+
+    /// What waits under a key, with its content. `None` if nothing does.
+    ///
+    /// # Errors
+    /// If the store is away.
+    pub async fn waiting(&self, key: Key) -> Result<Option<Waiting>, StoreError> {
+        self.inner.publication.waiting(key).await
     }
 
     async fn release_held(&self, order: &Order) -> Result<Done, StoreError> {

@@ -22,7 +22,8 @@ impl Shared {
         let started = Instant::now();
         let keys: Vec<Key> = jobs.iter().map(Job::key).collect();
         let (claims, unchecked) = match within(STORE_DEADLINE, self.store.claim(keys)).await {
-            Ok(claims) => (claims, false),
+            // It can be asked and not be written: what it says is true, but it may be forgetting.
+            Ok(claims) => (claims, self.metrics.store_unchecked.get() == 1),
             Err(error) => {
                 self.unchecked(Some(&error.message));
                 (vec![Claim::Granted(None); jobs.len()], true)

@@ -19,7 +19,7 @@ impl Shared {
     }
 
     /// One answer for each, whatever the store says.
-    pub(super) async fn keep(&self, deferrals: Vec<Deferral>) -> Vec<Kept> {
+    pub(super) async fn keep(self: &Arc<Self>, deferrals: Vec<Deferral>) -> Vec<Kept> {
         let count = deferrals.len();
         match within(STORE_DEADLINE, self.store.defer(deferrals)).await {
             Ok(mut kept) => {

@@ -40,15 +40,14 @@ impl Shared {
                 self.unchecked(None);
             }
             Err(error) => {
-                self.unchecked(Some(&error.message));
                 let lost = self.unrecorded.keep(records());
+                self.unchecked(Some(&error.message));
                 if lost > 0 {
                     tracing::error!(
                         lost,
                         "too many confirmed events wait for the store: these may be repeated"
                     );
                 }
-                self.spawn_rewrite();
             }
         }
         for done in done {
@@ -69,17 +68,24 @@ impl Shared {
         }
     }
 
-    /// Writes what could not be written, until it is: one task at a time.
+    /// Writes what could not be written, until it is, and finds out whether the store can be written again: one task at
+    /// a time.
     fn spawn_rewrite(self: &Arc<Self>) {
         if !self.unrecorded.begin_rewriting() {
             return;
         }
         let shared = Arc::clone(self);
         self.tasks.spawn_vital(async move {
-            while !shared.unrecorded.end_if_empty() {
+            loop {
+                // If there is none, the empty batch asks.
                 let records = shared.unrecorded.some(shared.config.max_batch);
                 match within(STORE_DEADLINE, shared.store.record(records.clone())).await {
-                    Ok(()) => shared.unrecorded.written(&records),
+                    Ok(()) => {
+                        shared.unrecorded.written(&records);
+                        if shared.unrecorded.end_if_empty() {
+                            break;
+                        }
+                    }
                     // Bound: for as long as the store is away; shutdown has its own grace.
                     Err(_) => tokio::time::sleep(REWRITE_PAUSE).await,
                 }
@@ -89,8 +95,11 @@ impl Shared {
     }
 
     /// Notes whether the store did what was asked, and says so when it changes.
-    pub(super) fn unchecked(&self, failure: Option<&str>) {
+    pub(super) fn unchecked(self: &Arc<Self>, failure: Option<&str>) {
         let before = self.metrics.store_unchecked.get();
+        if failure.is_some() {
+            self.spawn_rewrite();
+        }
         match failure {
             Some(error) if before == 0 => {
                 self.metrics.store_unchecked.set(1);

@@ -8,13 +8,18 @@
 //!
 //! What survives a crash: every committed transaction (WAL, `synchronous = FULL`), and nothing else. A file that
 //! cannot be written is opened again once, never written again in place, and is left alone for a second after
-//! it failed. A damaged one is set aside, never repaired and never deleted.
+//! it failed ([`slot`]). A damaged one is set aside, never repaired and never deleted; `store salvage` reads it page
+//! by page ([`pages`]).
 
 mod core;
+mod load;
+pub mod pages;
+mod place;
+mod shelf;
+mod slot;
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,21 +28,31 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use self::core::{Change, Core, is_damage};
+use self::core::{Change, Core, Error};
+use self::load::Load;
+use self::slot::Slot;
 use super::{Claim, Decision, Deferral, Holding, Kept, Record, Row, Store, StoreError, Tally, Waiting};
 use crate::clock::{Clock, Timestamp};
 use crate::event::{EventType, Key};
 use crate::lifecycle::vital;
+
+pub use self::shelf::{Shelf, ShelfError, Sums, end_alarm, read_all};
 
 /// The embedded store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// `store.path`.
     pub path: PathBuf,
-    /// `store.max_deferred`: rows deferred or in doubt.
+    /// `store.max_deferred`: rows deferred or in doubt, but for those that no queue took.
     pub max_deferred: u64,
+    /// `store.max_returned`: rows deferred because no queue took them.
+    pub max_returned: u64,
+    /// `store.max_deferred_bytes`: of all of both; the latter have half of it.
+    pub max_deferred_bytes: u64,
     /// `store.max_held`: rows held.
     pub max_held: u64,
+    /// `store.max_held_bytes`.
+    pub max_held_bytes: u64,
 }
 
 /// A running store.
@@ -45,7 +60,7 @@ pub struct Sqlite {
     calls: Mutex<Option<SyncSender<Call>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     config: Config,
-    set_aside: Arc<AtomicU64>,
+    load: Arc<Mutex<Load>>,
     /// Held for as long as the store lives: one gateway to a file.
     _lock: File,
 }
@@ -74,25 +89,33 @@ enum Call {
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 impl Sqlite {
-    /// Opens the store, sets a damaged file aside, and starts its threads.
+    /// Opens the store, sets a damaged file aside, and starts its thread. A store that was there before and cannot be
+    /// opened now (a full disk, a file system that is read-only) is opened when it can be: payments do not wait for it.
     ///
     /// # Errors
-    /// If another gateway has it, or it cannot be used at all.
+    /// If another gateway has it, or there never was one and none can be made, or the file is another program's.
     pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let lock = lock(&config.path)?;
-        let set_aside = Arc::new(AtomicU64::new(count_set_aside(&config.path)));
-        let core = match Core::open(config) {
-            Err(error) if is_damage(&error) => {
-                set_damaged_aside(&config.path, clock.as_ref());
-                set_aside.fetch_add(1, Ordering::Relaxed);
-                Core::open(config)
-            }
+        let lock = place::lock(&config.path)?;
+        let was_there = config.path.metadata().is_ok_and(|file| file.len() > 0);
+        let opened = || Core::open(config).and_then(|core| core.mend().map(|()| core));
+        let core = match opened() {
+            Err(error) if error.is_damage() => match set_aside(config, clock.as_ref()) {
+                Ok(()) => opened(),
+                Err(_) => Err(error),
+            },
             other => other,
         };
-        let core = core.map_err(|error| OpenError::Unusable(config.path.clone(), error.to_string()))?;
+        match &core {
+            Err(error) if !was_there || matches!(error, Error::Refused(_)) => {
+                return Err(OpenError::Unusable(config.path.clone(), error.to_string()));
+            }
+            Err(error) => tracing::error!(%error, "the store cannot be opened: starting without it"),
+            Ok(_) => {}
+        }
         let (calls, waiting) = sync_channel(CALLS);
-        let slot = Slot::new(core, config);
-        let worker = Worker { slot, clock, set_aside: Arc::clone(&set_aside) };
+        let load = Arc::default();
+        let slot = Slot::new(core, config, Arc::clone(&load));
+        let worker = Worker { slot, config: config.clone(), clock };
         // Without its thread the store answers every call with an error, and the gateway goes on unchecked.
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
@@ -102,14 +125,19 @@ impl Sqlite {
             calls: Mutex::new(Some(calls)),
             thread: Mutex::new(thread),
             config: config.clone(),
-            set_aside,
+            load,
             _lock: lock,
         })
     }
 
     /// Damaged files that lie beside the store and were not salvaged yet.
     pub fn damaged_files(&self) -> u64 {
-        self.set_aside.load(Ordering::Relaxed)
+        place::count_set_aside(&self.config.path)
+    }
+
+    /// How much of each bound is used, by the name of its key.
+    pub fn used(&self) -> [(&'static str, f64); 5] {
+        self.load.lock().unwrap_or_else(PoisonError::into_inner).used(&self.config)
     }
 
     async fn ask<T>(&self, call: impl FnOnce(Answer<T>) -> Call) -> Result<T, StoreError> {
@@ -132,7 +160,8 @@ impl Store for Sqlite {
     }
 
     fn record(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), StoreError>> {
-        async { self.ask(|done| Call::Write(Change::Record(records), done)).await.map(drop) }.boxed()
+        let change = if records.is_empty() { Change::Probe } else { Change::Record(records) };
+        async { self.ask(|done| Call::Write(change, done)).await.map(drop) }.boxed()
     }
 
     fn defer(&self, deferrals: Vec<Deferral>) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>> {
@@ -184,65 +213,27 @@ impl Store for Sqlite {
     }
 }
 
+/// Whoever opens the file next finds it closed. After [`Store::close`] there is nothing left to wait for.
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 impl std::fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sqlite").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
-/// A connection that is opened again after it failed: once at once, then at most once a second.
-struct Slot {
-    core: Option<Core>,
-    config: Config,
-    failed_at: Option<Instant>,
-    looked_at: Instant,
-}
-
-impl Slot {
-    fn new(core: Core, config: &Config) -> Self {
-        Self { core: Some(core), config: config.clone(), failed_at: None, looked_at: Instant::now() }
-    }
-
-    /// Does it, on a connection that is opened again and tried once more if it fails.
-    fn with<T>(&mut self, mut work: impl FnMut(&mut Core) -> core::Result<T>) -> Result<T, rusqlite::Error> {
-        let now = Instant::now();
-        if self.core.is_none() && self.failed_at.is_some_and(|at| now.duration_since(at) < REOPEN_PAUSE) {
-            return Err(rusqlite::Error::InvalidQuery);
-        }
-        // A file that was deleted under us still takes writes that nobody will ever find.
-        if now.duration_since(self.looked_at) >= LOOK_PAUSE {
-            self.looked_at = now;
-            if self.core.as_ref().is_some_and(|core| !core.is_in_place()) {
-                self.core = None;
-            }
-        }
-        let fresh = self.core.is_none();
-        let mut outcome = self.once(&mut work);
-        if !fresh && outcome.as_ref().is_err_and(|error| !is_damage(error)) {
-            self.core = None;
-            outcome = self.once(&mut work);
-        }
-        if outcome.is_err() {
-            self.core = None;
-            self.failed_at = Some(now);
-        }
-        outcome
-    }
-
-    fn once<T>(&mut self, work: &mut impl FnMut(&mut Core) -> core::Result<T>) -> Result<T, rusqlite::Error> {
-        let core = match &mut self.core {
-            Some(core) => core,
-            empty => empty.insert(Core::open(&self.config)?),
-        };
-        work(core)
-    }
-}
-
 /// The thread.
 struct Worker {
     slot: Slot,
+    config: Config,
     clock: Arc<dyn Clock>,
-    set_aside: Arc<AtomicU64>,
 }
 
 impl Worker {
@@ -264,13 +255,16 @@ impl Worker {
                 busy = writes.len() > 1;
                 self.commit(&mut writes);
             }
+            self.slot.look();
             if swept_at.elapsed() >= SWEEP_PAUSE {
                 swept_at = Instant::now();
                 let now = self.clock.now();
-                let _ = self.slot.with(|core| core.sweep(now));
+                if let Err(error) = self.slot.write(|core| core.sweep(now)) {
+                    self.fail("swept", &error);
+                }
             }
         }
-        let _ = self.slot.with(|core| core.checkpoint());
+        self.slot.close();
     }
 
     /// Where several lanes had something to commit the last time, they will again: a moment's wait makes one synced
@@ -309,14 +303,14 @@ impl Worker {
         }
     }
 
-    fn read<T>(&mut self, look: impl FnMut(&mut Core) -> core::Result<T>) -> Result<T, StoreError> {
-        let found = self.slot.with(look);
+    fn read<T>(&mut self, look: impl FnMut(&Core) -> core::Result<T>) -> Result<T, StoreError> {
+        let found = self.slot.read(look);
         found.map_err(|error| self.fail("read", &error))
     }
 
     fn commit(&mut self, writes: &mut Vec<(Change, Answer<Vec<Kept>>)>) {
         let changes: Vec<&Change> = writes.iter().map(|(change, _)| change).collect();
-        let outcome = self.slot.with(|core| core.commit(&changes));
+        let outcome = self.slot.write(|core| core.commit(&changes));
         match outcome {
             Ok(outcomes) => {
                 for ((_, done), kept) in writes.drain(..).zip(outcomes) {
@@ -333,65 +327,31 @@ impl Worker {
     }
 
     /// A damaged file is set aside, so that the next call finds a fresh one.
-    fn fail(&mut self, what: &str, error: &rusqlite::Error) -> StoreError {
-        if is_damage(error) {
-            set_damaged_aside(&self.slot.config.path, self.clock.as_ref());
-            self.set_aside.fetch_add(1, Ordering::Relaxed);
-            self.slot.failed_at = None;
+    fn fail(&mut self, what: &str, error: &Error) -> StoreError {
+        if error.is_damage() && set_aside(&self.config, self.clock.as_ref()).is_ok() {
+            self.slot.abandon();
         }
         StoreError { message: format!("the store could not be {what}: {error}") }
     }
 }
 
-fn closed() -> StoreError {
-    StoreError { message: "the store is closed".to_owned() }
-}
-
-/// An advisory lock on a file beside the store. It is gone with the process, however that ends.
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let unusable = |error: std::io::Error| OpenError::Unusable(path.to_owned(), error.to_string());
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        std::fs::create_dir_all(parent).map_err(unusable)?;
-    }
-    let file = File::options().create(true).append(true).open(beside(path, ".lock")).map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::Taken(path.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(unusable(error)),
-    }
-}
-
-/// Renames the file and its log, so that a fresh one can be made and the damaged one be salvaged.
-fn set_damaged_aside(path: &Path, clock: &dyn Clock) {
-    let suffix = format!("{DAMAGED}{}", clock.now().unix_seconds());
-    tracing::error!(path = %path.display(), suffix, "the store's file is damaged: set aside, starting cold");
-    for part in ["", "-wal", "-shm"] {
-        let from = beside(path, part);
-        let to = beside(path, &format!("{suffix}{part}"));
-        if let Err(error) = std::fs::rename(&from, &to)
-            && part.is_empty()
-        {
-            tracing::error!(%error, "it could not be set aside");
+/// Sets the file aside, and says so.
+fn set_aside(config: &Config, clock: &dyn Clock) -> std::io::Result<()> {
+    match place::set_damaged_aside(&config.path, clock) {
+        Ok(to) => {
+            let file = to.display();
+            tracing::error!(%file, "the store's file is damaged and set aside: starting cold. Run: store salvage");
+            Ok(())
+        }
+        Err(error) => {
+            tracing::error!(%error, "the store's file is damaged, and cannot be set aside");
+            Err(error)
         }
     }
 }
 
-fn count_set_aside(path: &Path) -> u64 {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    let is_damaged = |entry: &str| {
-        let rest = entry.strip_prefix(&name).and_then(|rest| rest.strip_prefix(DAMAGED));
-        rest.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    let damaged = entries.flatten().filter(|entry| is_damaged(&entry.file_name().to_string_lossy()));
-    u64::try_from(damaged.count()).unwrap_or(u64::MAX)
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
+fn closed() -> StoreError {
+    StoreError { message: "the store is closed".to_owned() }
 }
 
 /// Bound: calls that wait for the thread. Each is of a batch of events in flight, so that a full one means that the
@@ -401,10 +361,5 @@ const CALLS: usize = 16_384;
 const WAITING: usize = 256;
 /// Bound: how long a commit waits for others, under load.
 const GROUP_COMMIT: Duration = Duration::from_millis(3);
-/// A store that failed is left alone for this long.
-const REOPEN_PAUSE: Duration = Duration::from_secs(1);
-/// How often the file is looked for at its path.
-const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// Expired rows are looked for this often at the most, between batches.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
-const DAMAGED: &str = ".damaged-";

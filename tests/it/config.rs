@@ -81,6 +81,8 @@ mod defaults {
             (config.publication.lanes, config.publication.max_batch, config.publication.max_in_flight);
         assert_eq!(bounds, (4, 64, 4096));
         assert_eq!((config.store.max_deferred, config.store.max_held), (100_000, 10_000));
+        assert_eq!(config.store.max_returned, 20_000);
+        assert_eq!((config.store.max_deferred_bytes, config.store.max_held_bytes), (1 << 30, 256 << 20));
         assert_eq!(config.policy.max_age, Duration::from_secs(24 * 3600));
         assert_eq!(config.policy.retention, Duration::from_secs(35 * 86_400));
         assert_eq!(config.publication.retention, config.policy.retention);

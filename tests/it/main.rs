@@ -43,5 +43,6 @@ mod scripted_orders;
 mod shutdown;
 mod simulate;
 mod store_conformance;
+mod store_faults;
 mod support;
 mod vectors;

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::support::alipay::{APP_ID, Notification};
@@ -173,6 +175,32 @@ fn of_several_things_that_wait_one_has_to_be_named() {
         assert_eq!(states, ["dropped", "held"]);
         assert!(program.post(&second.body()).is_success() && program.post(&first.body()).is_fail(400));
         assert!(queue.published(&program, 2).await.is_empty());
+    });
+}
+
+#[test]
+fn everything_that_is_kept_of_a_trade_is_exported_with_its_content_and_only_with_the_token() {
+    run(async {
+        let program = start("export");
+        let paid = Notification::payment_now(1);
+        assert!(program.post(&paid.body()).is_fail(503), "nobody binds it: it is deferred");
+        let odd = foreign(1).set("notify_id", "another");
+        assert!(program.post(&odd.body()).is_fail(400));
+        let path = format!("/trades/{}/export", paid.trade_no());
+        assert_eq!(program.get(&path).unwrap().status, 401);
+        assert_eq!(order(&program, &path, Some(TOKEN)).status, 404, "it changes nothing: GET");
+        let output = cli(&program, &["export", paid.trade_no()]);
+        assert!(output.status.success(), "{output:?}");
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let row = |state: &str| {
+            let rows = json["rows"].as_array().unwrap();
+            rows.iter().find(|row| row["state"] == state).unwrap_or_else(|| panic!("{json}"))
+        };
+        assert_eq!(row("deferred")["message"]["id"], paid.event_id("payment.succeeded"));
+        assert_eq!(row("held")["body_base64"], STANDARD.encode(odd.body()));
+        assert!(program.log().contains("exported"));
+        // Without the token there is no content.
+        assert!(program.rows(paid.trade_no()).iter().all(|row| row["message"].is_null() && row["body_base64"].is_null()));
     });
 }
 

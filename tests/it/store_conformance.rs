@@ -34,7 +34,14 @@ impl Fixture {
     }
 
     fn config(&self) -> Config {
-        Config { path: self.path(), max_deferred: 3, max_held: 3 }
+        Config {
+            path: self.path(),
+            max_deferred: 3,
+            max_returned: 2,
+            max_deferred_bytes: 1 << 20,
+            max_held: 3,
+            max_held_bytes: 1 << 20,
+        }
     }
 
     fn open(&self) -> Result<Sqlite, OpenError> {
@@ -405,18 +412,118 @@ async fn a_database_of_another_program_or_a_newer_version_is_refused_and_left_al
 }
 
 #[tokio::test]
-async fn a_file_that_is_deleted_under_it_is_noticed_and_made_again() {
+async fn a_file_that_is_deleted_or_replaced_is_made_again_with_everything_that_was_in_it() {
+    for replaced in [false, true] {
+        let fixture = Fixture::new();
+        let store = fixture.open().unwrap();
+        store.record(vec![record(1)]).await.unwrap();
+        store.defer(vec![deferral(2, State::Deferred)]).await.unwrap();
+        store.hold(vec![holding(3)]).await.unwrap();
+        if replaced {
+            std::fs::rename(fixture.path(), fixture.folder.path().join("elsewhere")).unwrap();
+        }
+        for part in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{part}", fixture.path().display()));
+        }
+        if replaced {
+            rusqlite::Connection::open(fixture.path()).unwrap();
+        }
+        // What is answered as kept is where it will be looked for.
+        assert_eq!(store.defer(vec![deferral(4, State::Deferred)]).await.unwrap(), [Kept::Yes]);
+        assert_eq!(fixture.peek("SELECT count(*) FROM event"), ["Integer(4)"]);
+        drop(store);
+        let store = fixture.open().unwrap();
+        assert_eq!(states(&store, 1).await, [State::Recorded]);
+        assert_eq!(states(&store, 3).await, [State::Held]);
+        let tally = store.tally().await.unwrap();
+        assert_eq!((tally.deferred, tally.held, store.damaged_files()), (2, 1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_deleted_loses_nothing() {
+    for part in ["-wal", "-shm"] {
+        let fixture = Fixture::new();
+        let store = fixture.open().unwrap();
+        store.record(vec![record(1)]).await.unwrap();
+        store.defer(vec![deferral(2, State::Deferred)]).await.unwrap();
+        std::fs::remove_file(format!("{}{part}", fixture.path().display())).unwrap();
+        store.record(vec![record(3)]).await.unwrap();
+        assert_eq!(fixture.peek("SELECT count(*) FROM event"), ["Integer(3)"], "{part}");
+        // As after a kill: the log beside the file is the one in use.
+        drop(store);
+        let store = fixture.open().unwrap();
+        for (n, state) in [(1, State::Recorded), (2, State::Deferred), (3, State::Recorded)] {
+            assert_eq!(states(&store, n).await, [state], "{part}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_no_queue_takes_has_a_bound_of_its_own() {
     let fixture = Fixture::new();
     let store = fixture.open().unwrap();
-    store.record(vec![record(1)]).await.unwrap();
-    for part in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(format!("{}{part}", fixture.path().display()));
-    }
-    eventually("a record is in a file that can be found", || async {
-        let _ = store.record(vec![record(2)]).await;
-        fixture.path().exists() && fixture.peek("SELECT notify_id FROM event") == ["Text(\"n2\")"]
-    })
-    .await;
+    let returned = |n| Deferral { cause: Cause::Returned, ..deferral(n, State::Deferred) };
+    let kept = store.defer((1..=4).map(returned).collect()).await.unwrap();
+    assert_eq!(kept, [Kept::Yes, Kept::Yes, Kept::Full, Kept::Full]);
+    let three = (11..=14).map(|n| deferral(n, State::Deferred)).collect();
+    assert_eq!(store.defer(three).await.unwrap(), [Kept::Yes, Kept::Yes, Kept::Yes, Kept::Full]);
+    let used = store.used();
+    assert_eq!((used[0], used[1]), (("max_deferred", 1.0), ("max_returned", 1.0)));
+    // What is there already is always kept, as what it is now.
+    assert_eq!(store.defer(vec![deferral(1, State::Deferred)]).await.unwrap(), [Kept::Yes]);
+    assert_eq!(store.defer(vec![returned(3)]).await.unwrap(), [Kept::Yes], "a place is free");
+    store.record(vec![record(1), record(2), record(3)]).await.unwrap();
+    assert_eq!((store.used()[0].1, store.used()[1].1), (1.0, 0.0));
+    drop(store);
+    let store = fixture.open().unwrap();
+    assert_eq!((store.used()[0].1, store.used()[1].1), (1.0, 0.0), "counted at open");
+}
+
+#[tokio::test]
+async fn the_backlog_is_bounded_in_bytes_and_what_no_queue_takes_has_half_of_them() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    let large = |n, cause, kib: usize| {
+        let mut deferral = Deferral { cause, ..deferral(n, State::Deferred) };
+        deferral.message.body = "x".repeat(kib << 10);
+        deferral
+    };
+    let kept = async |deferral| store.defer(vec![deferral]).await.unwrap().remove(0);
+    assert_eq!(kept(large(1, Cause::Returned, 600)).await, Kept::Full, "more than half");
+    assert_eq!(kept(large(2, Cause::Returned, 400)).await, Kept::Yes);
+    assert_eq!(kept(large(3, Cause::BrokerDown, 700)).await, Kept::Full);
+    assert_eq!(kept(large(4, Cause::BrokerDown, 500)).await, Kept::Yes);
+    let held = Holding { body: vec![b'x'; 600 << 10], ..holding(5) };
+    assert_eq!(store.hold(vec![held.clone()]).await.unwrap(), [Kept::Yes]);
+    assert_eq!(store.hold(vec![held]).await.unwrap(), [Kept::Yes], "the same again");
+    let another = Holding { body: vec![b'x'; 600 << 10], ..holding(6) };
+    assert_eq!(store.hold(vec![another.clone()]).await.unwrap(), [Kept::Full]);
+    store.record(vec![record(2), record(5)]).await.unwrap();
+    assert_eq!(store.hold(vec![another]).await.unwrap(), [Kept::Yes], "its bytes are free");
+    assert_eq!(kept(large(3, Cause::BrokerDown, 500)).await, Kept::Yes, "its bytes are free");
+}
+
+#[tokio::test]
+async fn what_the_broker_refuses_again_and_again_hides_nobody() {
+    let fixture = Fixture::new();
+    let config = Config { max_returned: 1000, max_deferred: 1000, ..fixture.config() };
+    let store = Sqlite::open(&config, Arc::<StillClock>::clone(&fixture.clock)).unwrap();
+    let returned = |n| Deferral { cause: Cause::Returned, ..deferral(n, State::Deferred) };
+    store.defer((1..=500).map(returned).collect()).await.unwrap();
+    let at = alipay::now().plus(Duration::from_secs(100));
+    store.defer((501..=510).map(|n| Deferral { at, ..deferral(n, State::Deferred) }).collect()).await.unwrap();
+    let due = store.due(at.plus(Duration::from_secs(1)), 12, Vec::new()).await.unwrap();
+    let young: Vec<bool> = due.iter().map(|waiting| waiting.reason == "broker_down").collect();
+    assert_eq!(young, [[true; 9].as_slice(), &[false; 3]].concat(), "younger, and first");
+    // Where nobody else waits, the whole of it is theirs.
+    let due = store.due(at, 12, Vec::new()).await.unwrap();
+    assert_eq!(due.len(), 12);
+    // Whoever was tried steps behind whoever was not.
+    let tried: Vec<Deferral> = (1..=12).map(|n| Deferral { at, ..returned(n) }).collect();
+    store.defer(tried).await.unwrap();
+    let due = store.due(at.plus(Duration::from_secs(600)), 490, Vec::new()).await.unwrap();
+    assert!(due.iter().all(|waiting| waiting.key != key(1)), "the others come first");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ pub mod broker;
 pub mod certificate;
 pub mod doors;
 pub mod fakes;
+pub mod faults;
 pub mod judge;
 pub mod naive;
 pub mod orders;

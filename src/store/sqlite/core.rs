@@ -4,37 +4,64 @@
 //! Rows lie in the order of their writing, so that a commit appends them together; the key (subject, id) is an index
 //! beside them. A table that lies by its key instead has wider rows where a new trade falls between two others, and
 //! moves them: it wrote a quarter more pages. What is settled has no other index, because every announcement would
-//! have to write it; what is not settled has one.
+//! have to write it; what is not settled has two: one that answers how much waits, and one that has what is due in
+//! order, so that neither question grows with what is recorded.
 
-use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params,
+};
 
 use super::Config;
+use super::load::{Books, Load, Weight};
+use super::place::{self, Identity};
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key};
 use crate::store::{
-    Decision, Deferral, Holding, Kept, Known, MAX_FOUND, Record, Row, State, Tally, Waiting, held_key,
+    Cause, Decision, Deferral, Entry, Holding, Kept, Known, MAX_FOUND, Merged, Record, Row, State, Tally, Waiting,
+    held_key,
 };
 
-/// What the core says when it fails.
-pub(super) type Result<T> = std::result::Result<T, rusqlite::Error>;
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// SQLite's own words.
+    #[error(transparent)]
+    Sql(#[from] rusqlite::Error),
+    /// The file is none of ours, or of a newer version.
+    #[error("{0}")]
+    Refused(String),
+    /// It failed a moment ago, for this reason.
+    #[error("it is left alone for a moment: {0}")]
+    Away(String),
+}
+
+impl Error {
+    /// Whether it means that the file is not what it should be, and not that it cannot be written.
+    pub(super) fn is_damage(&self) -> bool {
+        let Self::Sql(error) = self else { return false };
+        matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+    }
+
+    /// Whether another connection has the lock just now.
+    pub(super) fn is_busy(&self) -> bool {
+        let Self::Sql(error) = self else { return false };
+        matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    }
+}
+
+/// What the core says.
+pub(super) type Result<T> = std::result::Result<T, Error>;
 
 /// One connection to the file.
 pub(super) struct Core {
     connection: Connection,
     path: PathBuf,
-    inode: u64,
-    max_deferred: u64,
-    max_held: u64,
-    /// Held notifications, by the id of their row: so that a record of an ordinary notification does not pay
-    /// for a delete. Bound: `store.max_held`.
-    held: HashMap<String, String>,
-    /// Deferred and in-doubt rows, counted at open and kept.
-    deferred: u64,
+    identity: Identity,
+    books: Books,
+    /// SQLite's number of the version that this connection has seen: another one means that somebody else wrote.
+    data_version: i64,
     /// Where the next look for expired rows begins.
     cursor: (String, String),
 }
@@ -49,12 +76,14 @@ pub(super) enum Change {
     Hold(Vec<Holding>),
     /// See [`Store::decide`](crate::store::Store::decide).
     Decide(Decision),
+    /// Nothing, and written all the same: whether it can be.
+    Probe,
 }
 
 impl Core {
     /// Opens the file, or makes it; migrates it to this version.
     pub(super) fn open(config: &Config) -> Result<Self> {
-        prepare(&config.path);
+        place::prepare(&config.path);
         let connection = Connection::open(&config.path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.set_prepared_statement_cache_capacity(32);
@@ -63,23 +92,66 @@ impl Core {
              PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = OFF; PRAGMA wal_autocheckpoint = 4000;",
         )?;
         migrate(&connection)?;
+        Self::of(connection, config)
+    }
+
+    /// Opens the file as it is, to be read beside whoever writes it.
+    pub(super) fn open_to_read(config: &Config) -> Result<Self> {
+        let connection = Connection::open_with_flags(&config.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        match versions(&connection)? {
+            (1 | VERSION, APPLICATION_ID) => Self::of(connection, config),
+            other => Err(refusal(other)),
+        }
+    }
+
+    fn of(connection: Connection, config: &Config) -> Result<Self> {
         let mut core = Self {
             connection,
             path: config.path.clone(),
-            inode: inode(&config.path),
-            max_deferred: config.max_deferred,
-            max_held: config.max_held,
-            held: HashMap::new(),
-            deferred: 0,
+            identity: Identity::at(&config.path),
+            books: Books::new(config),
+            data_version: 0,
             cursor: (String::new(), String::new()),
         };
         core.count()?;
+        core.identity = Identity::at(&config.path);
         Ok(core)
     }
 
-    /// Whether the file at the path is still the one that is open.
+    /// Writes the whole log into the database, synced, and empties it. Whatever is written next stands behind nothing
+    /// that may be on no disk.
+    pub(super) fn mend(&self) -> Result<()> {
+        let is_busy: bool =
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        if is_busy {
+            return Err(Error::Away("another process reads the file".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether the files at the path are still those that are open.
     pub(super) fn is_in_place(&self) -> bool {
-        inode(&self.path) == self.inode
+        Identity::at(&self.path) == self.identity
+    }
+
+    /// Whether the database at the path is the one that is open, though its log may not be.
+    pub(super) fn is_same_file(&self) -> bool {
+        Identity::at(&self.path).is_same_file(self.identity)
+    }
+
+    /// How much waits.
+    pub(super) fn load(&self) -> Load {
+        self.books.load
+    }
+
+    /// Another process may have brought something: `store salvage` beside the running gateway.
+    pub(super) fn recount_if_changed(&mut self) -> Result<()> {
+        let version: i64 = self.connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+        if self.data_version != version {
+            self.count()?;
+        }
+        Ok(())
     }
 
     /// What is known of each key.
@@ -122,7 +194,7 @@ impl Core {
                 attempts: row.get(8)?,
             })
         })?;
-        rows.collect()
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     /// What waits under a key.
@@ -130,31 +202,29 @@ impl Core {
         let mut select = self.connection.prepare_cached(&format!(
             "SELECT {WAITING} FROM event WHERE subject = ?1 AND id = ?2 AND state IN (1, 2, 3)"
         ))?;
-        select.query_row(params![key.subject, key.id], waiting_of).optional()
+        Ok(select.query_row(params![key.subject, key.id], waiting_of).optional()?)
     }
 
-    /// What is due to be published again, the oldest first, and none of the types in `skip`.
+    /// What is due to be published again, the longest due first, and none of the types in `skip`. What the broker refused
+    /// has its own part.
     pub(super) fn due(&self, now: Timestamp, limit: usize, skip: &[EventType]) -> Result<Vec<Waiting>> {
-        // The back-off of `store::back_off`, and DOUBT.
-        let mut select = self.connection.prepare_cached(&format!(
-            "SELECT {WAITING} FROM event
-             WHERE ((state = 1 AND at + min(600000, 1000 << min(attempts - 1, 10)) <= ?1)
-                OR (state = 2 AND at + 60000 <= ?1))
-               AND instr(?3, '|' || type || '|') = 0
-             ORDER BY first_at LIMIT ?2"
-        ))?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let skip: String = skip.iter().map(|event_type| format!("|{event_type}|")).collect();
-        let rows = select.query_map(params![now.unix_millis(), limit, skip], waiting_of)?;
-        rows.collect()
+        let mut select = self.connection.prepare_cached(DUE)?;
+        let mut of = |is_refused: i64| -> Result<Vec<Waiting>> {
+            let bound = i64::try_from(limit).unwrap_or(i64::MAX);
+            let rows = select.query_map(params![is_refused, now.unix_millis(), bound, skip], waiting_of)?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        };
+        let (mut due, mut refused) = (of(0)?, of(1)?);
+        refused.truncate((limit / 4).max(limit - due.len()));
+        due.truncate(limit - refused.len());
+        due.append(&mut refused);
+        Ok(due)
     }
 
     /// Counts what is not settled.
     pub(super) fn tally(&self) -> Result<Tally> {
-        let mut select = self.connection.prepare_cached(
-            "SELECT state, count(*), min(first_at), min(coalesce(payment_at, first_at))
-             FROM event WHERE state IN (1, 2, 3) GROUP BY state",
-        )?;
+        let mut select = self.connection.prepare_cached(TALLY)?;
         let mut tally = Tally::default();
         let mut rows = select.query([])?;
         let earlier = |a: Option<Timestamp>, b: i64| {
@@ -179,32 +249,80 @@ impl Core {
     }
 
     /// Commits changes in one synced transaction, and says what became of each. After an error this connection
-    /// is not to be used again: what it counts may be of changes that were rolled back.
+    /// is not to be written again: what it counts may be of changes that were rolled back.
     pub(super) fn commit(&mut self, changes: &[&Change]) -> Result<Vec<Vec<Kept>>> {
-        let Self { connection, held, deferred, max_deferred, max_held, .. } = self;
+        let Self { connection, books, .. } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut outcomes = Vec::with_capacity(changes.len());
         for change in changes {
             outcomes.push(match change {
                 Change::Record(records) => {
                     for record in records {
-                        write_record(&transaction, record, held, deferred)?;
+                        write_record(&transaction, record, books)?;
                     }
                     Vec::new()
                 }
                 Change::Defer(deferrals) => deferrals
                     .iter()
-                    .map(|deferral| write_deferral(&transaction, deferral, deferred, *max_deferred))
+                    .map(|deferral| write_deferral(&transaction, deferral, books))
                     .collect::<Result<_>>()?,
-                Change::Decide(decision) => write_decision(&transaction, decision, held, deferred)?,
+                Change::Decide(decision) => write_decision(&transaction, decision, books)?,
                 Change::Hold(holdings) => holdings
                     .iter()
-                    .map(|holding| write_holding(&transaction, holding, held, *max_held))
+                    .map(|holding| write_holding(&transaction, holding, books))
                     .collect::<Result<_>>()?,
+                Change::Probe => {
+                    // Writes a page, whether or not the number is the same.
+                    transaction.pragma_update(None, "user_version", VERSION)?;
+                    Vec::new()
+                }
             });
         }
         transaction.commit()?;
         Ok(outcomes)
+    }
+
+    /// Some of everything, in the order of the keys, from behind `after` on. Bound: [`PORTION`].
+    pub(super) fn entries(&self, after: &Key) -> Result<Vec<Entry>> {
+        let mut select = self.connection.prepare_cached(&format!(
+            "SELECT {ENTRY} FROM event WHERE (subject, id) > (?1, ?2) ORDER BY subject, id LIMIT {PORTION}"
+        ))?;
+        let rows = select.query_map(params![after.subject, after.id], entry_of)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Begins to look at one moment of the file, however it is written meanwhile.
+    pub(super) fn freeze(&self) -> Result<()> {
+        Ok(self.connection.execute_batch("BEGIN; SELECT 1 FROM event LIMIT 1")?)
+    }
+
+    /// Keeps what was brought from elsewhere, in one synced transaction: never in the place of more.
+    pub(super) fn merge(&mut self, entries: &[Entry]) -> Result<Vec<Merged>> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let merged = entries.iter().map(|entry| merge_entry(&transaction, entry)).collect::<Result<_>>()?;
+        transaction.commit()?;
+        Ok(merged)
+    }
+
+    /// Takes over everything that another file has, as far as it can be read, and counts.
+    pub(super) fn take_over(&mut self, old: &Self) -> Result<u64> {
+        let mut after = Key { subject: String::new(), id: String::new() };
+        let mut taken = 0;
+        loop {
+            let entries = match old.entries(&after) {
+                Ok(entries) => entries,
+                Err(error) => {
+                    tracing::error!(%error, "the old file cannot be read to its end: what is missing is lost");
+                    break;
+                }
+            };
+            let Some(last) = entries.last() else { break };
+            after = last.key.clone();
+            self.merge(&entries)?;
+            taken += u64::try_from(entries.len()).unwrap_or(0);
+        }
+        self.count()?;
+        Ok(taken)
     }
 
     /// Deletes some of what has expired, and moves on. Bound: [`SWEEP`] rows looked at.
@@ -228,35 +346,32 @@ impl Core {
         Ok(deleted)
     }
 
-    /// Writes the log back into the file, so that what is left behind is one file.
-    pub(super) fn checkpoint(&self) -> Result<()> {
-        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-    }
-
     fn count(&mut self) -> Result<()> {
-        self.deferred =
-            self.connection.query_row("SELECT count(*) FROM event WHERE state IN (1, 2)", [], |row| {
-                row.get::<_, i64>(0).map(|count| u64::try_from(count).unwrap_or(0))
-            })?;
-        let mut select = self.connection.prepare("SELECT id, subject FROM event WHERE state = 3")?;
-        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        self.held = rows.collect::<Result<_>>()?;
+        let mut books = self.books.emptied();
+        let mut select = self.connection.prepare_cached(
+            "SELECT id, subject, state, reason, length(message) FROM event WHERE state IN (1, 2, 3)",
+        )?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            let weight = weight_of(row, 2)?;
+            books.load.add(weight);
+            if weight.state == State::Held {
+                books.held.insert(row.get(0)?, row.get(1)?);
+            }
+        }
+        drop(rows);
+        drop(select);
+        self.data_version = self.connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+        self.books = books;
         Ok(())
     }
 }
 
-fn write_record(
-    transaction: &Transaction<'_>,
-    record: &Record,
-    held: &mut HashMap<String, String>,
-    deferred: &mut u64,
-) -> Result<()> {
-    if *deferred > 0 {
-        let mut waiting = transaction
-            .prepare_cached("SELECT 1 FROM event WHERE subject = ?1 AND id = ?2 AND state IN (1, 2)")?;
-        if waiting.exists(params![record.key.subject, record.key.id])? {
-            *deferred -= 1;
-        }
+fn write_record(transaction: &Transaction<'_>, record: &Record, books: &mut Books) -> Result<()> {
+    if books.has_deferred()
+        && let Some(waits) = weight_at(transaction, &record.key)?
+    {
+        books.load.remove(waits);
     }
     let mut insert = transaction.prepare_cached(
         "INSERT INTO event (subject, id, state, type, digest, notify_id, first_at, at, attempts, expires_at)
@@ -274,33 +389,35 @@ fn write_record(
         record.at.unix_millis(),
         record.expires_at.unix_millis(),
     ])?;
-    if held.is_empty() {
+    if books.held.is_empty() {
         return Ok(());
     }
     let id = held_key(&record.app_id, &record.notify_id, String::new()).id;
-    if let Some(subject) = held.remove(&id) {
+    if let Some(subject) = books.held.remove(&id) {
+        let key = Key { subject, id };
+        if let Some(held) = weight_at(transaction, &key)? {
+            books.load.remove(held);
+        }
         let mut delete = transaction.prepare_cached("DELETE FROM event WHERE subject = ?1 AND id = ?2")?;
-        delete.execute(params![subject, id])?;
+        delete.execute(params![key.subject, key.id])?;
     }
     Ok(())
 }
 
-fn write_deferral(
-    transaction: &Transaction<'_>,
-    deferral: &Deferral,
-    deferred: &mut u64,
-    max_deferred: u64,
-) -> Result<Kept> {
-    match state_at(transaction, &deferral.key)? {
-        Some(settled @ (State::Recorded | State::Unrouted | State::Dropped)) => {
-            return Ok(Kept::Settled(settled));
-        }
-        Some(State::Deferred | State::InDoubt) => {}
-        Some(State::Held) | None if *deferred >= max_deferred => return Ok(Kept::Full),
-        Some(State::Held) | None => *deferred += 1,
-    }
+fn write_deferral(transaction: &Transaction<'_>, deferral: &Deferral, books: &mut Books) -> Result<Kept> {
     // A message is plain strings: it cannot fail to serialise.
     let message = serde_json::to_vec(&deferral.message).unwrap_or_default();
+    let bytes = u64::try_from(message.len()).unwrap_or(u64::MAX);
+    let new = Weight { state: deferral.state, is_returned: deferral.cause == Cause::Returned, bytes };
+    match weight_at(transaction, &deferral.key)? {
+        Some(Weight { state: settled @ (State::Recorded | State::Unrouted | State::Dropped), .. }) => {
+            return Ok(Kept::Settled(settled));
+        }
+        Some(old) => books.load.remove(old),
+        None if !books.has_room_for(new) => return Ok(Kept::Full),
+        None => {}
+    }
+    books.load.add(new);
     let mut insert = transaction.prepare_cached(
         "INSERT INTO event (subject, id, state, type, digest, notify_id, first_at, at, attempts, reason,
            payment_at, message)
@@ -323,18 +440,18 @@ fn write_deferral(
     Ok(Kept::Yes)
 }
 
-fn write_holding(
-    transaction: &Transaction<'_>,
-    holding: &Holding,
-    held: &mut HashMap<String, String>,
-    max_held: u64,
-) -> Result<Kept> {
-    match state_at(transaction, &holding.key)? {
-        Some(settled @ (State::Dropped | State::Recorded)) => return Ok(Kept::Settled(settled)),
-        Some(_) => {}
-        None if u64::try_from(held.len()).unwrap_or(u64::MAX) >= max_held => return Ok(Kept::Full),
+fn write_holding(transaction: &Transaction<'_>, holding: &Holding, books: &mut Books) -> Result<Kept> {
+    let bytes = u64::try_from(holding.body.len()).unwrap_or(u64::MAX);
+    let new = Weight { state: State::Held, is_returned: false, bytes };
+    match weight_at(transaction, &holding.key)? {
+        Some(Weight { state: settled @ (State::Dropped | State::Recorded), .. }) => {
+            return Ok(Kept::Settled(settled));
+        }
+        Some(old) => books.load.remove(old),
+        None if !books.has_room_for(new) => return Ok(Kept::Full),
         None => {}
     }
+    books.load.add(new);
     let mut insert = transaction.prepare_cached(
         "INSERT INTO event (subject, id, state, notify_id, first_at, at, attempts, reason, message)
          VALUES (?1, ?2, 3, ?3, ?4, ?4, 1, ?5, ?6)
@@ -349,25 +466,20 @@ fn write_holding(
         holding.reason,
         holding.body,
     ])?;
-    held.insert(holding.key.id.clone(), holding.key.subject.clone());
+    books.held.insert(holding.key.id.clone(), holding.key.subject.clone());
     Ok(Kept::Yes)
 }
 
 /// One answer if it took effect, none if nothing waits there.
-fn write_decision(
-    transaction: &Transaction<'_>,
-    decision: &Decision,
-    held: &mut HashMap<String, String>,
-    deferred: &mut u64,
-) -> Result<Vec<Kept>> {
-    match state_at(transaction, &decision.key)? {
-        Some(State::Deferred | State::InDoubt) => *deferred -= 1,
-        Some(State::Held) => {
-            held.remove(&decision.key.id);
+fn write_decision(transaction: &Transaction<'_>, decision: &Decision, books: &mut Books) -> Result<Vec<Kept>> {
+    match weight_at(transaction, &decision.key)? {
+        Some(waits) if matches!(waits.state, State::Deferred | State::InDoubt | State::Held) => {
+            books.load.remove(waits);
+            books.held.remove(&decision.key.id);
         }
         // The record of its event has cleared what was held.
         None if decision.state == State::Recorded => {}
-        Some(State::Recorded | State::Unrouted | State::Dropped) | None => return Ok(Vec::new()),
+        Some(_) | None => return Ok(Vec::new()),
     }
     let mut write = transaction.prepare_cached(
         "INSERT INTO event (subject, id, state, notify_id, first_at, at, attempts, reason, expires_at)
@@ -386,48 +498,94 @@ fn write_decision(
     Ok(vec![Kept::Yes])
 }
 
-fn state_at(transaction: &Transaction<'_>, key: &Key) -> Result<Option<State>> {
-    let mut select = transaction.prepare_cached("SELECT state FROM event WHERE subject = ?1 AND id = ?2")?;
-    let state = select.query_row(params![key.subject, key.id], |row| row.get::<_, i64>(0)).optional()?;
-    Ok(state.and_then(state_of))
+/// What is settled beats what waits, an announcement beats a decision not to announce, and what is here beats what is
+/// brought; other money facts are never written over.
+fn merge_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<Merged> {
+    let mut select =
+        transaction.prepare_cached("SELECT state, digest FROM event WHERE subject = ?1 AND id = ?2")?;
+    let here = select.query_row(params![entry.key.subject, entry.key.id], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, Option<[u8; 32]>>(1)?))
+    });
+    let here = here.optional()?.and_then(|(state, digest)| Some((state_of(state)?, digest)));
+    let waits = |state| matches!(state, State::Deferred | State::InDoubt | State::Held);
+    match here {
+        None => {}
+        Some((_, Some(digest))) if entry.digest.is_some_and(|brought| *brought.as_bytes() != digest) => {
+            return Ok(Merged::Differs);
+        }
+        Some((state, _)) if waits(state) && !waits(entry.state) => {}
+        Some((State::Dropped | State::Unrouted, _)) if entry.state == State::Recorded => {}
+        Some(_) => return Ok(Merged::Known),
+    }
+    let mut write = transaction.prepare_cached(&format!(
+        "INSERT OR REPLACE INTO event ({ENTRY}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
+    ))?;
+    write.execute(params![
+        entry.key.subject,
+        entry.key.id,
+        code_of(entry.state),
+        entry.digest.as_ref().map(Digest::as_bytes),
+        entry.notify_id,
+        entry.event_type,
+        entry.first_at.unix_millis(),
+        entry.at.unix_millis(),
+        entry.attempts,
+        entry.expires_at.map(Timestamp::unix_millis),
+        entry.reason,
+        entry.payment_time.map(Timestamp::unix_millis),
+        entry.content,
+    ])?;
+    Ok(Merged::Taken)
 }
 
-/// Whether an error means that the file is not what it should be, and not that it cannot be written.
-pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+/// What is kept under a key, as far as the load knows it.
+fn weight_at(transaction: &Transaction<'_>, key: &Key) -> Result<Option<Weight>> {
+    let mut select = transaction
+        .prepare_cached("SELECT state, reason, length(message) FROM event WHERE subject = ?1 AND id = ?2")?;
+    let mut rows = select.query(params![key.subject, key.id])?;
+    Ok(match rows.next()? {
+        Some(row) => Some(weight_of(row, 0)?),
+        None => None,
+    })
+}
+
+fn weight_of(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<Weight> {
+    let reason = row.get_ref(from + 1)?.as_str_or_null().unwrap_or_default();
+    Ok(Weight {
+        // A state of a newer version cannot be here: open refuses its file.
+        state: state_of(row.get(from)?).unwrap_or(State::Held),
+        is_returned: reason == Some(Cause::Returned.as_str()),
+        bytes: u64::try_from(row.get::<_, Option<i64>>(from + 2)?.unwrap_or(0)).unwrap_or(0),
+    })
 }
 
 fn migrate(connection: &Connection) -> Result<()> {
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    match (version, application) {
-        (0, 0) => connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {SCHEMA}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1; COMMIT;"
-        )),
-        (1, APPLICATION_ID) => Ok(()),
-        (newer, APPLICATION_ID) => Err(refuse(format!("the file is of a newer version ({newer}) of the gateway"))),
-        (_, _) => Err(refuse("the file is a database of another program".to_owned())),
-    }
+    let from = match versions(connection)? {
+        (VERSION, APPLICATION_ID) => return Ok(()),
+        (1, APPLICATION_ID) => "",
+        (0, 0) => SCHEMA,
+        other => return Err(refusal(other)),
+    };
+    Ok(connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE; {from} {SECOND} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};
+         COMMIT;"
+    ))?)
 }
 
-fn refuse(message: String) -> rusqlite::Error {
-    rusqlite::Error::InvalidParameterName(message)
+/// The version of the file, and whose it is.
+fn versions(connection: &Connection) -> Result<(i64, i64)> {
+    let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get(0));
+    Ok((number("PRAGMA user_version")?, number("PRAGMA application_id")?))
 }
 
-/// The file holds buyers' data while something waits: nobody else reads it.
-fn prepare(path: &Path) {
-    // What cannot be made here fails at open, with its own message.
-    if let Some(parent) = path.parent() {
-        let _ = fs::create_dir_all(parent);
-    }
-    let _ = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+fn refusal((version, application): (i64, i64)) -> Error {
+    Error::Refused(match application {
+        APPLICATION_ID => format!("the file is of a newer version ({version}) of the gateway"),
+        _ => "the file is a database of another program".to_owned(),
+    })
 }
 
-fn inode(path: &Path) -> u64 {
-    fs::metadata(path).map(|metadata| metadata.ino()).unwrap_or(0)
-}
-
-fn code_of(state: State) -> i64 {
+pub(super) fn code_of(state: State) -> i64 {
     match state {
         State::Recorded => 0,
         State::Deferred => 1,
@@ -438,11 +596,11 @@ fn code_of(state: State) -> i64 {
     }
 }
 
-fn state_of(code: i64) -> Option<State> {
+pub(super) fn state_of(code: i64) -> Option<State> {
     State::ALL.into_iter().find(|state| code_of(*state) == code)
 }
 
-fn waiting_of(row: &rusqlite::Row<'_>) -> Result<Waiting> {
+fn waiting_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
     Ok(Waiting {
         key: Key { subject: row.get(0)?, id: row.get(1)? },
         state: state_of(row.get(2)?).unwrap_or(State::Held),
@@ -455,20 +613,61 @@ fn waiting_of(row: &rusqlite::Row<'_>) -> Result<Waiting> {
     })
 }
 
+/// Row by row as in [`ENTRY`].
+fn entry_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
+    let time = |at: Option<i64>| at.map(Timestamp::from_unix_millis);
+    Ok(Entry {
+        key: Key { subject: row.get(0)?, id: row.get(1)? },
+        state: state_of(row.get(2)?).unwrap_or(State::Held),
+        digest: row.get::<_, Option<[u8; 32]>>(3)?.map(Digest::from_bytes),
+        notify_id: row.get(4)?,
+        event_type: row.get(5)?,
+        first_at: Timestamp::from_unix_millis(row.get(6)?),
+        at: Timestamp::from_unix_millis(row.get(7)?),
+        attempts: row.get(8)?,
+        expires_at: time(row.get(9)?),
+        reason: row.get(10)?,
+        payment_time: time(row.get(11)?),
+        content: row.get(12)?,
+    })
+}
+
 const WAITING: &str = "subject, id, state, digest, notify_id, payment_at, reason, message, type";
+const ENTRY: &str = "subject, id, state, digest, notify_id, type, first_at, at, attempts, expires_at, reason,
+  payment_at, message";
+const DUE: &str = "SELECT subject, id, state, digest, notify_id, payment_at, reason, message, type FROM event
+  WHERE state IN (1, 2) AND is_refused = ?1 AND due_at <= ?2 AND instr(?4, '|' || type || '|') = 0
+  ORDER BY due_at LIMIT ?3";
+const TALLY: &str = "SELECT state, count(*), min(first_at), min(coalesce(payment_at, first_at))
+  FROM event WHERE state IN (1, 2, 3) GROUP BY state";
 /// The columns' order is the order of their use; `digest` is null for what is held. Times are milliseconds
-/// since the epoch.
+/// since the epoch. [`pages`](super::pages) reads the stored columns without SQLite: they stay the first thirteen.
 const SCHEMA: &str = "
 CREATE TABLE event (
   subject TEXT NOT NULL, id TEXT NOT NULL, state INTEGER NOT NULL, digest BLOB, notify_id TEXT NOT NULL,
   type TEXT, first_at INTEGER NOT NULL, at INTEGER NOT NULL, attempts INTEGER NOT NULL, expires_at INTEGER,
   reason TEXT, payment_at INTEGER, message BLOB, PRIMARY KEY (subject, id)
-);
-CREATE INDEX unsettled ON event (state, first_at) WHERE state IN (1, 2, 3)";
+);";
+/// What makes version 2 of version 1: `store::back_off` and `store::DOUBT` as columns that are computed, and indices
+/// that answer without reading what is recorded.
+const SECOND: &str = "
+ALTER TABLE event ADD COLUMN due_at INTEGER GENERATED ALWAYS AS (
+  CASE state WHEN 1 THEN at + min(600000, 1000 << min(attempts - 1, 10)) WHEN 2 THEN at + 60000 END) VIRTUAL;
+ALTER TABLE event ADD COLUMN is_refused INTEGER GENERATED ALWAYS AS (
+  coalesce(reason IN ('returned', 'nacked', 'in_doubt'), 0)) VIRTUAL;
+DROP INDEX IF EXISTS unsettled;
+CREATE INDEX unsettled ON event (state, first_at, payment_at) WHERE state IN (1, 2, 3);
+CREATE INDEX due ON event (is_refused, due_at, type) WHERE state IN (1, 2);";
+const VERSION: i64 = 2;
 /// 'ANGW'
 const APPLICATION_ID: i64 = 0x414e_4757;
 const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(500);
 /// Bound: rows that one sweep looks at.
 const SWEEP: i64 = 256;
+/// Bound: rows that are taken elsewhere at once.
+pub(super) const PORTION: usize = 500;
 /// Sorts behind every subject, which are ASCII.
 const AFTER_ALL: &str = "\u{10ffff}";
+
+#[cfg(test)]
+mod tests;

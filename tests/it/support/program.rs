@@ -126,11 +126,17 @@ impl Program {
 
     /// Starts it again on the same files.
     pub fn restart(&mut self) {
+        self.restart_as(|command| command);
+    }
+
+    /// With the command in the test's hands.
+    pub fn restart_as(&mut self, wrap: impl FnOnce(Command) -> Command) {
         let path = self.dir.path().join("gateway.toml");
         let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
         let log = std::fs::File::options().append(true).open(self.dir.path().join("log")).unwrap();
         command.arg("serve").arg("--config").arg(&path).stdin(Stdio::null());
-        self.child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        self.child = wrap(command).spawn().unwrap();
         self.wait_until("it is ready", || self.get("/readyz").is_some_and(|answer| answer.status == 200));
     }
 

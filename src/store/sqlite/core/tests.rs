@@ -1,0 +1,82 @@
+use super::*;
+
+fn config(folder: &std::path::Path) -> Config {
+    Config {
+        path: folder.join("gateway.db"),
+        max_deferred: 9,
+        max_returned: 9,
+        max_deferred_bytes: 1 << 20,
+        max_held: 9,
+        max_held_bytes: 1 << 20,
+    }
+}
+
+fn folder() -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("gateway.core.{:08x}", rand::random::<u32>()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn plan(core: &Core, sql: &str) -> Vec<String> {
+    let mut explain = core.connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let mut rows = explain.raw_query();
+    let mut plan = Vec::new();
+    while let Some(row) = rows.next().unwrap() {
+        plan.push(row.get::<_, String>(3).unwrap());
+    }
+    plan
+}
+
+#[test]
+fn what_is_due_and_how_much_waits_is_answered_by_indices_of_what_waits_alone() {
+    let folder = folder();
+    let core = Core::open(&config(&folder)).unwrap();
+    // In order out of the index: nothing is sorted, and nothing that is not due is looked at.
+    assert_eq!(plan(&core, DUE), ["SEARCH event USING INDEX due (is_refused=? AND due_at<?)"]);
+    let tally = plan(&core, TALLY);
+    assert!(tally.iter().all(|step| step.contains("COVERING INDEX unsettled")), "{tally:?}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn the_first_version_of_the_file_becomes_the_second_with_what_it_has() {
+    let folder = folder();
+    let config = config(&folder);
+    let first = format!(
+        "{} CREATE INDEX unsettled ON event (state, first_at) WHERE state IN (1, 2, 3);
+         PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;",
+        SCHEMA.replace(");", ")")
+    );
+    for table in ["", " WITHOUT ROWID"] {
+        let first = first.replacen("(subject, id)\n)", &format!("(subject, id)\n){table};"), 1);
+        let connection = Connection::open(&config.path).unwrap();
+        connection.execute_batch(&first).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO event (subject, id, state, notify_id, first_at, at, attempts, reason, message, digest, type)
+                 VALUES ('T', 'a', 1, 'n', 5, 7000, 3, 'returned', x'7b7d', zeroblob(32), 'payment.late')",
+            )
+            .unwrap();
+        drop(connection);
+        let core = Core::open(&config).unwrap();
+        assert_eq!(versions(&core.connection).unwrap(), (VERSION, APPLICATION_ID));
+        assert_eq!(core.due(Timestamp::from_unix_millis(10_999), 9, &[]).unwrap().len(), 0);
+        assert_eq!(core.due(Timestamp::from_unix_millis(11_000), 9, &[]).unwrap().len(), 1);
+        assert_eq!(core.tally().unwrap().deferred, 1);
+        drop(core);
+        std::fs::remove_file(&config.path).unwrap();
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_probe_writes_for_real() {
+    let folder = folder();
+    let mut core = Core::open(&config(&folder)).unwrap();
+    core.mend().unwrap();
+    let log = folder.join("gateway.db-wal");
+    assert_eq!(std::fs::metadata(&log).unwrap().len(), 0, "mended: the log is empty");
+    core.commit(&[&Change::Probe]).unwrap();
+    assert!(std::fs::metadata(&log).unwrap().len() > 4096);
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -1,0 +1,113 @@
+//! Where the file lies: its lock, its identity, and the damaged ones that lie beside it.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::OpenError;
+use crate::clock::Clock;
+
+/// Which files are at the path: the database, its log, and the index of its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity([u64; 3]);
+
+impl Identity {
+    pub(super) fn at(path: &Path) -> Self {
+        Self(PARTS.map(|part| fs::metadata(beside(path, part)).map(|metadata| metadata.ino()).unwrap_or(0)))
+    }
+
+    /// Whether the database is the same; its log may be another.
+    pub(super) fn is_same_file(self, other: Self) -> bool {
+        self.0.first() == other.0.first()
+    }
+}
+
+/// An advisory lock on a file beside the store. It is gone with the process, however that ends.
+pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
+    let unusable = |error: io::Error| OpenError::Unusable(path.to_owned(), error.to_string());
+    let name = beside(path, ".lock");
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        // What cannot be made fails in the next line, unless it is there already.
+        let _ = fs::create_dir_all(parent);
+    }
+    // A file system that is read-only or full locks what is there.
+    let opened = File::options().create(true).append(true).open(&name);
+    let file = opened.or_else(|error| File::open(&name).map_err(|_| error)).map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(OpenError::Taken(path.to_owned())),
+        Err(fs::TryLockError::Error(error)) => Err(unusable(error)),
+    }
+}
+
+/// The file holds buyers' data while something waits: nobody else reads it.
+pub(super) fn prepare(path: &Path) {
+    // What cannot be made here fails at open, with its own message.
+    if let Some(parent) = path.parent() {
+        let _ = fs::create_dir_all(parent);
+    }
+    let _ = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+}
+
+/// Renames the file and its log, so that a fresh one can be made and the damaged one be salvaged.
+pub(super) fn set_damaged_aside(path: &Path, clock: &dyn Clock) -> io::Result<PathBuf> {
+    let mut second = clock.now().unix_seconds();
+    let to = loop {
+        let to = beside(path, &format!("{DAMAGED}{second}"));
+        // Nothing that was set aside before is overwritten: it may hold the only copy.
+        if !to.exists() {
+            break to;
+        }
+        second += 1;
+    };
+    rename(path, &to)?;
+    Ok(to)
+}
+
+/// Ends the alarm about a file that was set aside: `….damaged-N` becomes `….salvaged-N`. `None` if it is not called so.
+pub(super) fn mark_salvaged(path: &Path) -> io::Result<Option<PathBuf>> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let Some((store, number)) = name.rsplit_once(DAMAGED) else { return Ok(None) };
+    let to = path.with_file_name(format!("{store}{SALVAGED}{number}"));
+    if to.exists() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is there", to.display())));
+    }
+    rename(path, &to)?;
+    Ok(Some(to))
+}
+
+/// The log goes with its database: it may hold the newest of it.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    for part in ["-wal", "-shm"] {
+        let log = beside(from, part);
+        if log.exists() {
+            fs::rename(log, beside(to, part))?;
+        }
+    }
+    Ok(())
+}
+
+/// How many damaged files lie beside the store and were not salvaged.
+pub(super) fn count_set_aside(path: &Path) -> u64 {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let is_damaged = |entry: &str| {
+        let rest = entry.strip_prefix(&name).and_then(|rest| rest.strip_prefix(DAMAGED));
+        rest.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let damaged = entries.flatten().filter(|entry| is_damaged(&entry.file_name().to_string_lossy()));
+    u64::try_from(damaged.count()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+const PARTS: [&str; 3] = ["", "-wal", "-shm"];
+const DAMAGED: &str = ".damaged-";
+const SALVAGED: &str = ".salvaged-";

@@ -1,0 +1,144 @@
+//! A store as `store export`, `import` and `salvage` see it: entries that are read out of it and put into it, beside a
+//! gateway that may be running.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::core::{Core, Error, PORTION};
+use super::{Config, OpenError, place};
+use crate::event::Key;
+use crate::store::{Entry, Merged};
+
+/// A store that entries are put into.
+pub struct Shelf {
+    core: Core,
+    waiting: Vec<Entry>,
+    sums: Sums,
+    /// Held where no gateway may be running.
+    _lock: Option<File>,
+}
+
+/// What became of the entries.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sums {
+    /// How many are kept now.
+    pub taken: u64,
+    /// Of how many the store knew as much or more.
+    pub known: u64,
+    /// Under whose keys the store has other money facts: they were left out.
+    pub differing: Vec<Key>,
+}
+
+/// Why entries cannot be read or put.
+#[derive(Debug, thiserror::Error)]
+pub enum ShelfError {
+    /// The store does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It failed while it was read or written.
+    #[error("the store could not be read or written: {0}")]
+    Store(String),
+    /// What was read could not be passed on.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl From<Error> for ShelfError {
+    fn from(error: Error) -> Self {
+        Self::Store(error.to_string())
+    }
+}
+
+/// Reads everything, as it was at one moment, in the order of the keys.
+///
+/// # Errors
+/// If there is no store, it cannot be read, or `take` fails.
+pub fn read_all(
+    config: &Config,
+    mut take: impl FnMut(&Entry) -> std::io::Result<()>,
+) -> Result<(), ShelfError> {
+    let unusable = |error: Error| OpenError::Unusable(config.path.clone(), error.to_string());
+    let core = Core::open_to_read(config).map_err(unusable)?;
+    core.freeze()?;
+    let mut after = Key { subject: String::new(), id: String::new() };
+    loop {
+        let entries = core.entries(&after)?;
+        let Some(last) = entries.last() else { return Ok(()) };
+        after = last.key.clone();
+        for entry in &entries {
+            take(entry)?;
+        }
+    }
+}
+
+/// Ends the alarm about a damaged file that was set aside, by its name. `None` if its name is not one of those.
+///
+/// # Errors
+/// If it cannot be renamed.
+pub fn end_alarm(path: &Path) -> std::io::Result<Option<PathBuf>> {
+    place::mark_salvaged(path)
+}
+
+impl Shelf {
+    /// The store, for its user alone.
+    ///
+    /// # Errors
+    /// If a gateway has it open, or it does not open.
+    pub fn alone(config: &Config) -> Result<Self, OpenError> {
+        let lock = place::lock(&config.path)?;
+        Ok(Self { _lock: Some(lock), ..Self::beside(config)? })
+    }
+
+    /// The store, beside a gateway that may be running: it notices what it is brought within a second.
+    ///
+    /// # Errors
+    /// If it does not open.
+    pub fn beside(config: &Config) -> Result<Self, OpenError> {
+        let core = Core::open(config);
+        let core = core.map_err(|error| OpenError::Unusable(config.path.clone(), error.to_string()))?;
+        Ok(Self { core, waiting: Vec::with_capacity(PORTION), sums: Sums::default(), _lock: None })
+    }
+
+    /// Puts an entry, or gathers it until there are enough for a transaction.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn put(&mut self, entry: Entry) -> Result<(), ShelfError> {
+        self.waiting.push(entry);
+        if self.waiting.len() >= PORTION { self.commit() } else { Ok(()) }
+    }
+
+    /// Puts what was gathered, and says what became of all.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn finish(mut self) -> Result<Sums, ShelfError> {
+        self.commit()?;
+        Ok(self.sums)
+    }
+
+    fn commit(&mut self) -> Result<(), ShelfError> {
+        let mut tries = 0;
+        let merged = loop {
+            match self.core.merge(&self.waiting) {
+                // Bound: the gateway's own transactions are short.
+                Err(error) if error.is_busy() && tries < TRIES => tries += 1,
+                other => break other?,
+            }
+            std::thread::sleep(PAUSE);
+        };
+        for (entry, merged) in self.waiting.drain(..).zip(merged) {
+            match merged {
+                Merged::Taken => self.sums.taken += 1,
+                Merged::Known => self.sums.known += 1,
+                Merged::Differs => self.sums.differing.push(entry.key),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bound: how often a store is asked that another process is writing.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
