@@ -397,6 +397,27 @@ fn what_a_salvage_writes_is_imported_when_the_gateway_stands_still_and_not_befor
 }
 
 #[test]
+fn what_cannot_be_read_in_the_backlog_keeps_nobody_from_being_announced() {
+    run(async {
+        let program = Program::start("unreadable");
+        let waits = Notification::payment_now(1);
+        assert!(program.post(&waits.body()).is_fail(503));
+        // More than a batch, and longer due.
+        let connection = rusqlite::Connection::open(store(&program)).unwrap();
+        connection
+            .execute_batch(
+                "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 200)
+                 INSERT INTO event (subject, id, state, digest, notify_id, type, first_at, at, attempts, reason, message)
+                 SELECT 'T' || n, 'A.T' || n, 1, zeroblob(32), 'n', 'payment.succeeded', n, n, 1, 'returned', x'7b7d'
+                 FROM n",
+            )
+            .unwrap();
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        assert_eq!(queue.next().await.id(), waits.event_id("payment.succeeded"));
+    });
+}
+
+#[test]
 fn a_damaged_file_in_a_folder_that_cannot_be_written_is_said_and_payments_go_on() {
     run(async {
         let (program, faults) = Faults::start("stuck", "");

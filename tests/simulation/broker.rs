@@ -214,7 +214,9 @@ impl Confirms for SimulatedConfirms {
         async {
             loop {
                 let settled = self.settle_now();
-                if !settled.is_empty() || self.world.lock().wire.batches[self.batch].told.iter().all(|told| *told) {
+                if !settled.is_empty()
+                    || self.world.lock().wire.batches[self.batch].told.iter().all(|told| *told)
+                {
                     return settled;
                 }
                 self.wake.notified().await;
@@ -304,7 +306,8 @@ impl Inner {
 
     /// The broker looks at the next message of a channel.
     fn take(&mut self, channel: u64) {
-        let Some(sent) = self.wire.channels.get_mut(&channel).and_then(|channel| channel.in_transit.pop_front())
+        let Some(sent) =
+            self.wire.channels.get_mut(&channel).and_then(|channel| channel.in_transit.pop_front())
         else {
             return;
         };
@@ -354,12 +357,15 @@ impl Inner {
         for &index in indices {
             let (event, attempt) = self.wire.batches[batch].attempts[index];
             let attempt = &self.events[event].attempts[attempt];
-            let (is_returned, is_refused, is_taken) = (attempt.is_returned, attempt.is_refused, attempt.is_taken);
+            let (is_returned, is_refused, is_taken) =
+                (attempt.is_returned, attempt.is_refused, attempt.is_taken);
             if !(is_returned || is_refused || is_taken) {
                 continue;
             }
-            let returned = self.wire.channels.get_mut(&channel).and_then(|channel| channel.returned.pop_front());
-            let confirm = if is_returned || is_taken { Confirm::Ack(returned) } else { Confirm::Nack(returned) };
+            let returned =
+                self.wire.channels.get_mut(&channel).and_then(|channel| channel.returned.pop_front());
+            let confirm =
+                if is_returned || is_taken { Confirm::Ack(returned) } else { Confirm::Nack(returned) };
             self.tell(batch, index, confirm);
         }
     }

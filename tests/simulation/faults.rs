@@ -112,7 +112,8 @@ impl Faults {
 
     /// From now on all is well: what lasts ends.
     pub fn heal(&mut self) {
-        *self = Self { ledger: self.ledger, coalesce: self.coalesce, overtake: self.overtake, ..Self::default() };
+        *self =
+            Self { ledger: self.ledger, coalesce: self.coalesce, overtake: self.overtake, ..Self::default() };
     }
 }
 

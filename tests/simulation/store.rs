@@ -10,8 +10,8 @@ use std::time::Duration;
 use alipay_notify_gateway::clock::Timestamp;
 use alipay_notify_gateway::event::{Digest, Key, Message};
 use alipay_notify_gateway::store::{
-    Claim, DOUBT, Decision, Deferral, Holding, Kept, Known, Record, Row, State, Store, StoreError, Tally, Waiting,
-    back_off, held_key,
+    Claim, DOUBT, Decision, Deferral, Holding, Kept, Known, Record, Row, State, Store, StoreError, Tally,
+    Waiting, back_off, held_key,
 };
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -299,7 +299,9 @@ impl SimulatedStore {
             }
             let answer = match fate {
                 Fate::Failed => Some(Err(StoreError { message: "it failed".to_owned() })),
-                Fate::DoneAndDenied => work(inner).map(|_| Err(StoreError { message: "it failed".to_owned() })),
+                Fate::DoneAndDenied => {
+                    work(inner).map(|_| Err(StoreError { message: "it failed".to_owned() }))
+                }
                 Fate::Done => work(inner).map(Ok),
             };
             match answer {
@@ -314,7 +316,8 @@ impl SimulatedStore {
             inner.hand_to_store(pause, fate, Box::new(work));
         }
         drop(inner);
-        async move { receiver.await.unwrap_or_else(|_| Err(StoreError { message: "gone".to_owned() })) }.boxed()
+        async move { receiver.await.unwrap_or_else(|_| Err(StoreError { message: "gone".to_owned() })) }
+            .boxed()
     }
 }
 

@@ -167,7 +167,9 @@ impl Inner {
             Some((Confirm::Ack(Some(_)), _)) => {
                 attempt.is_taken && self.wire.batches[attempt.batch].is_resolved()
             }
-            Some((Confirm::Nack(_) | Confirm::Lost | Confirm::Unsent | Confirm::NotRequested, _)) | None => false,
+            Some((Confirm::Nack(_) | Confirm::Lost | Confirm::Unsent | Confirm::NotRequested, _)) | None => {
+                false
+            }
         }
     }
 
@@ -311,7 +313,10 @@ impl Inner {
             let event = self.index.get(id).map(|event| &self.events[*event]);
             event.is_some_and(|event| {
                 event.is_safe
-                    && event.attempts.iter().any(|attempt| attempt.is_copied && attempt.digest == wanted.digest)
+                    && event
+                        .attempts
+                        .iter()
+                        .any(|attempt| attempt.is_copied && attempt.digest == wanted.digest)
             })
         };
         !self.handled[notice].is_empty() && !wanted.ids.iter().any(is_there)

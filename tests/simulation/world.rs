@@ -82,7 +82,8 @@ pub fn run(seed: u64, is_told: bool) -> (Report, u64) {
 }
 
 fn live(world: &Arc<World>) -> End {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let end = runtime.block_on(life(Arc::clone(world)));
     // What its tasks do while they are dropped is nothing that a dead process could do.
     world.lock().alive = false;
@@ -188,9 +189,15 @@ async fn deliver(world: Arc<World>, gateway: Gateway, due: Due) {
         }
         let (life, now) = (inner.incarnation, inner.now());
         inner.handled[due.notice].push((life, now));
-        let hangs_up = { let inner = &mut *inner; chance(&mut inner.random, inner.faults.hang_up) };
+        let hangs_up = {
+            let inner = &mut *inner;
+            chance(&mut inner.random, inner.faults.hang_up)
+        };
         let patience = if hangs_up { inner.random.random_range(0..6_000) } else { 60_000 };
-        (patience, { let inner = &mut *inner; chance(&mut inner.random, inner.faults.answer_lost) })
+        (patience, {
+            let inner = &mut *inner;
+            chance(&mut inner.random, inner.faults.answer_lost)
+        })
     };
     let body = Pool::shared().body(due.notice, due.delivery);
     let delivery = Delivery { body, arrived: Instant::now(), traceparent: None };

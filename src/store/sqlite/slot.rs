@@ -66,7 +66,7 @@ impl Slot {
                 Err(_) => self.is_spent = true,
             }
         }
-        let done = self.renew(Opening::ToWrite).and_then(|core| work(core));
+        let done = self.renew(Opening::ToWrite).and_then(work);
         match done {
             Ok(done) => self.in_place(done),
             Err(error) => {
