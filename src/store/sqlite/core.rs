@@ -140,6 +140,11 @@ impl Core {
         Identity::at(&self.path).is_same_file(self.identity)
     }
 
+    /// Removes the log and its index if they lie beside another database now, which SQLite would take them for.
+    pub(super) fn remove_its_logs(&self) {
+        self.identity.remove_logs(&self.path);
+    }
+
     /// How much waits.
     pub(super) fn load(&self) -> Load {
         self.books.load
