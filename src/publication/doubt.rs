@@ -94,6 +94,7 @@ impl Batch {
         }
         for ready in self.jobs.iter_mut().flatten() {
             ready.job.errand.place = None;
+            ready.job.leads = false;
         }
     }
 }

@@ -29,16 +29,19 @@ pub(super) struct Job {
     pub(super) alone: bool,
     /// It comes out of the store, and nobody waits for it.
     pub(super) drained: bool,
+    /// The flight of its key is its own to end: not any more once its minute of doubt is over, when the flight under
+    /// the key may be another one's, and of other money.
+    pub(super) leads: bool,
 }
 
 impl Job {
     pub(super) fn new(errand: Errand) -> Self {
-        Self { errand, alone: false, drained: false }
+        Self { errand, alone: false, drained: false, leads: true }
     }
 
     /// Of an event that was kept.
     pub(super) fn drained(errand: Errand) -> Self {
-        Self { errand, alone: false, drained: true }
+        Self { errand, alone: false, drained: true, leads: true }
     }
 
     pub(super) fn event(&self) -> &Event {
@@ -269,11 +272,13 @@ impl Shared {
         }
     }
 
-    /// Ends a job: its flight ends with it, and its place is free.
+    /// Ends a job: its flight, if it still has one, ends with it, and its place is free.
     pub(super) fn give_up(&self, job: Job, settlement: Settlement) {
-        let key = job.key();
+        let flight = job.leads.then(|| job.key());
         drop(job);
-        self.flight.complete(&key, &settlement);
+        if let Some(key) = flight {
+            self.flight.complete(&key, &settlement);
+        }
     }
 
     pub(super) fn random(&self, range: std::ops::Range<u64>) -> u64 {
