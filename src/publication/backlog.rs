@@ -19,6 +19,7 @@ use super::lane::{DRAIN_PATIENCE, Job};
 use super::{Errand, Outcome, Publication, Role, STORE_DEADLINE, Settlement, Shared, within};
 use crate::broker::Link;
 use crate::event::Message;
+use crate::failpoint::{self, Point};
 use crate::store::Waiting;
 
 /// Drains until the lanes are to end.
@@ -109,6 +110,7 @@ impl Shared {
         let traceparent = message.and_then(|message| message.traceparent);
         let deadline = Instant::now() + DRAIN_PATIENCE;
         let errand = Errand { event, body: None, traceparent, deadline, place: None };
+        failpoint::reached(Point::Draining);
         if let Err(job) = self.queue.push(Job::drained(errand)) {
             drop(job);
             self.flight.complete(&key, &Settlement::Refused);

@@ -18,6 +18,7 @@ use super::recording::Done;
 use super::{Errand, Settlement, Shared};
 use crate::broker::{Confirms, Link, Publisher, Settled};
 use crate::event::{Event, Key, Message};
+use crate::failpoint::{self, Point};
 use crate::metrics::{PublishResult, Stage};
 use crate::store::{Cause, State};
 
@@ -50,6 +51,11 @@ impl Job {
 
     pub(super) fn key(&self) -> Key {
         self.errand.event.key()
+    }
+
+    /// The crash point that a live event passes, or a drained one.
+    pub(super) fn passes(&self, live: Point, drained: Point) {
+        failpoint::reached(if self.drained { drained } else { live });
     }
 }
 
@@ -198,6 +204,7 @@ impl Batch {
         let at = shared.clock.now();
         for (index, verdict) in self.attribution.settle(view) {
             let Some(ready) = self.jobs.get_mut(index).and_then(Option::take) else { continue };
+            ready.job.passes(Point::PublishedUnconfirmed, Point::DrainedUnconfirmed);
             let event_type = ready.job.event().event_type;
             match shared.judge(&ready, verdict) {
                 Some(state) => self.done.push(Done { job: ready.job, state, at }),
@@ -214,6 +221,7 @@ impl Batch {
 impl Shared {
     /// Renders and starts a batch. Message ids differ within it, because single flight holds each key once.
     fn start(&self, channel: &mut Channel, ready: Vec<Ready>) -> Batch {
+        failpoint::reached(Point::ClaimedUnpublished);
         let messages: Vec<Message> = ready.iter().map(Ready::message).collect();
         let attribution = Attribution::of(messages.iter().map(|message| message.id.clone()));
         #[expect(clippy::cast_precision_loss, reason = "a batch has at most a few hundred events")]

@@ -18,6 +18,7 @@ use super::load::{Books, Load, Weight};
 use super::place::{self, Identity};
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key};
+use crate::failpoint::{self, Point};
 use crate::store::{
     Cause, Decision, Deferral, Entry, Holding, Kept, Known, MAX_FOUND, Merged, Record, Row, State, Tally,
     Waiting, held_key,
@@ -283,6 +284,7 @@ impl Core {
                 }
             });
         }
+        failpoint::reached(Point::StoreMidCommit);
         transaction.commit()?;
         Ok(outcomes)
     }
