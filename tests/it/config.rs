@@ -866,7 +866,7 @@ mod documents {
                 }
             }
         }
-        assert_eq!(bounded, 16);
+        assert_eq!(bounded, 19);
     }
 
     #[test]
