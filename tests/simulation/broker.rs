@@ -36,7 +36,6 @@ pub struct Wire {
 }
 
 struct Channel {
-    connection: u64,
     /// Messages that the gateway has sent and the broker has not looked at yet.
     in_transit: VecDeque<Sent>,
     /// lapin's list of returned messages that no confirm has taken yet.
@@ -238,12 +237,12 @@ impl Inner {
         if !self.step("open") {
             return None;
         }
-        let Some(connection) = self.wire.connection().filter(|_| works) else {
+        if !works || self.wire.connection().is_none() {
             return Some(Err(LinkError { message: "no channel".to_owned() }));
-        };
+        }
         self.wire.numbers += 1;
         let channel =
-            Channel { connection, in_transit: VecDeque::new(), returned: VecDeque::new(), batch: None };
+            Channel { in_transit: VecDeque::new(), returned: VecDeque::new(), batch: None };
         self.wire.channels.insert(self.wire.numbers, channel);
         Some(Ok(self.wire.numbers))
     }

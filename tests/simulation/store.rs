@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alipay_notify_gateway::clock::Timestamp;
-use alipay_notify_gateway::event::{Digest, Key, Message};
+use alipay_notify_gateway::event::{Digest, EventType, Key, Message};
 use alipay_notify_gateway::store::{
     Claim, DOUBT, Decision, Deferral, Holding, Kept, Known, Record, Row, State, Store, StoreError, Tally, Waiting,
     back_off, held_key,
@@ -42,6 +42,7 @@ pub struct Disk {
 #[derive(Debug, Clone)]
 struct Line {
     state: State,
+    event_type: Option<EventType>,
     digest: Option<Digest>,
     notify_id: String,
     reason: Option<String>,
@@ -121,6 +122,7 @@ impl Disk {
         let old = self.rows.get(&record.key);
         let line = Line {
             state: record.state,
+            event_type: Some(record.event_type),
             digest: Some(record.digest),
             notify_id: record.notify_id.clone(),
             reason: None,
@@ -151,6 +153,7 @@ impl Disk {
         }
         let line = Line {
             state: deferral.state,
+            event_type: Some(deferral.event_type),
             digest: Some(deferral.digest),
             notify_id: deferral.notify_id,
             reason: Some(deferral.cause.as_str().to_owned()),
@@ -173,6 +176,7 @@ impl Disk {
         }
         let line = Line {
             state: State::Held,
+            event_type: None,
             digest: None,
             notify_id: holding.notify_id,
             reason: Some(holding.reason.to_owned()),
@@ -188,12 +192,13 @@ impl Disk {
         Kept::Yes
     }
 
-    fn due(&self, now: Timestamp, limit: usize) -> Vec<Waiting> {
+    fn due(&self, now: Timestamp, limit: usize, skip: &[EventType]) -> Vec<Waiting> {
         let mut due: Vec<(&Key, &Line)> = self
             .due
             .iter()
             .take_while(|(at, _)| *at <= now)
             .filter_map(|(_, key)| self.rows.get_key_value(key))
+            .filter(|(_, line)| line.event_type.is_none_or(|event_type| !skip.contains(&event_type)))
             .collect();
         due.sort_by(|a, b| (a.1.first_at, a.0).cmp(&(b.1.first_at, b.0)));
         due.into_iter().take(limit).map(|(key, line)| line.waiting(key)).collect()
@@ -232,6 +237,7 @@ impl Line {
             key: key.clone(),
             digest: self.digest,
             notify_id: self.notify_id.clone(),
+            event_type: self.event_type,
             payment_time: self.payment_time,
             state: self.state,
             reason: self.reason.clone().unwrap_or_default(),
@@ -243,7 +249,7 @@ impl Line {
         Row {
             key: key.clone(),
             state: self.state,
-            event_type: self.message.as_ref().map(|message| message.event_type.clone()),
+            event_type: self.event_type.map(|event_type| event_type.as_str().to_owned()),
             digest: self.digest,
             notify_id: self.notify_id.clone(),
             reason: self.reason.clone(),
@@ -433,8 +439,13 @@ impl Store for SimulatedStore {
         })
     }
 
-    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>> {
-        self.read(move |disk| disk.due(now, limit))
+    fn due(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        skip: Vec<EventType>,
+    ) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>> {
+        self.read(move |disk| disk.due(now, limit, &skip))
     }
 
     fn decide(&self, _decision: Decision) -> BoxFuture<'_, Result<bool, StoreError>> {

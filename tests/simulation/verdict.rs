@@ -28,7 +28,7 @@ pub struct Event {
     /// When a record of it was written.
     recorded_at: Option<u64>,
     key: Option<Key>,
-    /// When the store was asked to record it last, and whether it ever said that it failed.
+    /// When the store was first asked to record it in this life, and whether it ever said that it failed.
     asked_at: Option<u64>,
     was_denied: bool,
 }
@@ -228,7 +228,8 @@ impl Inner {
         if record.state == State::Recorded && !confirmed {
             self.violate(format!("{} was recorded, and the broker did not confirm it", record.key.id));
         }
-        self.events[event].asked_at = Some(self.now());
+        let now = self.now();
+        self.events[event].asked_at.get_or_insert(now);
     }
 
     pub fn note_recorded(&mut self, key: &Key) {
@@ -249,6 +250,7 @@ impl Inner {
     /// After a crash: what was written and not synced may be gone.
     pub fn forget_unsynced(&mut self) {
         for event in &mut self.events {
+            event.asked_at = None;
             if event.key.as_ref().is_some_and(|key| !self.disk.is_recorded(key)) {
                 event.recorded_at = None;
             }

@@ -85,7 +85,7 @@ fn live(world: &Arc<World>) -> End {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let end = runtime.block_on(life(Arc::clone(world)));
     // What its tasks do while they are dropped is nothing that a dead process could do.
-    world.lock().alive = false;
+    drop(runtime);
     end
 }
 
@@ -94,11 +94,13 @@ async fn life(world: Arc<World>) -> End {
     tokio::spawn(store::work(Arc::clone(&world)));
     tokio::spawn(broker::weather(Arc::clone(&world)));
     let (gateway, publication) = start(&world);
-    tokio::select! {
+    let end = tokio::select! {
         biased;
         () = crash.notified() => End::Crash,
         end = play(&world, &gateway, &publication) => end,
-    }
+    };
+    world.lock().stop_clock();
+    end
 }
 
 fn start(world: &Arc<World>) -> (Gateway, Publication) {
@@ -319,13 +321,17 @@ impl Inner {
         Arc::clone(&self.crash)
     }
 
+    /// The time of a life is known on its runtime alone.
+    fn stop_clock(&mut self) {
+        self.base = self.now();
+        self.started = None;
+        self.alive = false;
+    }
+
     /// What a dead gateway leaves behind.
     fn bury(&mut self, end: &End) {
-        let now = self.now();
-        self.base = now;
-        self.started = None;
         if let End::Crash = end {
-            self.crashes.push((self.incarnation, now));
+            self.crashes.push((self.incarnation, self.base));
             self.trace("crash", u64::from(self.incarnation));
         }
         self.hang_up_on_broker();
