@@ -274,16 +274,7 @@ pub const DELIVERIES: usize = 8;
 /// When each comes after the first.
 const SCHEDULE: [u64; DELIVERIES] = {
     let minute = 60_000;
-    [
-        0,
-        4 * minute,
-        14 * minute,
-        24 * minute,
-        84 * minute,
-        204 * minute,
-        564 * minute,
-        1464 * minute,
-    ]
+    [0, 4 * minute, 14 * minute, 24 * minute, 84 * minute, 204 * minute, 564 * minute, 1464 * minute]
 };
 const TRADES: usize = 600;
 const CROWD: usize = 25;

@@ -26,6 +26,8 @@ use crate::world::{Inner, World};
 pub struct Wire {
     link: Link,
     connections: u64,
+    /// The last connection that is dead, whether or not the link says so yet.
+    dead: u64,
     /// A channel of its own for each who watches: the order in which several would wake is left to chance.
     watchers: Vec<watch::Sender<Link>>,
     channels: BTreeMap<u64, Channel>,
@@ -36,6 +38,7 @@ pub struct Wire {
 }
 
 struct Channel {
+    connection: u64,
     /// Messages that the gateway has sent and the broker has not looked at yet.
     in_transit: VecDeque<Sent>,
     /// lapin's list of returned messages that no confirm has taken yet.
@@ -82,6 +85,7 @@ impl Wire {
         Self {
             link: Link::Down,
             connections: 0,
+            dead: 0,
             watchers: Vec::new(),
             channels: BTreeMap::new(),
             numbers: 0,
@@ -213,7 +217,9 @@ impl Confirms for SimulatedConfirms {
         async {
             loop {
                 let settled = self.settle_now();
-                if !settled.is_empty() || self.world.lock().wire.batches[self.batch].told.iter().all(|told| *told) {
+                if !settled.is_empty()
+                    || self.world.lock().wire.batches[self.batch].told.iter().all(|told| *told)
+                {
                     return settled;
                 }
                 self.wake.notified().await;
@@ -237,12 +243,13 @@ impl Inner {
         if !self.step("open") {
             return None;
         }
-        if !works || self.wire.connection().is_none() {
+        let connection = self.wire.connection().filter(|connection| works && *connection > self.wire.dead);
+        let Some(connection) = connection else {
             return Some(Err(LinkError { message: "no channel".to_owned() }));
-        }
+        };
         self.wire.numbers += 1;
         let channel =
-            Channel { in_transit: VecDeque::new(), returned: VecDeque::new(), batch: None };
+            Channel { connection, in_transit: VecDeque::new(), returned: VecDeque::new(), batch: None };
         self.wire.channels.insert(self.wire.numbers, channel);
         Some(Ok(self.wire.numbers))
     }
@@ -303,7 +310,8 @@ impl Inner {
 
     /// The broker looks at the next message of a channel.
     fn take(&mut self, channel: u64) {
-        let Some(sent) = self.wire.channels.get_mut(&channel).and_then(|channel| channel.in_transit.pop_front())
+        let Some(sent) =
+            self.wire.channels.get_mut(&channel).and_then(|channel| channel.in_transit.pop_front())
         else {
             return;
         };
@@ -353,12 +361,15 @@ impl Inner {
         for &index in indices {
             let (event, attempt) = self.wire.batches[batch].attempts[index];
             let attempt = &self.events[event].attempts[attempt];
-            let (is_returned, is_refused, is_taken) = (attempt.is_returned, attempt.is_refused, attempt.is_taken);
+            let (is_returned, is_refused, is_taken) =
+                (attempt.is_returned, attempt.is_refused, attempt.is_taken);
             if !(is_returned || is_refused || is_taken) {
                 continue;
             }
-            let returned = self.wire.channels.get_mut(&channel).and_then(|channel| channel.returned.pop_front());
-            let confirm = if is_returned || is_taken { Confirm::Ack(returned) } else { Confirm::Nack(returned) };
+            let returned =
+                self.wire.channels.get_mut(&channel).and_then(|channel| channel.returned.pop_front());
+            let confirm =
+                if is_returned || is_taken { Confirm::Ack(returned) } else { Confirm::Nack(returned) };
             self.tell(batch, index, confirm);
         }
     }
@@ -395,29 +406,16 @@ impl Inner {
         }
     }
 
-    /// The connection is gone.
-    fn lose_connection(&mut self, arrives: bool) {
-        let Some(connection) = self.wire.connection() else { return };
-        self.report.count("broker: connection lost");
-        // The confirms may fail before or after the state of the link says so.
-        let link_first = self.random.random_bool(0.5);
-        if link_first {
-            self.wire.set_link(Link::Down);
-        }
-        let channels: Vec<u64> = self.wire.channels.keys().copied().collect();
-        for channel in channels {
+    fn end_channels(&mut self, connection: u64, arrives: bool) {
+        let of = self.wire.channels.iter().filter(|(_, channel)| channel.connection <= connection);
+        for channel in of.map(|(number, _)| *number).collect::<Vec<_>>() {
             self.end_channel(channel, arrives);
         }
-        self.wire.set_link(Link::Down);
-        self.trace("connection lost", connection);
     }
 
     /// With the gateway its connections are gone.
     pub fn hang_up_on_broker(&mut self) {
-        let channels: Vec<u64> = self.wire.channels.keys().copied().collect();
-        for channel in channels {
-            self.end_channel(channel, true);
-        }
+        self.end_channels(u64::MAX, true);
         self.wire.watchers.clear();
         self.wire.link = Link::Down;
     }
@@ -481,12 +479,8 @@ async fn serve(world: Arc<World>, channel: u64, batch: usize, acts: Vec<Act>) {
                 inner.end_channel(channel, arrives);
             }
             Act::Lose => {
-                let arrives = inner.random.random_bool(0.5);
-                inner.lose_connection(arrives);
-                let pause = inner.random.random_range(1..3_000);
                 drop(inner);
-                tokio::spawn(reconnect(Arc::clone(&world), pause));
-                return;
+                tokio::spawn(lose_connection(Arc::clone(&world)));
             }
         }
     }
@@ -514,6 +508,38 @@ async fn until(world: &World, allows: impl Fn(&Inner) -> bool) {
     }
 }
 
+/// The connection is gone. Its confirms fail before or after the state of the link says so.
+async fn lose_connection(world: Arc<World>) {
+    let (connection, link_first, arrives, lag) = {
+        let mut inner = world.lock();
+        let Some(connection) = inner.wire.connection() else { return };
+        inner.report.count("broker: connection lost");
+        inner.trace("connection lost", connection);
+        inner.wire.dead = connection;
+        let random = &mut inner.random;
+        let lag = if random.random_bool(0.5) { 0 } else { random.random_range(1..200) };
+        (connection, random.random_bool(0.5), random.random_bool(0.5), lag)
+    };
+    if link_first {
+        world.lock().wire.set_link(Link::Down);
+    } else {
+        world.lock().end_channels(connection, arrives);
+    }
+    if lag > 0 {
+        sleep(Duration::from_millis(lag)).await;
+    }
+    let pause = {
+        let mut inner = world.lock();
+        if link_first {
+            inner.end_channels(connection, arrives);
+        } else {
+            inner.wire.set_link(Link::Down);
+        }
+        inner.random.random_range(1..3_000)
+    };
+    reconnect(world, pause).await;
+}
+
 async fn reconnect(world: Arc<World>, pause: u64) {
     sleep(Duration::from_millis(pause)).await;
     world.lock().connect();
@@ -531,22 +557,21 @@ pub async fn weather(world: Arc<World>) {
         let Some(turn) = turn else { return std::future::pending().await };
         let froze = world.lock().faults.lasts(Kind::Frozen, now);
         sleep(Duration::from_millis(turn - now)).await;
-        let pause = {
-            let mut inner = world.lock();
+        let ends = {
+            let inner = world.lock();
             let now = inner.now();
-            let thaws = froze && !inner.faults.lasts(Kind::Frozen, now);
-            if inner.faults.lasts(Kind::Away, now) || thaws {
-                let arrives = inner.random.random_bool(0.5);
-                inner.lose_connection(arrives);
-            }
-            if let Some(connection) = inner.wire.connection() {
-                let blocked = inner.faults.lasts(Kind::Blocked, now);
-                inner.wire.set_link(if blocked { Link::Blocked(connection) } else { Link::Up(connection) });
-            }
-            inner.wire.moves.notify_waiters();
-            inner.random.random_range(1..2_000)
+            inner.faults.lasts(Kind::Away, now) || froze && !inner.faults.lasts(Kind::Frozen, now)
         };
-        tokio::spawn(reconnect(Arc::clone(&world), pause));
+        if ends {
+            lose_connection(Arc::clone(&world)).await;
+        }
+        let mut inner = world.lock();
+        inner.connect();
+        if let Some(connection) = inner.wire.connection() {
+            let blocked = inner.faults.lasts(Kind::Blocked, inner.now());
+            inner.wire.set_link(if blocked { Link::Blocked(connection) } else { Link::Up(connection) });
+        }
+        inner.wire.moves.notify_waiters();
     }
 }
 

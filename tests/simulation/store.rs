@@ -10,8 +10,8 @@ use std::time::Duration;
 use alipay_notify_gateway::clock::Timestamp;
 use alipay_notify_gateway::event::{Digest, EventType, Key, Message};
 use alipay_notify_gateway::store::{
-    Claim, DOUBT, Decision, Deferral, Holding, Kept, Known, Record, Row, State, Store, StoreError, Tally, Waiting,
-    back_off, held_key,
+    Claim, DOUBT, Decision, Deferral, Holding, Kept, Known, Record, Row, State, Store, StoreError, Tally,
+    Waiting, back_off, held_key,
 };
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -82,6 +82,11 @@ impl Disk {
         self.calls.clear();
         self.working = false;
         self.wake = Arc::default();
+    }
+
+    /// Another disk, with nothing on it.
+    pub fn wipe(&mut self) {
+        *self = Self { failed_at: std::mem::take(&mut self.failed_at), ..Self::default() };
     }
 
     /// How much waits for the broker.
@@ -305,7 +310,9 @@ impl SimulatedStore {
             }
             let answer = match fate {
                 Fate::Failed => Some(Err(StoreError { message: "it failed".to_owned() })),
-                Fate::DoneAndDenied => work(inner).map(|_| Err(StoreError { message: "it failed".to_owned() })),
+                Fate::DoneAndDenied => {
+                    work(inner).map(|_| Err(StoreError { message: "it failed".to_owned() }))
+                }
                 Fate::Done => work(inner).map(Ok),
             };
             match answer {
@@ -320,7 +327,8 @@ impl SimulatedStore {
             inner.hand_to_store(pause, fate, Box::new(work));
         }
         drop(inner);
-        async move { receiver.await.unwrap_or_else(|_| Err(StoreError { message: "gone".to_owned() })) }.boxed()
+        async move { receiver.await.unwrap_or_else(|_| Err(StoreError { message: "gone".to_owned() })) }
+            .boxed()
     }
 }
 

@@ -137,7 +137,10 @@ impl Inner {
             return Err("the store had its record");
         }
         if attempt.incarnation != self.incarnation {
-            return Ok(if self.is_confirmed(attempt) {
+            let was_lost = self.wiped.iter().any(|at| attempt.at <= *at);
+            return Ok(if was_lost {
+                "the disk was lost"
+            } else if self.is_confirmed(attempt) {
                 "crash between confirm and record"
             } else {
                 "crash before the confirm"
@@ -167,7 +170,9 @@ impl Inner {
             Some((Confirm::Ack(Some(_)), _)) => {
                 attempt.is_taken && self.wire.batches[attempt.batch].is_resolved()
             }
-            Some((Confirm::Nack(_) | Confirm::Lost | Confirm::Unsent | Confirm::NotRequested, _)) | None => false,
+            Some((Confirm::Nack(_) | Confirm::Lost | Confirm::Unsent | Confirm::NotRequested, _)) | None => {
+                false
+            }
         }
     }
 
@@ -302,7 +307,8 @@ impl Inner {
             if self.told_success.contains(&notice) || !excused {
                 self.violate(format!("lost: {ids:?}, delivered at {:?}", self.handled[notice]));
             } else {
-                self.report.count("never past a crash or a store that failed: not announced");
+                self.report
+                    .count("not announced: no delivery got past a crash, a store that failed or a lost disk");
             }
         }
     }
@@ -313,7 +319,10 @@ impl Inner {
             let event = self.index.get(id).map(|event| &self.events[*event]);
             event.is_some_and(|event| {
                 event.is_safe
-                    && event.attempts.iter().any(|attempt| attempt.is_copied && attempt.digest == wanted.digest)
+                    && event
+                        .attempts
+                        .iter()
+                        .any(|attempt| attempt.is_copied && attempt.digest == wanted.digest)
             })
         };
         !self.handled[notice].is_empty() && !wanted.ids.iter().any(is_there)
@@ -323,7 +332,7 @@ impl Inner {
     fn is_excused(&self, life: u32, at: u64) -> bool {
         let crashed = self.crashes.iter().any(|(crashed, when)| *crashed == life && *when < at + SURVIVES);
         let failed = self.disk.failed_at.iter().any(|failed| (at..at + SURVIVES).contains(failed));
-        crashed || failed
+        crashed || failed || self.wiped.iter().any(|wiped| at <= *wiped)
     }
 
     fn event(&mut self, id: &str) -> usize {
