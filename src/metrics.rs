@@ -6,8 +6,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::event::EventType;
@@ -262,7 +262,11 @@ impl Metrics {
             clock_skew: at.float("clock_skew_seconds", "How far the last notify_time lay in the future.")?,
             backlog_events: at.gauges("backlog_events", "What is kept, by state.", &["state"])?,
             type_suspended: at.gauges("type_suspended", "1 while its confirms do not come.", &["type"])?,
-            backlog_used: at.floats("backlog_used_ratio", "How full the backlog is, by bound.", &["bound"])?,
+            backlog_used: at.floats(
+                "backlog_used_ratio",
+                "How full the backlog is, by bound.",
+                &["bound"],
+            )?,
             backlog_oldest: at.float("backlog_oldest_seconds", "Age of the oldest event that waits.")?,
             unannounced_last_retry: at.float(
                 "unannounced_last_retry_seconds",

@@ -142,7 +142,9 @@ fn import(args: &ImportArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     });
     match checked {
         Ok(_) => {}
-        Err(error @ TransferError::Line(..)) => return Err(Failure { code: NOT_VERIFIED, ..unreadable(&error) }),
+        Err(error @ TransferError::Line(..)) => {
+            return Err(Failure { code: NOT_VERIFIED, ..unreadable(&error) });
+        }
         Err(error @ TransferError::Io(_)) => return Err(unreadable(&error)),
     }
     let mut shelf = Shelf::alone(&store).map_err(|error| Failure::running(error.to_string()))?;
@@ -187,7 +189,10 @@ fn salvage(args: &SalvageArgs, out: &mut dyn Write) -> Result<u8, Failure> {
         is_whole &= salvage_into(&pages, &store, &mut told)?;
     }
     if !is_whole && !args.accept_loss {
-        writeln!(told, "not everything could be read: the alarm stays. Say it again with --accept-loss to end it")?;
+        writeln!(
+            told,
+            "not everything could be read: the alarm stays. Say it again with --accept-loss to end it"
+        )?;
         return Ok(NOT_VERIFIED);
     }
     match end_alarm(&args.file) {
@@ -239,7 +244,10 @@ fn report(sums: &Sums, out: &mut dyn Write) -> std::io::Result<()> {
 /// Whether everything could be read.
 fn tell(found: Found, told: &mut dyn Write) -> std::io::Result<bool> {
     let Found { pages, unreadable, broken } = found;
-    writeln!(told, "{pages} pages, of which {unreadable} hold nothing that can be read; {broken} rows broken")?;
+    writeln!(
+        told,
+        "{pages} pages, of which {unreadable} hold nothing that can be read; {broken} rows broken"
+    )?;
     Ok(unreadable == 0 && broken == 0)
 }
 

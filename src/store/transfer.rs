@@ -138,7 +138,9 @@ pub fn read(
         if let Ok(foot) = serde_json::from_slice::<Foot>(&line) {
             return match (foot.entries == entries, input.fill_buf()?.is_empty()) {
                 (true, true) => Ok(entries),
-                (false, _) => Err(wrong(format!("{} entries are announced, {entries} are there", foot.entries))),
+                (false, _) => {
+                    Err(wrong(format!("{} entries are announced, {entries} are there", foot.entries)))
+                }
                 (true, false) => Err(wrong("something follows the last line".to_owned())),
             };
         }

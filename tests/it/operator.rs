@@ -200,7 +200,12 @@ fn everything_that_is_kept_of_a_trade_is_exported_with_its_content_and_only_with
         assert_eq!(row("held")["body_base64"], STANDARD.encode(odd.body()));
         assert!(program.log().contains("exported"));
         // Without the token there is no content.
-        assert!(program.rows(paid.trade_no()).iter().all(|row| row["message"].is_null() && row["body_base64"].is_null()));
+        assert!(
+            program
+                .rows(paid.trade_no())
+                .iter()
+                .all(|row| row["message"].is_null() && row["body_base64"].is_null())
+        );
     });
 }
 

@@ -512,7 +512,10 @@ async fn what_the_broker_refuses_again_and_again_hides_nobody() {
     let returned = |n| Deferral { cause: Cause::Returned, ..deferral(n, State::Deferred) };
     store.defer((1..=500).map(returned).collect()).await.unwrap();
     let at = alipay::now().plus(Duration::from_secs(100));
-    store.defer((501..=510).map(|n| Deferral { at, ..deferral(n, State::Deferred) }).collect()).await.unwrap();
+    store
+        .defer((501..=510).map(|n| Deferral { at, ..deferral(n, State::Deferred) }).collect())
+        .await
+        .unwrap();
     let due = store.due(at.plus(Duration::from_secs(1)), 12, Vec::new()).await.unwrap();
     let young: Vec<bool> = due.iter().map(|waiting| waiting.reason == "broker_down").collect();
     assert_eq!(young, [[true; 9].as_slice(), &[false; 3]].concat(), "younger, and first");

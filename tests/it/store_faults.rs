@@ -88,7 +88,8 @@ async fn rides_out(program: &Program, begin: impl FnOnce(), end: impl FnOnce()) 
     (0..=6).for_each(pay);
     let events = queue.until(payments[6].trade_no()).await;
     let ids: Vec<&str> = events.iter().map(Event::id).collect();
-    let expected: Vec<String> = payments[..=6].iter().map(|paid| paid.event_id("payment.succeeded")).collect();
+    let expected: Vec<String> =
+        payments[..=6].iter().map(|paid| paid.event_id("payment.succeeded")).collect();
     assert_eq!(ids, expected, "each once");
     assert!(events[2..=5].iter().all(is_unchecked), "marked while the store is away");
     assert!(!is_unchecked(&events[0]) && !is_unchecked(&events[6]));
@@ -149,7 +150,10 @@ fn an_fsync_that_fails_once_is_not_tried_again_in_place() {
         faults.set_once("fsync", EIO);
         assert!(program.post(&payments[1].body()).is_success());
         assert_eq!(program.states(payments[1].trade_no()), ["recorded"]);
-        assert!(is(&program, "store_unrecorded", 0.0), "the second try, on another connection, is the record");
+        assert!(
+            is(&program, "store_unrecorded", 0.0),
+            "the second try, on another connection, is the record"
+        );
         let calls = faults.calls();
         let failed = calls.iter().position(|call| *call == format!("fsync gateway.db-wal {EIO}")).unwrap();
         let after = &calls[failed + 1..];
@@ -197,8 +201,12 @@ fn a_gateway_starts_although_its_disk_is_full_and_is_checked_when_there_is_room(
         assert!(program.post(&payments[1].body()).is_success());
         program.wait_until("it says so", || is(&program, "store_up", 0.0));
         faults.clear();
-        program.wait_until("it is back", || is(&program, "store_unchecked", 0.0) && is(&program, "store_up", 1.0));
-        assert!(program.post(&payments[0].body()).is_success() && program.post(&payments[1].body()).is_success());
+        program.wait_until("it is back", || {
+            is(&program, "store_unchecked", 0.0) && is(&program, "store_up", 1.0)
+        });
+        assert!(
+            program.post(&payments[0].body()).is_success() && program.post(&payments[1].body()).is_success()
+        );
         let events = queue.published(&program, 3).await;
         assert_eq!(events.len(), 2, "{:?}", events.iter().map(Event::id).collect::<Vec<_>>());
         assert!(is_unchecked(&events[1]));
@@ -211,8 +219,11 @@ fn a_store_that_never_was_and_cannot_be_made_is_refused() {
     let config = folder.write("gateway.toml", "[store]\npath = \"/proc/no/gateway.db\"\n");
     let program = Program::start("never");
     let whole = std::fs::read_to_string(program.folder().path().join("gateway.toml")).unwrap();
-    std::fs::write(&config, whole.replace("gateway.db", "/proc/no/gateway.db").replace("127.0.0.1:", "127.0.0.2:"))
-        .unwrap();
+    std::fs::write(
+        &config,
+        whole.replace("gateway.db", "/proc/no/gateway.db").replace("127.0.0.1:", "127.0.0.2:"),
+    )
+    .unwrap();
     std::fs::copy(program.folder().path().join("alipay.pem"), folder.path().join("alipay.pem")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
     let output = command.arg("serve").arg("--config").arg(&config).output().unwrap();
@@ -253,7 +264,8 @@ fn files_that_are_deleted_under_it_are_made_again_with_what_was_in_them() {
 fn damage(path: &Path, pages: impl IntoIterator<Item = u64>) {
     let file = std::fs::File::options().write(true).open(path).unwrap();
     for page in pages {
-        let noise: Vec<u8> = (0..4096u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8 | 0x80).collect();
+        let noise: Vec<u8> =
+            (0..4096u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8 | 0x80).collect();
         file.write_all_at(&noise, (page - 1) * 4096).unwrap();
     }
 }
@@ -274,7 +286,8 @@ fn a_damaged_file_is_set_aside_alarmed_and_salvaged_beside_the_running_gateway()
         assert!(program.post(&waits.body()).is_fail(503));
         let held = Notification::payment_now(2).set("seller_id", "2088000000000042");
         assert!(program.post(&held.body()).is_fail(400));
-        let refund = |n| Notification::payment_now(n).set("refund_fee", "1.00").set("out_biz_no", format!("R{n}"));
+        let refund =
+            |n| Notification::payment_now(n).set("refund_fee", "1.00").set("out_biz_no", format!("R{n}"));
         for n in 3..=12 {
             assert!(program.post(&refund(n).body()).is_success());
         }
@@ -283,7 +296,9 @@ fn a_damaged_file_is_set_aside_alarmed_and_salvaged_beside_the_running_gateway()
         damage(&store(&program), [1]);
         assert!(program.post(&refund(13).body()).is_success(), "payments go on");
         program.wait_until("it is alarmed", || is(&program, "store_damaged_files", 1.0));
-        program.wait_until("it is checked", || is(&program, "store_unchecked", 0.0) && is(&program, "store_up", 1.0));
+        program.wait_until("it is checked", || {
+            is(&program, "store_unchecked", 0.0) && is(&program, "store_up", 1.0)
+        });
         assert_eq!(program.states(waits.trade_no()), [""; 0], "cold");
         assert!(program.post(&refund(3).body()).is_success(), "announced once more, with its id");
         let aside = files(program.folder().path(), ".damaged-");
@@ -295,7 +310,10 @@ fn a_damaged_file_is_set_aside_alarmed_and_salvaged_beside_the_running_gateway()
         let output = cli(&["salvage", file, "--config", config]);
         let told = String::from_utf8(output.stderr.clone()).unwrap();
         assert_eq!(output.status.code(), Some(65), "a page is gone: {told}");
-        assert!(told.contains("1 hold nothing that can be read") && told.contains("the alarm stays"), "{told}");
+        assert!(
+            told.contains("1 hold nothing that can be read") && told.contains("the alarm stays"),
+            "{told}"
+        );
         assert_eq!(std::fs::read(&aside[0]).unwrap(), before, "only read");
         assert!(is(&program, "store_damaged_files", 1.0));
         assert_eq!(program.states(waits.trade_no()), ["deferred"]);
@@ -349,7 +367,10 @@ fn what_a_salvage_writes_is_imported_when_the_gateway_stands_still_and_not_befor
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
-        assert_eq!((lines.len(), &lines[1]["state"], &lines[2]["entries"]), (3, &"deferred".into(), &1.into()));
+        assert_eq!(
+            (lines.len(), &lines[1]["state"], &lines[2]["entries"]),
+            (3, &"deferred".into(), &1.into())
+        );
         let backup = program.folder().write("backup.jsonl", &export.stdout);
         let backup = backup.to_str().unwrap();
         let taken = cli(&["import", "--config", config, backup]);
@@ -393,10 +414,14 @@ fn a_damaged_file_in_a_folder_that_cannot_be_written_is_said_and_payments_go_on(
         for paid in &payments[1..3] {
             assert!(program.post(&paid.body()).is_success());
         }
-        program.wait_until("it says so", || is(&program, "store_up", 0.0) && is(&program, "store_unchecked", 1.0));
+        program.wait_until("it says so", || {
+            is(&program, "store_up", 0.0) && is(&program, "store_unchecked", 1.0)
+        });
         assert!(program.log().contains("cannot be set aside"));
         faults.clear();
-        program.wait_until("it is back", || is(&program, "store_unchecked", 0.0) && is(&program, "store_up", 1.0));
+        program.wait_until("it is back", || {
+            is(&program, "store_unchecked", 0.0) && is(&program, "store_up", 1.0)
+        });
         assert!(is(&program, "store_damaged_files", 1.0));
         for paid in &payments[1..3] {
             assert_eq!(program.states(paid.trade_no()), ["recorded"]);

@@ -12,35 +12,35 @@ unset SIMULATION_SEED SIMULATION_TOLD SIMULATION_FIRST_SEED
 work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-sabotage.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 git ls-files -z --cached --others --exclude-standard | tar --null --files-from=- --create | tar --extract --directory "$work"
+cd "$work"
 wanted=("$@")
 unfound=0
 
 simulate() {
-  (cd "$work" && cargo test --locked --quiet --profile "${SABOTAGE_PROFILE:-dev}" --test simulation -- whatever_breaks) \
-    >"$work/.output" 2>&1
+  cargo test --locked --quiet --profile "${SABOTAGE_PROFILE:-dev}" --test simulation -- whatever_breaks >.output 2>&1
 }
 
 # breaks NAME FILE WORDS PERL: applies PERL to FILE, and expects WORDS in what the simulation says.
 breaks() {
   local name=$1 file=$2 words=$3 perl=$4
   if ((${#wanted[@]} > 0)) && [[ ! " ${wanted[*]} " == *" $name "* ]]; then return; fi
-  perl -0pe "$perl" "$file" >"$work/.broken"
-  if cmp -s "$file" "$work/.broken"; then
+  cp "$file" .whole
+  perl -0pi -e "$perl" "$file"
+  if cmp -s "$file" .whole; then
     echo "$name: does not apply to $file any more" >&2
     exit 1
   fi
-  cp "$work/.broken" "$work/$file"
   if simulate; then
     printf '%-26s NOT FOUND within %s notifications\n' "$name" "$SIMULATION_NOTIFICATIONS"
     unfound=1
-  elif ! grep -q "$words" "$work/.output"; then
+  elif ! grep -q "$words" .output; then
     printf '%-26s failed otherwise:\n' "$name"
-    tail -30 "$work/.output"
+    tail -30 .output
     unfound=1
   else
-    printf '%-26s found: %s\n' "$name" "$(grep -m1 -o "seed.*$words.*" "$work/.output" | cut -c1-150)"
+    printf '%-26s found: %s\n' "$name" "$(grep -m1 -o "seed.*$words.*" .output | cut -c1-150)"
   fi
-  cp "$file" "$work/$file"
+  cp .whole "$file"
 }
 
 attribution=src/publication/attribution.rs

@@ -198,15 +198,17 @@ impl Disk {
     }
 
     fn due(&self, now: Timestamp, limit: usize, skip: &[EventType]) -> Vec<Waiting> {
-        let mut due: Vec<(&Key, &Line)> = self
-            .due
-            .iter()
-            .take_while(|(at, _)| *at <= now)
-            .filter_map(|(_, key)| self.rows.get_key_value(key))
-            .filter(|(_, line)| line.event_type.is_none_or(|event_type| !skip.contains(&event_type)))
-            .collect();
-        due.sort_by(|a, b| (a.1.first_at, a.0).cmp(&(b.1.first_at, b.0)));
-        due.into_iter().take(limit).map(|(key, line)| line.waiting(key)).collect()
+        let due = self.due.iter().take_while(|(at, _)| *at <= now);
+        let due = due.filter_map(|(_, key)| self.rows.get_key_value(key));
+        let due = due.filter(|(_, line)| line.event_type.is_none_or(|known| !skip.contains(&known)));
+        // What the broker refused, or is silent about, has a quarter while others wait.
+        let is_refused =
+            |line: &Line| matches!(line.reason.as_deref(), Some("returned" | "nacked" | "in_doubt"));
+        let (refused, others): (Vec<_>, Vec<_>) = due.partition(|(_, line)| is_refused(line));
+        let share =
+            if others.is_empty() { limit } else { (limit / 4).max(limit.saturating_sub(others.len())) };
+        let refused = refused.into_iter().take(share);
+        refused.chain(others).take(limit).map(|(key, line)| line.waiting(key)).collect()
     }
 
     fn tally(&self) -> Tally {

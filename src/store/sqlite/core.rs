@@ -19,8 +19,8 @@ use super::place::{self, Identity};
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key};
 use crate::store::{
-    Cause, Decision, Deferral, Entry, Holding, Kept, Known, MAX_FOUND, Merged, Record, Row, State, Tally, Waiting,
-    held_key,
+    Cause, Decision, Deferral, Entry, Holding, Kept, Known, MAX_FOUND, Merged, Record, Row, State, Tally,
+    Waiting, held_key,
 };
 
 /// Why it was not done.
@@ -471,7 +471,11 @@ fn write_holding(transaction: &Transaction<'_>, holding: &Holding, books: &mut B
 }
 
 /// One answer if it took effect, none if nothing waits there.
-fn write_decision(transaction: &Transaction<'_>, decision: &Decision, books: &mut Books) -> Result<Vec<Kept>> {
+fn write_decision(
+    transaction: &Transaction<'_>,
+    decision: &Decision,
+    books: &mut Books,
+) -> Result<Vec<Kept>> {
     match weight_at(transaction, &decision.key)? {
         Some(waits) if matches!(waits.state, State::Deferred | State::InDoubt | State::Held) => {
             books.load.remove(waits);

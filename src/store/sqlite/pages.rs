@@ -95,11 +95,7 @@ impl Pages {
         Ok(Found { pages: self.count, unreadable: self.count.saturating_sub(used), broken: trace.broken })
     }
 
-    fn rows<E>(
-        &self,
-        trace: &mut Trace,
-        take: &mut impl FnMut(Entry) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn rows<E>(&self, trace: &mut Trace, take: &mut impl FnMut(Entry) -> Result<(), E>) -> Result<(), E> {
         for number in 1..=self.count {
             let Some(page) = self.page(number) else { continue };
             if self.rows_of(&page, if number == 1 { 100 } else { 0 }, trace, take)? {
@@ -123,13 +119,16 @@ impl Pages {
         take: &mut impl FnMut(Entry) -> Result<(), E>,
     ) -> Result<bool, E> {
         let kind = page.get(from).copied().and_then(Kind::of);
-        let (Some(kind), Some(cells)) = (kind, u16_at(page, from + 3).map(usize::from)) else { return Ok(false) };
+        let (Some(kind), Some(cells)) = (kind, u16_at(page, from + 3).map(usize::from)) else {
+            return Ok(false);
+        };
         let pointers = from + if kind.is_interior() { 12 } else { 8 };
         if pointers + 2 * cells > page.len() || (cells == 0 && kind.is_interior()) {
             return Ok(false);
         }
         for cell in 0..cells {
-            let at = u16_at(page, pointers + 2 * cell).map(usize::from).filter(|at| *at >= pointers + 2 * cells);
+            let at =
+                u16_at(page, pointers + 2 * cell).map(usize::from).filter(|at| *at >= pointers + 2 * cells);
             let read = at.and_then(|at| self.cell(page, at, kind, trace));
             match read.map(|payload| Columns::of(&payload).map(|columns| (columns.len(), entry(&columns)))) {
                 Some(Some((COLUMNS, Some(entry)))) => take(entry)?,
@@ -343,7 +342,8 @@ fn entry(columns: &[Value<'_>]) -> Option<Entry> {
         Value::Integer(_) | Value::Text(_) => return None,
     };
     let key = Key { subject: text(0)?, id: text(1)? };
-    let is_plain = |name: &str| !name.is_empty() && name.len() <= 512 && name.bytes().all(|b| b.is_ascii_graphic());
+    let is_plain =
+        |name: &str| !name.is_empty() && name.len() <= 512 && name.bytes().all(|b| b.is_ascii_graphic());
     if !is_plain(&key.subject) || !is_plain(&key.id) {
         return None;
     }

@@ -37,7 +37,8 @@ impl Slot {
             Ok(core) => (Some(core), None, String::new()),
             Err(error) => (None, Some(now), error.to_string()),
         };
-        let slot = Self { core, config: config.clone(), is_spent: false, failed_at, why, looked_at: now, load };
+        let slot =
+            Self { core, config: config.clone(), is_spent: false, failed_at, why, looked_at: now, load };
         slot.show_load();
         slot
     }

@@ -64,7 +64,11 @@ fn the_form_is_the_documented_one() {
         lines[0],
         r#"{"format":"alipay-notify-gateway-store","version":1,"at":"1970-01-01T00:00:00Z"}"#
     );
-    assert!(lines[1].starts_with(r#"{"subject":"T","id":"A.T.payment.succeeded","state":"recorded","notify_id":"n","#));
+    assert!(
+        lines[1].starts_with(
+            r#"{"subject":"T","id":"A.T.payment.succeeded","state":"recorded","notify_id":"n","#
+        )
+    );
     assert!(lines[2].ends_with(r#""reason":"seller","body_base64":"YT0xJmI9/w=="}"#), "{}", lines[2]);
     assert_eq!(lines[3], r#"{"entries":2}"#);
 }
