@@ -65,7 +65,11 @@ impl Batch {
             }
             self.settle(view, shared);
             shared.spawn_record(std::mem::take(&mut self.done));
-            shared.give_back(std::mem::take(&mut self.failed), false);
+            let failed = std::mem::take(&mut self.failed);
+            // After the doubt it is kept as deferred, and perhaps in another flight: only a late confirm is news.
+            if doubt_until.is_some() {
+                shared.give_back(failed, false);
+            }
             if over && doubt_until.is_none() {
                 break;
             }
