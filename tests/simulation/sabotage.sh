@@ -58,6 +58,10 @@ breaks doubt-not-waited-for src/publication/doubt.rs 'was in doubt, and 60 s wer
   's/let mut doubt_until = Some\(Instant::now\(\) \+ DOUBT\)/let mut doubt_until = Some(Instant::now())/'
 breaks doubt-ends-the-flight src/publication/doubt.rs 'was in doubt, and 60 s were not over' \
   's/self\.flight\.answer\(key/self.flight.complete(key/'
+breaks late-failure-ends-flight src/publication/doubt.rs 'was published again' \
+  's/if doubt_until\.is_some\(\) \{(\s+shared\.give_back)/if true {$1/'
+breaks finish-shares-payment src/publication/flight.rs 'was said on the ground of' \
+  's/let finishes = self\.finishes \|\| entry\.finishes/let finishes = self.finishes/'
 breaks answered-before-record src/publication/recording.rs 'was said, and the record of' \
   's/(let records = \|\|)/for one in &done { let e = one.job.event(); self.flight.answer(&one.job.key(), &Settlement::Confirmed { event_id: e.id.as_str().to_owned(), event_type: e.event_type, at: one.at }); }\n        $1/'
 breaks flight-before-record src/publication/recording.rs 'was published again: it was confirmed' \
