@@ -141,11 +141,11 @@ async fn serve(socket: std::net::TcpListener, desk: Arc<routes::Desk>, end: Stop
             let (desk, progress) = (Arc::clone(&desk), Arc::clone(&of_service));
             async move { Ok(desk.answer(request, &progress).await) }
         });
-        let connection = protocol.serve_connection(Wire::new(stream, progress), service);
+        let connection = protocol.serve_connection(Wire::new(stream, Arc::clone(&progress)), service);
         let end = end.clone();
         tasks.spawn(async move {
             // How an operator's connection ended is no news.
-            let _ = connection::serve(connection, &end).await;
+            let _ = connection::serve(connection, &end, &progress).await;
             drop(permit);
         });
     }

@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::publication::{self, Publication};
 use crate::store::Store;
 use crate::store::sqlite::Sqlite;
+use crate::telemetry::Lines;
 use reload::Reloader;
 
 /// A gateway that is ready to serve.
@@ -42,6 +43,7 @@ pub struct App {
     stopping: Stopping,
     shutdown: Shutdown,
     reloader: Reloader,
+    log: Lines,
 }
 
 /// Why it does not start.
@@ -95,7 +97,7 @@ impl App {
     ///
     /// # Errors
     /// What cannot be opened or bound.
-    pub async fn build(loaded: Loaded) -> Result<Self, StartError> {
+    pub async fn build(loaded: Loaded, log: Lines) -> Result<Self, StartError> {
         let config = loaded.config.clone();
         let metrics = Metrics::new(&Rejection::REASONS, &Objection::REASONS);
         let metrics = Arc::new(metrics.map_err(|error| StartError::Inside(error.to_string()))?);
@@ -147,6 +149,7 @@ impl App {
             stopping,
             shutdown,
             reloader,
+            log,
         })
     }
 
@@ -167,12 +170,13 @@ impl App {
         let signals = Signals::default();
         let gauges = Tasks::default();
         gauges.spawn(self.reloader.run(hangup, signals.end.clone()));
-        gauges.spawn(watch_backlog(
-            self.gateway.clone(),
-            Arc::clone(&self.store),
-            Arc::clone(&self.metrics),
-            signals.clone(),
-        ));
+        let watch = Watch {
+            gateway: self.gateway.clone(),
+            store: Arc::clone(&self.store),
+            metrics: Arc::clone(&self.metrics),
+            log: self.log,
+        };
+        gauges.spawn(watch.run(signals.clone()));
         let serving = Tasks::default();
         serving.spawn(self.listener.run(Arc::new(self.gateway), (*self.metrics).clone(), signals.clone()));
         self.readiness.enter(Phase::Ready);
@@ -213,18 +217,34 @@ impl App {
     }
 }
 
-/// Keeps the gauges of what waits true.
-async fn watch_backlog(gateway: Gateway, store: Arc<Sqlite>, metrics: Arc<Metrics>, signals: Signals) {
-    while !signals.end.has_begun() {
-        gateway.show_backlog().await;
-        metrics.store_damaged.set(i64::try_from(store.damaged_files()).unwrap_or(i64::MAX));
-        for (bound, used) in store.used() {
+/// Keeps true what has to be looked at to be known.
+struct Watch {
+    gateway: Gateway,
+    store: Arc<Sqlite>,
+    metrics: Arc<Metrics>,
+    log: Lines,
+}
+
+impl Watch {
+    async fn run(self, signals: Signals) {
+        while !signals.end.has_begun() {
+            self.gateway.show_backlog().await;
+            self.show();
+            tokio::select! {
+                () = signals.end.begun() => {}
+                () = tokio::time::sleep(GAUGE_EVERY) => {}
+            }
+        }
+    }
+
+    fn show(&self) {
+        let metrics = &self.metrics;
+        metrics.store_damaged.set(i64::try_from(self.store.damaged_files()).unwrap_or(i64::MAX));
+        for (bound, used) in self.store.used() {
             metrics.backlog_used.with_label_values(&[bound]).set(used);
         }
-        tokio::select! {
-            () = signals.end.begun() => {}
-            () = tokio::time::sleep(GAUGE_EVERY) => {}
-        }
+        let dropped = self.log.dropped();
+        metrics.log_lines_dropped.inc_by(dropped.saturating_sub(metrics.log_lines_dropped.get()));
     }
 }
 

@@ -69,7 +69,10 @@ impl std::error::Error for Problems {}
 /// # Errors
 /// Every problem at once.
 pub fn load(file: Option<&Path>) -> Result<Loaded, Problems> {
-    load_from(file, environment()?)
+    let environment = environment()?;
+    #[cfg(feature = "failpoints")]
+    crate::failpoint::arm(&environment).map_err(|problem| Problems(vec![problem]))?;
+    load_from(file, environment)
 }
 
 /// As [`load`], with an environment of the caller's.

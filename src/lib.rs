@@ -14,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod event;
+pub mod failpoint;
 pub mod gateway;
 pub mod http;
 pub mod json;

@@ -77,6 +77,8 @@ pub struct Metrics {
     pub policy_reloads: IntCounterVec,
     /// 1 while the last reload was refused, and what was in force before it still is.
     pub policy_refused: IntGauge,
+    /// Log lines that found no room, because nobody reads them.
+    pub log_lines_dropped: IntCounter,
     /// 1 while the gateway is listening and not stopping.
     pub ready: IntGauge,
 }
@@ -291,6 +293,10 @@ impl Metrics {
             key_verifications: at.counters("key_verifications_total", "Signatures verified.", &KEY)?,
             key_expires: at.gauges("key_expires_timestamp_seconds", "Its certificate's end.", &KEY)?,
             policy_reloads: at.counters("policy_reloads_total", "Reloads of the policy.", &["result"])?,
+            log_lines_dropped: at.register(IntCounter::new(
+                "log_lines_dropped_total",
+                "Log lines dropped because nobody reads them.",
+            )?)?,
             policy_refused: at.gauge("policy_refused", "1 while the last reload was refused.")?,
             ready: at.gauge("ready", "1 while listening and not stopping.")?,
             registry: at.0.clone(),

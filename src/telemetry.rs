@@ -3,6 +3,8 @@
 //! One thing is not his choice: lapin is silent. It prints returned messages, with their bodies, at WARN, and
 //! the password of the broker at TRACE.
 
+mod lines;
+
 use std::fmt::Debug;
 
 use tracing::field::{Field, Visit};
@@ -16,6 +18,8 @@ use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt};
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::json::Members;
+
+pub use lines::Lines;
 
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,11 +44,12 @@ pub fn is_level(level: &str) -> bool {
     !level.is_empty() && EnvFilter::try_new(level).is_ok()
 }
 
-/// Logs to standard output from now on.
-pub fn start(config: &Config) {
-    let subscriber = subscriber(config, std::io::stdout);
+/// Logs to standard output from now on. What it gives is to be flushed at the end.
+pub fn start(config: &Config) -> Lines {
+    let lines = Lines::to(std::io::stdout());
     // A second start, as in tests, keeps the first.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    let _ = tracing::subscriber::set_global_default(subscriber(config, lines.clone()));
+    lines
 }
 
 /// What writes the lines.

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Each module of `src/` and what it may import of the crate (ARCHITECTURE.md, "Bird's eye").
-const LADDER: [(&str, &[&str]); 17] = [
+const LADDER: [(&str, &[&str]); 18] = [
     ("clock", &[]),
+    ("failpoint", &[]),
     ("json", &[]),
     ("secret", &[]),
     ("lifecycle", &[]),
@@ -16,10 +17,10 @@ const LADDER: [(&str, &[&str]); 17] = [
     ("metrics", &["event"]),
     ("admission", &["clock", "event", "json"]),
     ("broker", &["clock", "event", "lifecycle", "metrics", "secret"]),
-    ("store", &["clock", "event", "lifecycle"]),
-    ("publication", &["admission", "broker", "clock", "event", "lifecycle", "metrics", "store"]),
+    ("store", &["clock", "event", "failpoint", "lifecycle"]),
+    ("publication", &["admission", "broker", "clock", "event", "failpoint", "lifecycle", "metrics", "store"]),
     ("gateway", &["admission", "clock", "event", "lifecycle", "metrics", "publication", "store"]),
-    ("http", &["admission", "gateway", "lifecycle", "metrics", "publication"]),
+    ("http", &["admission", "failpoint", "gateway", "lifecycle", "metrics", "publication"]),
     ("admin", &["clock", "event", "gateway", "http", "lifecycle", "metrics", "secret", "store"]),
     ("signer", &["clock", "event"]),
     ("telemetry", &["clock", "json"]),
@@ -31,6 +32,7 @@ const LADDER: [(&str, &[&str]); 17] = [
             "broker",
             "clock",
             "event",
+            "failpoint",
             "http",
             "lifecycle",
             "publication",
@@ -58,9 +60,10 @@ const LADDER: [(&str, &[&str]); 17] = [
 ];
 
 /// Crates that have one home, or few.
-const HOMES: [(&str, &[&str]); 20] = [
+const HOMES: [(&str, &[&str]); 21] = [
     ("lapin", &["src/broker/amqp", "src/broker/tap", "src/broker/topology"]),
     ("rusqlite", &["src/store/sqlite"]),
+    ("rustix", &["src/failpoint.rs"]),
     ("prometheus", &["src/metrics.rs", "src/publication"]),
     ("clap", &["src/cli"]),
     ("indicatif", &["src/cli/simulate"]),

@@ -28,16 +28,17 @@ pub(super) fn run(args: &Args) -> Result<u8, Failure> {
     };
     let loaded = config::load(args.config.as_deref())
         .map_err(|problems| Failure::configuration(problems.to_string()))?;
-    telemetry::start(&loaded.config.log);
+    let log = telemetry::start(&loaded.config.log);
     for remark in &loaded.remarks {
         tracing::warn!(remark, "configuration");
     }
     let end = runtime.block_on(async {
-        let app = App::build(loaded).await?;
+        let app = App::build(loaded, log.clone()).await?;
         Ok::<_, StartError>(app.run(signals).await)
     });
     // What is still running was told fail or nothing; nobody waits for it.
     runtime.shutdown_background();
+    log.flush();
     match end {
         Ok(End::Clean) => Ok(DONE),
         Ok(End::Forced) => Ok(FAILED),

@@ -50,8 +50,13 @@ pub(crate) fn protocol(max_header: usize, header_timeout: Duration) -> http1::Bu
     http
 }
 
-/// Serves a connection to its end. When `end` begins, an idle one is closed and one in a request finishes it.
-pub(crate) async fn serve<S>(connection: http1::Connection<Wire, S>, end: &Stopping) -> hyper::Result<()>
+/// Serves a connection to its end. When `end` begins, an idle one is closed and one in a request finishes it; one that
+/// has sent half a head has a moment for the other half, so that no stranger holds the gateway's end back.
+pub(crate) async fn serve<S>(
+    connection: http1::Connection<Wire, S>,
+    end: &Stopping,
+    progress: &Progress,
+) -> hyper::Result<()>
 where
     S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
 {
@@ -61,7 +66,15 @@ where
         () = end.begun() => connection.as_mut().graceful_shutdown(),
         served = connection.as_mut() => return served,
     }
-    connection.await
+    // Bound: two looks without a request; a request has its own bounds.
+    let mut looks = 0;
+    while looks < 2 {
+        match tokio::time::timeout(HALF_HEAD, connection.as_mut()).await {
+            Ok(served) => return served,
+            Err(_) => looks = if progress.in_request.load(Ordering::Relaxed) { 0 } else { looks + 1 },
+        }
+    }
+    Ok(())
 }
 
 /// What ended a connection, as far as the gateway ended it: `None` if the peer left, or stayed silent between
@@ -81,12 +94,14 @@ pub(crate) fn refusal(error: &hyper::Error, progress: &Progress) -> Option<Conne
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     unread: AtomicBool,
+    in_request: AtomicBool,
     idle: AtomicBool,
 }
 
 impl Progress {
     /// A head has arrived, and it announces a body or not.
     pub(crate) fn began(&self, has_body: HasBody) {
+        self.in_request.store(true, Ordering::Relaxed);
         self.unread.store(has_body == HasBody::Yes, Ordering::Relaxed);
     }
 
@@ -97,6 +112,7 @@ impl Progress {
 
     /// The request is answered: what follows is silence, or the next one.
     pub(crate) fn answered(&self) {
+        self.in_request.store(false, Ordering::Relaxed);
         self.idle.store(true, Ordering::Relaxed);
     }
 
@@ -228,6 +244,8 @@ impl Write for Wire {
 /// Bound: how long a write may make no progress. An answer is about 100 bytes, so this is met only by a peer
 /// that sends request after request and never reads.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two looks at a connection that is to end and is in no request.
+const HALF_HEAD: Duration = Duration::from_millis(500);
 /// Bound: how long a closing connection waits for the peer to have read its answer and closed.
 const LINGER: Duration = Duration::from_secs(1);
 /// Bound: how much it discards meanwhile.

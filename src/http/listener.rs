@@ -125,7 +125,7 @@ impl Door {
         });
         let connection = protocol.serve_connection(wire, service);
         async move {
-            if let Err(error) = connection::serve(connection, &end).await
+            if let Err(error) = connection::serve(connection, &end, &progress).await
                 && let Some(refusal) = connection::refusal(&error, &progress)
             {
                 open.0.metrics.connection_refused(refusal);

@@ -9,6 +9,7 @@ use http_body_util::Full;
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 
+use crate::failpoint::{self, Point};
 use crate::gateway::Reply;
 use crate::metrics::Outcome;
 use crate::publication::Announced;
@@ -79,6 +80,7 @@ pub(super) fn last(mut answer: Answer) -> Answer {
 }
 
 fn success(_proof: &Announced) -> Answer {
+    failpoint::reached(Point::Answering);
     text(StatusCode::OK, "success")
 }
 

@@ -19,14 +19,16 @@ use super::lane::{DRAIN_PATIENCE, Job};
 use super::{Errand, Outcome, Publication, Role, STORE_DEADLINE, Settlement, Shared, within};
 use crate::broker::Link;
 use crate::event::Message;
+use crate::failpoint::{self, Point};
 use crate::store::Waiting;
 
 /// Drains until the lanes are to end.
 pub(super) async fn drain(shared: Arc<Shared>) {
     let mut link = shared.broker.link();
+    let mut stuck = 0;
     while !shared.queue.is_closed() {
         let is_up = matches!(*link.borrow_and_update(), Link::Up(_));
-        let was_full = is_up && shared.drain_round().await;
+        let was_full = is_up && shared.drain_round(&mut stuck).await;
         if was_full {
             continue;
         }
@@ -56,19 +58,21 @@ impl Publication {
 }
 
 impl Shared {
-    /// Publishes some of what is due, and waits for it. Says whether there may be more at once.
-    async fn drain_round(&self) -> bool {
+    /// Publishes some of what is due, and waits for it. Says whether there may be more at once. `stuck`: how much of the
+    /// last round could not be put into the queue, and is there still: as much more is asked for, so that it hides nobody.
+    async fn drain_round(&self, stuck: &mut usize) -> bool {
         // Bound: what is in memory of the backlog at one time.
-        let round = self.config.max_batch;
+        let round = self.config.max_batch + *stuck;
         let skip = self.breaker.waiting();
         let due = within(STORE_DEADLINE, self.store.due(self.clock.now(), round, skip)).await;
         let Ok(due) = due else { return false };
         let count = due.len();
         let (probes, due): (Vec<_>, Vec<_>) = due.into_iter().partition(|waiting| self.is_suspended(waiting));
         // One probe is enough, and nothing waits for it.
-        let _ = probes.into_iter().next().and_then(|waiting| self.put_in(waiting));
+        let probed = probes.into_iter().next().and_then(|waiting| self.put_in(waiting));
         let waiting: Vec<_> = due.into_iter().filter_map(|waiting| self.put_in(waiting)).collect();
         let moved = !waiting.is_empty();
+        *stuck = (count - waiting.len() - usize::from(probed.is_some())).min(MAX_STUCK);
         let settled = futures_util::future::join_all(waiting);
         // Bound: beyond its patience a batch is in doubt, and answered.
         let settled = tokio::time::timeout(DRAIN_PATIENCE * 2, settled).await.unwrap_or_default();
@@ -106,6 +110,7 @@ impl Shared {
         let traceparent = message.and_then(|message| message.traceparent);
         let deadline = Instant::now() + DRAIN_PATIENCE;
         let errand = Errand { event, body: None, traceparent, deadline, place: None };
+        failpoint::reached(Point::Draining);
         if let Err(job) = self.queue.push(Job::drained(errand)) {
             drop(job);
             self.flight.complete(&key, &Settlement::Refused);
@@ -114,5 +119,7 @@ impl Shared {
     }
 }
 
+/// Bound: what a round asks for beyond a batch.
+const MAX_STUCK: usize = 1024;
 /// Between two looks into the store while there is little to do. The first comes when the link does.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -12,6 +12,7 @@ use super::resolution::{Resolution, resolve};
 use super::{Errand, Role, STORE_DEADLINE, Settlement, Shared, within};
 use crate::admission::acceptance::Objection;
 use crate::event::{Event, Key};
+use crate::failpoint::{self, Point};
 use crate::metrics::Stage;
 use crate::store::{Cause, Claim, Kept, State};
 
@@ -19,6 +20,7 @@ impl Shared {
     /// Claims, and resolves what the store has to say: duplicates, tombstones, the stale, the late and the
     /// contradicting leave the batch here.
     pub(super) async fn sort_out(self: &Arc<Self>, jobs: Vec<Job>) -> Vec<Ready> {
+        failpoint::reached(Point::Unclaimed);
         let started = Instant::now();
         let keys: Vec<Key> = jobs.iter().map(Job::key).collect();
         let (claims, unchecked) = match within(STORE_DEADLINE, self.store.claim(keys)).await {

@@ -11,6 +11,7 @@ use super::keeping::settlement_of;
 use super::lane::{Batch, Channel, Ready};
 use crate::broker::Link;
 use crate::event::Key;
+use crate::failpoint::{self, Point};
 use crate::metrics::PublishResult;
 use crate::store::{Cause, DOUBT, State};
 
@@ -33,7 +34,9 @@ impl Shared {
         let deferrals =
             doubtful.iter().map(|ready| self.deferral(ready, Cause::InDoubt, State::InDoubt)).collect();
         let keys: Vec<Key> = doubtful.iter().map(|ready| ready.job.key()).collect();
+        failpoint::reached(Point::InDoubt);
         let kept = self.keep(deferrals).await;
+        failpoint::reached(Point::InDoubtUnanswered);
         for (key, kept) in keys.iter().zip(kept) {
             self.flight.answer(key, &settlement_of(Cause::InDoubt, kept));
         }
@@ -65,11 +68,7 @@ impl Batch {
             }
             self.settle(view, shared);
             shared.spawn_record(std::mem::take(&mut self.done));
-            let failed = std::mem::take(&mut self.failed);
-            // After the doubt it is kept as deferred, and perhaps in another flight: only a late confirm is news.
-            if doubt_until.is_some() {
-                shared.give_back(failed, false);
-            }
+            shared.give_back(std::mem::take(&mut self.failed), false);
             if over && doubt_until.is_none() {
                 break;
             }
@@ -92,12 +91,14 @@ impl Batch {
         let deferrals =
             doubtful.iter().map(|ready| shared.deferral(ready, Cause::InDoubt, State::Deferred)).collect();
         let keys: Vec<Key> = doubtful.iter().map(|ready| ready.job.key()).collect();
+        failpoint::reached(Point::DoubtOver);
         let kept = shared.keep(deferrals).await;
         for (key, kept) in keys.iter().zip(kept) {
             shared.flight.complete(key, &settlement_of(Cause::InDoubt, kept));
         }
         for ready in self.jobs.iter_mut().flatten() {
             ready.job.errand.place = None;
+            ready.job.leads = false;
         }
     }
 }

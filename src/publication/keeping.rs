@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::lane::Ready;
 use super::{STORE_DEADLINE, Settlement, Shared, within};
+use crate::failpoint::{self, Point};
 use crate::store::{Cause, Deferral, Kept, State};
 
 impl Shared {
@@ -11,7 +12,9 @@ impl Shared {
         let shared = Arc::clone(self);
         self.tasks.spawn_vital(async move {
             let deferrals = ready.iter().map(|ready| shared.deferral(ready, cause, state)).collect();
+            failpoint::reached(Point::Deferring);
             let kept = shared.keep(deferrals).await;
+            failpoint::reached(Point::DeferredUnanswered);
             for (ready, kept) in ready.into_iter().zip(kept) {
                 shared.give_up(ready.job, settlement_of(cause, kept));
             }

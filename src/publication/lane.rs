@@ -18,6 +18,7 @@ use super::recording::Done;
 use super::{Errand, Settlement, Shared};
 use crate::broker::{Confirms, Link, Publisher, Settled};
 use crate::event::{Event, Key, Message};
+use crate::failpoint::{self, Point};
 use crate::metrics::{PublishResult, Stage};
 use crate::store::{Cause, State};
 
@@ -29,16 +30,19 @@ pub(super) struct Job {
     pub(super) alone: bool,
     /// It comes out of the store, and nobody waits for it.
     pub(super) drained: bool,
+    /// The flight of its key is its own to end: not any more once its minute of doubt is over, when the flight under
+    /// the key may be another one's, and of other money.
+    pub(super) leads: bool,
 }
 
 impl Job {
     pub(super) fn new(errand: Errand) -> Self {
-        Self { errand, alone: false, drained: false }
+        Self { errand, alone: false, drained: false, leads: true }
     }
 
     /// Of an event that was kept.
     pub(super) fn drained(errand: Errand) -> Self {
-        Self { errand, alone: false, drained: true }
+        Self { errand, alone: false, drained: true, leads: true }
     }
 
     pub(super) fn event(&self) -> &Event {
@@ -47,6 +51,11 @@ impl Job {
 
     pub(super) fn key(&self) -> Key {
         self.errand.event.key()
+    }
+
+    /// The crash point that a live event passes, or a drained one.
+    pub(super) fn passes(&self, live: Point, drained: Point) {
+        failpoint::reached(if self.drained { drained } else { live });
     }
 }
 
@@ -195,6 +204,7 @@ impl Batch {
         let at = shared.clock.now();
         for (index, verdict) in self.attribution.settle(view) {
             let Some(ready) = self.jobs.get_mut(index).and_then(Option::take) else { continue };
+            ready.job.passes(Point::PublishedUnconfirmed, Point::DrainedUnconfirmed);
             let event_type = ready.job.event().event_type;
             match shared.judge(&ready, verdict) {
                 Some(state) => self.done.push(Done { job: ready.job, state, at }),
@@ -211,6 +221,7 @@ impl Batch {
 impl Shared {
     /// Renders and starts a batch. Message ids differ within it, because single flight holds each key once.
     fn start(&self, channel: &mut Channel, ready: Vec<Ready>) -> Batch {
+        failpoint::reached(Point::ClaimedUnpublished);
         let messages: Vec<Message> = ready.iter().map(Ready::message).collect();
         let attribution = Attribution::of(messages.iter().map(|message| message.id.clone()));
         #[expect(clippy::cast_precision_loss, reason = "a batch has at most a few hundred events")]
@@ -269,11 +280,13 @@ impl Shared {
         }
     }
 
-    /// Ends a job: its flight ends with it, and its place is free.
+    /// Ends a job: its flight, if it still has one, ends with it, and its place is free.
     pub(super) fn give_up(&self, job: Job, settlement: Settlement) {
-        let key = job.key();
+        let flight = job.leads.then(|| job.key());
         drop(job);
-        self.flight.complete(&key, &settlement);
+        if let Some(key) = flight {
+            self.flight.complete(&key, &settlement);
+        }
     }
 
     pub(super) fn random(&self, range: std::ops::Range<u64>) -> u64 {

@@ -10,6 +10,7 @@ use super::lane::Job;
 use super::{STORE_DEADLINE, Settlement, Shared, within};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventType};
+use crate::failpoint::{self, Point};
 use crate::metrics::Stage;
 use crate::store::{Record, State};
 
@@ -32,10 +33,12 @@ impl Shared {
     }
 
     async fn record(self: Arc<Self>, done: Vec<Done>) {
+        done.iter().for_each(|done| done.job.passes(Point::ConfirmedUnrecorded, Point::DrainedUnrecorded));
         let started = Instant::now();
         let records = || done.iter().map(|done| self.record_of(done)).collect::<Vec<_>>();
         match within(STORE_DEADLINE, self.store.record(records())).await {
             Ok(()) => {
+                failpoint::reached(Point::RecordedUnanswered);
                 self.metrics.stage(Stage::Record, started.elapsed());
                 self.unchecked(None);
             }

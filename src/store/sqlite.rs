@@ -98,11 +98,9 @@ impl Sqlite {
         let lock = place::lock(&config.path)?;
         let was_there = config.path.metadata().is_ok_and(|file| file.len() > 0);
         let opened = || Core::open(config).and_then(|core| core.mend().map(|()| core));
-        let core = match opened() {
-            Err(error) if error.is_damage() => match set_aside(config, clock.as_ref()) {
-                Ok(()) => opened(),
-                Err(_) => Err(error),
-            },
+        let core = opened().or_else(|error| if error.is_damage() { opened() } else { Err(error) });
+        let core = match core {
+            Err(error) if error.is_damage() && set_aside(config, clock.as_ref(), &error) => opened(),
             other => other,
         };
         match &core {
@@ -328,24 +326,28 @@ impl Worker {
 
     /// A damaged file is set aside, so that the next call finds a fresh one.
     fn fail(&mut self, what: &str, error: &Error) -> StoreError {
-        if error.is_damage() && set_aside(&self.config, self.clock.as_ref()).is_ok() {
+        if error.is_damage() && set_aside(&self.config, self.clock.as_ref(), error) {
             self.slot.abandon();
         }
         StoreError { message: format!("the store could not be {what}: {error}") }
     }
 }
 
-/// Sets the file aside, and says so.
-fn set_aside(config: &Config, clock: &dyn Clock) -> std::io::Result<()> {
+/// Sets the file aside if it is its content that is wrong, and says so. Whether it did.
+fn set_aside(config: &Config, clock: &dyn Clock, why: &Error) -> bool {
+    if !place::is_readable(&config.path) {
+        tracing::error!(%why, "the store's file cannot be read: left where it is");
+        return false;
+    }
     match place::set_damaged_aside(&config.path, clock) {
         Ok(to) => {
             let file = to.display();
-            tracing::error!(%file, "the store's file is damaged and set aside: starting cold. Run: store salvage");
-            Ok(())
+            tracing::error!(%file, %why, "the store's file is damaged and set aside: starting cold. Run: store salvage");
+            true
         }
         Err(error) => {
-            tracing::error!(%error, "the store's file is damaged, and cannot be set aside");
-            Err(error)
+            tracing::error!(%error, %why, "the store's file is damaged, and cannot be set aside");
+            false
         }
     }
 }

@@ -278,6 +278,7 @@ fn one_audit_line_tells_each_success_and_nothing_of_the_buyer() {
         let marked = payment(1).set("buyer_logon_id", "MARKED-BUYER").set("subject", "MARKED-SUBJECT");
         assert!(program.post(&marked.body()).is_success());
         assert!(program.post(&marked.body()).is_success());
+        program.wait_until("it is logged", || program.log().matches("\"audit\"").count() >= 2);
         let log = program.log();
         let audit: Vec<&str> = log.lines().filter(|line| line.contains("\"audit\"")).collect();
         assert_eq!(audit.len(), 2, "{log}");

@@ -198,7 +198,7 @@ fn everything_that_is_kept_of_a_trade_is_exported_with_its_content_and_only_with
         };
         assert_eq!(row("deferred")["message"]["id"], paid.event_id("payment.succeeded"));
         assert_eq!(row("held")["body_base64"], STANDARD.encode(odd.body()));
-        assert!(program.log().contains("exported"));
+        program.wait_until("it is logged", || program.log().contains("exported"));
         // Without the token there is no content.
         assert!(
             program

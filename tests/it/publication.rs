@@ -370,6 +370,31 @@ async fn a_failure_that_comes_after_60_seconds_does_not_end_the_flight_of_the_ne
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_late_confirm_ends_no_flight_but_its_own() {
+    let bench = Bench::new();
+    let reply = bench.deliver(&Notification::payment());
+    let silent = bench.broker.batch().await;
+    assert!(is_unavailable(&reply.await.unwrap()));
+    // Its minute is over, and it is published again.
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    let again = bench.deliver(&Notification::payment());
+    let second = bench.broker.batch().await;
+    silent.confirm_all().await;
+    settle().await;
+    // Other money of the same trade: its conflict has to be confirmed itself.
+    let other = bench.deliver(&Notification::payment().set("total_amount", "88.89"));
+    settle().await;
+    second.confirm_all().await;
+    settle().await;
+    assert!(is_success(&again.await.unwrap()));
+    assert!(!other.is_finished(), "it was answered for another one's confirm");
+    let conflict = bench.broker.batch().await;
+    assert_eq!(conflict.messages[0].event_type, "payment.conflict");
+    conflict.confirm_all().await;
+    assert!(is_success(&other.await.unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_in_doubt_while_the_broker_is_blocked_stays_so() {
     let bench = Bench::new();
     let reply = bench.deliver(&Notification::payment());

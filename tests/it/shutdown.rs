@@ -70,6 +70,37 @@ fn what_a_client_that_hung_up_has_begun_is_confirmed_and_recorded_before_it_ends
 }
 
 #[test]
+fn half_a_head_of_a_strangers_holds_nothing_back() {
+    let mut program = Program::launch("half", "[shutdown]\ngrace = \"10m\"", &amqp_url(), |mut command| {
+        command.env("GATEWAY_HTTP__HEADER_TIMEOUT", "10m");
+        command
+    });
+    let mut stream = TcpStream::connect(program.http).unwrap();
+    stream.write_all(b"POST /alipay/notify HT").unwrap();
+    program.wait_until("the connection is open", || program.metric("connections") >= 1.0);
+    program.signal("TERM");
+    assert_eq!(program.end().code(), Some(0), "{}", program.log());
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_neither_payments_nor_the_end() {
+    let (_nobody_reads, log) = std::io::pipe().unwrap();
+    let mut program = Program::launch("unread", "[log]\nlevel = \"trace\"", &amqp_url(), |mut command| {
+        command.stdout(log.try_clone().unwrap()).stderr(log.try_clone().unwrap());
+        command
+    });
+    drop(log);
+    program.wait_until("it is connected", || program.metric("broker_up") == 1.0);
+    // A pipe holds 64 KiB, which is some 160 lines of the audit's.
+    for trade in 1..=400 {
+        assert!(program.post(&Notification::payment_now(trade).body()).is_fail(503), "{trade}");
+    }
+    assert_eq!(program.metric("log_lines_dropped_total"), 0.0);
+    program.signal("TERM");
+    assert_eq!(program.end().code(), Some(0));
+}
+
+#[test]
 fn it_goes_on_accepting_for_the_delay() {
     let mut program = Program::with("delay", "[shutdown]\ndelay = \"1s\"");
     program.signal("TERM");

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use alipay_notify_gateway::clock::Clock as _;
 use alipay_notify_gateway::event::{Digest, EventType, Key, Message, Money};
-use alipay_notify_gateway::store::sqlite::{Config, OpenError, Sqlite};
+use alipay_notify_gateway::store::sqlite::pages::{Found, Pages};
+use alipay_notify_gateway::store::sqlite::{Config, OpenError, Sqlite, read_all};
 use alipay_notify_gateway::store::{
-    Cause, Claim, Decision, Deferral, Holding, Kept, Known, Record, State, Store, StoreError, held_key,
+    Cause, Claim, Decision, Deferral, Entry, Holding, Kept, Known, Record, State, Store, StoreError, held_key,
 };
 
 use crate::support::alipay;
@@ -543,4 +544,102 @@ async fn a_store_that_cannot_be_written_says_so_and_comes_back() {
     eventually("it is written again", || async { store.record(vec![record(2)]).await.is_ok() }).await;
     assert_eq!(states(&store, 1).await, [State::Recorded]);
     assert_eq!(states(&store, 2).await, [State::Recorded]);
+}
+
+/// Everything, as `store salvage` finds it, in the order of the keys.
+fn salvaged(path: &Path) -> (Vec<Entry>, Found) {
+    let mut entries = Vec::new();
+    let found = Pages::open(path).unwrap().read(|entry| {
+        entries.push(entry);
+        Ok::<(), std::io::Error>(())
+    });
+    entries.sort_by(|a, b| a.key.cmp(&b.key));
+    (entries, found.unwrap())
+}
+
+/// A store with rows of every state, short ones and such as run over to other pages.
+async fn furnished(fixture: &Fixture) -> (Sqlite, Config) {
+    let many = Config { max_deferred: 1000, max_deferred_bytes: 1 << 30, max_held: 1000, ..fixture.config() };
+    let config = Config { max_held_bytes: 1 << 30, ..many };
+    let store = Sqlite::open(&config, Arc::<StillClock>::clone(&fixture.clock)).unwrap();
+    store.record((1..=1000).map(record).collect()).await.unwrap();
+    let large = |n: u64| {
+        let mut deferral = deferral(n, State::Deferred);
+        deferral.message.body = "x".repeat(usize::try_from(n % 40).unwrap() * 500);
+        deferral
+    };
+    store.defer((2001..=2100).map(large).collect()).await.unwrap();
+    store
+        .hold((3001..=3040).map(|n| Holding { body: vec![b'y'; 30_000], ..holding(n) }).collect())
+        .await
+        .unwrap();
+    store.record((2001..=2050).map(record).collect()).await.unwrap();
+    store.record((1001..=1500).map(record).collect()).await.unwrap();
+    (store, config)
+}
+
+#[tokio::test]
+async fn page_by_page_is_found_what_sqlite_finds_in_the_file_and_in_its_log() {
+    let fixture = Fixture::new();
+    let (store, config) = furnished(&fixture).await;
+    let mut expected = Vec::new();
+    read_all(&config, |entry| {
+        expected.push(entry.clone());
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(expected.len(), 1640);
+    // Beside the running store: nearly all of it is in the log.
+    let (found, about) = salvaged(&fixture.path());
+    assert!(found == expected, "{} of {}", found.len(), expected.len());
+    assert_eq!((about.unreadable, about.broken), (0, 0));
+    store.close().await;
+    let (found, about) = salvaged(&fixture.path());
+    assert!(found == expected, "{} of {}", found.len(), expected.len());
+    assert_eq!((about.unreadable, about.broken), (0, 0));
+}
+
+#[tokio::test]
+async fn a_page_that_is_lost_takes_only_its_own_rows_with_it() {
+    use std::os::unix::fs::FileExt as _;
+    let fixture = Fixture::new();
+    let (store, _) = furnished(&fixture).await;
+    store.close().await;
+    let (whole, about) = salvaged(&fixture.path());
+    let bytes = std::fs::read(fixture.path()).unwrap();
+    let noise: Vec<u8> = std::iter::repeat_with(rand::random).take(4096).collect();
+    for page in (1..=about.pages).step_by(7) {
+        std::fs::write(fixture.path(), &bytes).unwrap();
+        let file = std::fs::File::options().write(true).open(fixture.path()).unwrap();
+        file.write_all_at(&noise, u64::from(page - 1) * 4096).unwrap();
+        let (found, damaged) = salvaged(&fixture.path());
+        assert!(found.iter().all(|entry| whole.contains(entry)), "page {page}: nothing is made up");
+        let lost = whole.len() - found.len();
+        assert!(lost < 60, "page {page}: {lost} lost");
+        assert!(damaged.unreadable + u32::from(damaged.broken > 0) > 0, "page {page}: it is said");
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_release_is_salvaged_too() {
+    let fixture = Fixture::new();
+    std::fs::create_dir_all(fixture.path().parent().unwrap()).unwrap();
+    let connection = rusqlite::Connection::open(fixture.path()).unwrap();
+    connection
+        .execute_batch(
+            "CREATE TABLE event (
+               subject TEXT NOT NULL, id TEXT NOT NULL, state INTEGER NOT NULL, digest BLOB, notify_id TEXT NOT NULL,
+               type TEXT, first_at INTEGER NOT NULL, at INTEGER NOT NULL, attempts INTEGER NOT NULL,
+               expires_at INTEGER, reason TEXT, payment_at INTEGER, message BLOB, PRIMARY KEY (subject, id)
+             ) WITHOUT ROWID;
+             WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 500)
+             INSERT INTO event SELECT 'T' || n, 'A.held.' || n, 3, NULL, 'n', NULL, n, n, 1, NULL, 'seller', NULL,
+               zeroblob(n * 20) FROM n",
+        )
+        .unwrap();
+    drop(connection);
+    let (found, about) = salvaged(&fixture.path());
+    assert_eq!((found.len(), about.unreadable, about.broken), (500, 0, 0));
+    assert!(found.iter().all(|entry| entry.content.as_ref().unwrap().len()
+        == 20 * usize::try_from(entry.at.unix_millis()).unwrap()));
 }

@@ -58,8 +58,8 @@ breaks doubt-not-waited-for src/publication/doubt.rs 'was in doubt, and 60 s wer
   's/let mut doubt_until = Some\(Instant::now\(\) \+ DOUBT\)/let mut doubt_until = Some(Instant::now())/'
 breaks doubt-ends-the-flight src/publication/doubt.rs 'was in doubt, and 60 s were not over' \
   's/self\.flight\.answer\(key/self.flight.complete(key/'
-breaks late-failure-ends-flight src/publication/doubt.rs 'was published again' \
-  's/if doubt_until\.is_some\(\) \{(\s+shared\.give_back)/if true {$1/'
+breaks late-confirm-ends-flight src/publication/doubt.rs 'was published again\|was said on the ground of' \
+  's/ready\.job\.leads = false;//'
 breaks finish-shares-payment src/publication/flight.rs 'was said on the ground of' \
   's/let finishes = self\.finishes \|\| entry\.finishes/let finishes = self.finishes/'
 breaks answered-before-record src/publication/recording.rs 'was said, and the record of' \

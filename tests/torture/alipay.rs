@@ -73,12 +73,7 @@ impl Alipay {
         Self { child: child.unwrap(), journal }
     }
 
-    /// Whether every notification was answered `success`, or delivered eight times.
-    pub fn is_done(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
-    }
-
-    /// Waits until it is done, and reads the journal.
+    /// Waits until every notification was answered `success`, or delivered eight times, and reads the journal.
     pub fn finish(mut self) -> Vec<Delivery> {
         self.child.wait().unwrap();
         let text = std::fs::read_to_string(&self.journal).unwrap();

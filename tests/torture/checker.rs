@@ -8,7 +8,10 @@
 //!   have written down the first, *outside* if none does, or if Alipay had been answered `success` before;
 //! - *unexpected*: in the queue, and nobody attempted it: another id, another type, a forged one;
 //! - *recovered*: never acknowledged, and in the queue all the same;
-//! - *unannounced*: never acknowledged and not in the queue, after everything has drained;
+//! - *unannounced*: never acknowledged, answered `fail` at least once, and not in the queue after everything has drained:
+//!   what was answered at all was kept;
+//! - *unheard*: none of the eight deliveries was answered by a living gateway, and it is not in the queue. Nobody's
+//!   fault but the killer's;
 //! - *false records*: the store says that it was announced, and the queue does not have it;
 //! - *forgotten*: acknowledged, and the store does not know.
 
@@ -18,6 +21,7 @@ use std::time::Duration;
 use crate::alipay::{Answer, Delivery, Kind};
 use crate::consumer::Copy;
 use crate::gateway::{APP_ID, Life};
+use crate::ground::figure;
 use crate::moment::Moment;
 
 /// Everything that happened.
@@ -34,8 +38,8 @@ pub struct Chronicle {
 /// Something after which an event may be announced once more.
 #[derive(Debug, Clone)]
 pub enum Interruption {
-    /// The process died, and the next one could begin to publish at `until`.
-    Kill { what: String, until: Moment },
+    /// The process died at `at`, and the next one could begin to publish at `until`.
+    Kill { what: String, at: Moment, until: Moment },
     /// The broker, or the way to it, was disturbed.
     Fault { what: String, from: Moment, until: Moment },
 }
@@ -48,6 +52,8 @@ pub struct Report {
     pub forged: usize,
     pub acknowledged: usize,
     pub copies: usize,
+    /// Copies that were announced without asking the store.
+    pub unchecked: usize,
     pub lost: Vec<String>,
     /// By what lies between.
     pub inside: BTreeMap<String, usize>,
@@ -55,6 +61,7 @@ pub struct Report {
     pub unexpected: Vec<String>,
     pub recovered: usize,
     pub unannounced: Vec<String>,
+    pub unheard: usize,
     pub false_records: Vec<String>,
     pub forgotten: Vec<String>,
 }
@@ -68,14 +75,22 @@ struct Notification {
     refund: String,
     finish: String,
     is_acknowledged: bool,
+    was_answered: bool,
+}
+
+/// Between when a copy was published.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    from: Moment,
+    by: Moment,
 }
 
 impl Interruption {
-    fn explains(&self, first: Moment, second: Moment) -> bool {
+    fn explains(&self, first: Span, second: Span) -> bool {
         match self {
-            Self::Kill { until, .. } => first < *until && second >= *until,
+            Self::Kill { at, until, .. } => first.from <= *at && second.by >= *until,
             Self::Fault { from, until, .. } => {
-                first >= from.minus(CONFIRM_TIMEOUT) && first <= until.plus(LAG)
+                first.by >= from.minus(CONFIRM_TIMEOUT) && first.from <= until.plus(LAG)
             }
         }
     }
@@ -95,7 +110,7 @@ pub fn kills(lives: &[Life], what: impl Fn(usize) -> String) -> Vec<Interruption
     let kill = |life| {
         // The log line comes a moment after the connection.
         let until = next(life).map_or(Moment(i64::MAX), |at| at.minus(MOMENT));
-        Interruption::Kill { what: what(life), until }
+        Interruption::Kill { what: what(life), at: lives[life].ended.unwrap(), until }
     };
     (0..lives.len().saturating_sub(1)).map(kill).collect()
 }
@@ -111,6 +126,7 @@ impl Chronicle {
             forged: notifications.len() - authentic().count(),
             acknowledged: authentic().filter(|notification| notification.is_acknowledged).count(),
             copies: self.copies.len(),
+            unchecked: self.copies.iter().filter(|copy| copy.unchecked).count(),
             ..Report::default()
         };
         for notification in authentic() {
@@ -119,6 +135,7 @@ impl Chronicle {
                 (true, true) => {}
                 (true, false) => report.lost.push(notification.notify_id.clone()),
                 (false, true) => report.recovered += 1,
+                (false, false) if !notification.was_answered => report.unheard += 1,
                 (false, false) => report.unannounced.push(notification.notify_id.clone()),
             }
         }
@@ -141,7 +158,9 @@ impl Chronicle {
                 refund: of(format!("payment.refunded.{}-1", delivery.out_trade_no)),
                 finish: of("trade.finished".to_owned()),
                 is_acknowledged: false,
+                was_answered: false,
             });
+            notification.was_answered |= delivery.answer != Answer::None;
             notification.is_acknowledged |= delivery.answer == Answer::Success;
         }
         notifications
@@ -166,25 +185,23 @@ impl Chronicle {
         for (id, copies) in queue {
             for pair in copies.windows(2) {
                 let (first, second) = (pair[0], pair[1]);
-                let of = second.traceparent.as_deref().and_then(|context| by_context.get(context));
-                // The earliest that it can have been published: not before its delivery, and what comes long after that
-                // was drained.
-                let published = match of {
-                    Some(of) if second.arrived <= of.ended.plus(LAG) => of.began,
-                    Some(_) | None => second.arrived.minus(LAG),
-                };
-                let was_answered = succeeded.get(*id).is_some_and(|at| *at < published);
-                let between = self
-                    .interruptions
-                    .iter()
-                    .rev()
-                    .find(|between| between.explains(first.arrived, second.arrived));
+                let (earlier, later) = (span(first, &by_context), span(second, &by_context));
+                let was_answered = succeeded.get(*id).is_some_and(|at| *at < later.from);
+                let between = self.between(earlier, later);
                 match between.filter(|_| !was_answered) {
                     Some(between) => *report.inside.entry(between.what().to_owned()).or_default() += 1,
                     None => report.outside.push(format!("{id} answered={was_answered} {first:?} {second:?}")),
                 }
             }
         }
+    }
+
+    /// What explains a second copy: a death before anything else.
+    fn between(&self, first: Span, second: Span) -> Option<&Interruption> {
+        let explains = |between: &&Interruption| between.explains(first, second);
+        let is_kill = |between: &&Interruption| matches!(between, Interruption::Kill { .. });
+        let (mut kills, mut all) = (self.interruptions.iter().filter(is_kill), self.interruptions.iter());
+        kills.find(explains).or_else(|| all.find(explains))
     }
 
     /// When Alipay was first answered `success` for an event.
@@ -224,17 +241,24 @@ impl Chronicle {
     }
 }
 
+/// Not before its delivery began, nor before the second that it bears; not after that second, nor after it was seen.
+fn span(copy: &Copy, by_context: &HashMap<&str, &Delivery>) -> Span {
+    let of = copy.traceparent.as_deref().and_then(|context| by_context.get(context));
+    let from = of.map_or(copy.published, |of| copy.published.max(of.began));
+    Span { from, by: copy.arrived.min(copy.published.plus(SECOND)) }
+}
+
 impl Notification {
     /// The events that it may lead to.
     fn events(&self) -> impl Iterator<Item = &str> {
-        let events: &[&String] = match self.kind {
-            Kind::Payment | Kind::Redelivery => &[&self.payment],
-            Kind::Refund => &[&self.refund],
+        let (first, second) = match self.kind {
+            Kind::Payment | Kind::Redelivery => (Some(&self.payment), None),
+            Kind::Refund => (Some(&self.refund), None),
             // Of a payment that is not recorded it is the payment's announcement.
-            Kind::Finish => &[&self.payment, &self.finish],
-            Kind::Forged => &[],
+            Kind::Finish => (Some(&self.payment), Some(&self.finish)),
+            Kind::Forged => (None, None),
         };
-        events.to_vec().into_iter().map(String::as_str)
+        first.into_iter().chain(second).map(String::as_str)
     }
 
     fn is_in(&self, queue: &HashMap<&str, Vec<&Copy>>) -> bool {
@@ -258,6 +282,41 @@ impl Report {
         [&self.lost, &self.outside, &self.unexpected, &self.unannounced, &self.false_records, &self.forgotten]
             .iter()
             .all(|broken| broken.is_empty())
+    }
+
+    /// In one line.
+    pub fn summary(&self) -> String {
+        format!(
+            "{} notifications, {} acknowledged, {} copies, {} duplicates inside the windows, {} recovered, {} unheard",
+            self.attempted,
+            self.acknowledged,
+            self.copies,
+            self.inside(),
+            self.recovered,
+            self.unheard
+        )
+    }
+
+    /// Its figures.
+    pub fn tell(&self, run: &str, seed: u64) {
+        figure(run, "seed", seed);
+        figure(run, "notifications attempted", self.attempted);
+        figure(run, "deliveries", self.deliveries);
+        figure(run, "forged", self.forged);
+        figure(run, "acknowledged", self.acknowledged);
+        figure(run, "copies in the queue", self.copies);
+        figure(run, "announced unchecked", self.unchecked);
+        figure(run, "lost", self.lost.len());
+        figure(run, "duplicated inside the windows", self.inside());
+        figure(run, "duplicated outside", self.outside.len());
+        figure(run, "unexpected", self.unexpected.len());
+        figure(run, "recovered", self.recovered);
+        figure(run, "unheard", self.unheard);
+        figure(run, "unannounced, false records, forgotten", self.broken_otherwise());
+    }
+
+    fn broken_otherwise(&self) -> usize {
+        self.unannounced.len() + self.false_records.len() + self.forgotten.len()
     }
 
     pub fn inside(&self) -> usize {
@@ -288,8 +347,9 @@ impl Report {
 
 /// `amqp.confirm_timeout`, and a second: how long before a fault what it disturbs may have been published.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(4);
-/// How much later than it was published a copy is seen at the most, on a machine that is busy.
+/// How much later than a fault is over it is felt at the most.
 const LAG: Duration = Duration::from_secs(1);
+const SECOND: Duration = Duration::from_millis(999);
 const MOMENT: Duration = Duration::from_millis(20);
 
 #[cfg(test)]

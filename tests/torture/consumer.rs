@@ -17,6 +17,8 @@ use crate::moment::Moment;
 pub struct Copy {
     pub message_id: String,
     pub arrived: Moment,
+    /// The second in which it was published, by the gateway's clock, which is this one.
+    pub published: Moment,
     /// The delivery that it came of, if it named itself.
     pub traceparent: Option<String>,
     pub notify_id: String,
@@ -84,6 +86,7 @@ fn copy_of(delivery: &Delivery) -> Copy {
     Copy {
         message_id: properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default(),
         arrived: Moment::now(),
+        published: Moment(properties.timestamp().map_or(0, |at| i64::try_from(at).unwrap() * 1000)),
         traceparent: header("traceparent"),
         notify_id: body["notify_id"].as_str().unwrap_or_default().to_owned(),
         redelivered: delivery.redelivered,

@@ -28,7 +28,6 @@ pub struct Gateway {
 /// One process, from its start to its end.
 #[derive(Debug, Clone)]
 pub struct Life {
-    pub started: Moment,
     pub ended: Option<Moment>,
     log: PathBuf,
 }
@@ -72,7 +71,7 @@ impl Gateway {
         command.envs(environment.iter().map(|(name, value)| (*name, value.as_str())));
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         self.child = Some(command.spawn().unwrap());
-        self.lives.push(Life { started: Moment::now(), ended: None, log });
+        self.lives.push(Life { ended: None, log });
     }
 
     /// SIGKILL, as `kill -9` does it, and gone when this returns.
@@ -90,14 +89,13 @@ impl Gateway {
         self.bury().unwrap()
     }
 
-    /// Whether it has ended by itself meanwhile.
-    pub fn has_ended(&mut self) -> Option<ExitStatus> {
-        let status = self.child.as_mut()?.try_wait().unwrap()?;
-        self.bury();
-        Some(status)
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some())
     }
 
-    fn bury(&mut self) -> Option<ExitStatus> {
+    /// Waits for its end, and tells how it was.
+    pub fn bury(&mut self) -> Option<ExitStatus> {
         let status = self.child.take().map(|mut child| child.wait().unwrap());
         if let Some(life) = self.lives.last_mut() {
             life.ended = Some(Moment::now());
@@ -127,7 +125,7 @@ impl Gateway {
     pub fn wait_until(&mut self, patience: Duration, what: &str, condition: impl Fn(&Self) -> bool) {
         let began = Instant::now();
         while !condition(self) {
-            assert!(self.has_ended().is_none(), "it ended by itself: {}", self.last_words());
+            assert!(!self.has_ended(), "it ended by itself: {}", self.last_words());
             assert!(began.elapsed() < patience, "waited in vain until {what}: {}", self.last_words());
             std::thread::sleep(Duration::from_millis(20));
         }

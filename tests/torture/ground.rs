@@ -1,12 +1,13 @@
 //! Where a run takes place: its folder, its broker, its seed, and how long it is.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 
-use crate::alipay::Delivery;
+use crate::alipay::{Alipay, Delivery, Task};
 use crate::checker::{Chronicle, Interruption};
 use crate::consumer::Consumer;
 use crate::gateway::Gateway;
@@ -18,7 +19,11 @@ pub struct Ground {
     pub random: SmallRng,
     pub amqp: String,
     pub gateway: Gateway,
-    pub deliveries: Vec<Delivery>,
+    /// By what Alipay's 24 hours are divided.
+    pub scale: u32,
+    deliveries: Vec<Delivery>,
+    at_work: Vec<Alipay>,
+    next_task: Instant,
     folder: PathBuf,
 }
 
@@ -33,11 +38,53 @@ impl Ground {
         println!("{name}: seed {seed}, in {}", folder.display());
         let amqp = amqp_url();
         let gateway = Gateway::new(&folder, &through(&amqp), &name, &mut random);
-        Self { name, seed, random, amqp, gateway, deliveries: Vec::new(), folder }
+        let (deliveries, at_work) = (Vec::new(), Vec::new());
+        Self {
+            name,
+            seed,
+            random,
+            amqp,
+            gateway,
+            scale: 3600,
+            deliveries,
+            at_work,
+            next_task: Instant::now(),
+            folder,
+        }
     }
 
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    /// Lets new notifications come at that rate for the next seconds; called again and again, without a gap.
+    pub fn keep_busy(&mut self, rate: u32) {
+        while Instant::now() >= self.next_task {
+            let task =
+                Task { count: rate * SECONDS_A_TASK, rate, seed: self.random.random(), scale: self.scale };
+            self.at_work.push(Alipay::start(&self.folder, self.gateway.http(), &task));
+            let over = self.next_task + Duration::from_secs(SECONDS_A_TASK.into());
+            self.next_task = over.max(Instant::now());
+        }
+    }
+
+    /// Sleeps, and keeps it busy meanwhile.
+    pub fn go_on(&mut self, pause: Duration, rate: u32) {
+        let until = Instant::now() + pause;
+        loop {
+            self.keep_busy(rate);
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(50)));
+        }
+    }
+
+    /// Waits until Alipay has nothing more to say and everything that was kept is announced.
+    pub fn come_to_rest(&mut self) {
+        for alipay in self.at_work.drain(..) {
+            self.deliveries.extend(alipay.finish());
+        }
+        self.gateway.wait_until_up();
+        self.gateway.wait_until_drained(PATIENCE);
+        self.next_task = Instant::now();
     }
 
     /// A consumer of its queue, which must be there.
@@ -64,6 +111,11 @@ impl Drop for Ground {
         }
     }
 }
+
+/// What is in doubt after a kill waits for a minute, and what the broker refused steps aside for as long.
+const PATIENCE: Duration = Duration::from_secs(240);
+/// How long one simulated Alipay has new notifications.
+const SECONDS_A_TASK: u32 = 15;
 
 /// A length or a seed out of the environment, which is how `tests/torture.sh` asks for more.
 pub fn number(name: &str) -> Option<u64> {

@@ -12,9 +12,13 @@
 )]
 
 mod alipay;
+mod broker_faults;
 mod checker;
 mod consumer;
 mod gateway;
 mod ground;
 mod kills;
 mod moment;
+#[cfg(feature = "failpoints")]
+mod named_points;
+mod proxy;

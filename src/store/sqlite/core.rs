@@ -18,6 +18,7 @@ use super::load::{Books, Load, Weight};
 use super::place::{self, Identity};
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key};
+use crate::failpoint::{self, Point};
 use crate::store::{
     Cause, Decision, Deferral, Entry, Holding, Kept, Known, MAX_FOUND, Merged, Record, Row, State, Tally,
     Waiting, held_key,
@@ -138,6 +139,11 @@ impl Core {
     /// Whether the database at the path is the one that is open, though its log may not be.
     pub(super) fn is_same_file(&self) -> bool {
         Identity::at(&self.path).is_same_file(self.identity)
+    }
+
+    /// Removes the log and its index if they lie beside another database now, which SQLite would take them for.
+    pub(super) fn remove_its_logs(&self) {
+        self.identity.remove_logs(&self.path);
     }
 
     /// How much waits.
@@ -278,6 +284,7 @@ impl Core {
                 }
             });
         }
+        failpoint::reached(Point::StoreMidCommit);
         transaction.commit()?;
         Ok(outcomes)
     }

@@ -17,6 +17,17 @@ impl Identity {
         Self(PARTS.map(|part| fs::metadata(beside(path, part)).map(|metadata| metadata.ino()).unwrap_or(0)))
     }
 
+    /// Removes the log and its index of this database from the path of another.
+    pub(super) fn remove_logs(self, path: &Path) {
+        let there = Self::at(path);
+        for ((part, ours), there) in PARTS.iter().zip(self.0).zip(there.0).skip(1) {
+            if ours == there && ours != 0 {
+                // They stay open where they are in use.
+                let _ = fs::remove_file(beside(path, part));
+            }
+        }
+    }
+
     /// Whether the database is the same; its log may be another.
     pub(super) fn is_same_file(self, other: Self) -> bool {
         self.0.first() == other.0.first()
@@ -87,6 +98,15 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether the file can be read to its end: if it cannot, that is the disk, and says nothing about what is in it.
+pub(super) fn is_readable(path: &Path) -> bool {
+    let read = |part: &str| match File::open(beside(path, part)) {
+        Ok(mut file) => io::copy(&mut file, &mut io::sink()).is_ok(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound && !part.is_empty(),
+    };
+    read("") && read("-wal")
 }
 
 /// How many damaged files lie beside the store and were not salvaged.

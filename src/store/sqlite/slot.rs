@@ -47,8 +47,8 @@ impl Slot {
     pub(super) fn read<T>(&mut self, mut look: impl FnMut(&Core) -> Result<T>) -> Result<T> {
         if let Some(core) = &self.core {
             match look(core) {
-                Err(error) if !error.is_damage() => self.core = None,
-                found => return self.noted(found),
+                Ok(found) => return self.noted(Ok(found)),
+                Err(error) => self.let_go(&error),
             }
         }
         let found = self.renew(Opening::ToRead).and_then(|core| look(core));
@@ -62,11 +62,11 @@ impl Slot {
         {
             match work(core) {
                 Ok(done) => return self.in_place(done),
-                Err(error) if error.is_damage() => return self.noted(Err(error)),
+                Err(error) if error.is_damage() => self.let_go(&error),
                 Err(_) => self.is_spent = true,
             }
         }
-        let done = self.renew(Opening::ToWrite).and_then(|core| work(core));
+        let done = self.renew(Opening::ToWrite).and_then(work);
         match done {
             Ok(done) => self.in_place(done),
             Err(error) => {
@@ -89,6 +89,13 @@ impl Slot {
             tracing::warn!(%error, "the store's file is not what it was");
         }
         self.show_load();
+    }
+
+    /// An error while reading: the connection may be in no state to say anything. What looks like damage is believed when
+    /// another connection sees it too, for a disk that cannot be read looks so at times.
+    fn let_go(&mut self, error: &Error) {
+        tracing::warn!(%error, "the store's file is opened again");
+        self.core = None;
     }
 
     /// Lets the connection go, because its file was set aside.
@@ -139,6 +146,9 @@ impl Slot {
     fn take_over(&mut self) -> Result<()> {
         let Some(old) = &self.core else { return Ok(()) };
         tracing::error!(path = %self.config.path.display(), "the store's file was deleted or replaced: taking it over");
+        if !old.is_same_file() {
+            old.remove_its_logs();
+        }
         if old.is_same_file() {
             // Only its log is gone from its place. It is written into the database before anybody looks for it there.
             old.mend()?;

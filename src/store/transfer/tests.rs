@@ -113,7 +113,7 @@ fn what_waits_must_be_something_that_can_be_announced() {
     let message: Message = serde_json::from_slice(waits.content.as_ref().unwrap()).unwrap();
     assert!(message.agrees_with(&waits.digest.unwrap()));
     assert!(!message.agrees_with(&Digest::of(b"o", Money::parse(b"1.01"), b"s", None)));
-    assert!(back(&written(&[waits.clone()])).unwrap().iter().all(|entry| fault(entry).is_none()));
+    assert!(back(&written(std::slice::from_ref(&waits))).unwrap().iter().all(|entry| fault(entry).is_none()));
     let other = Key { subject: "T".to_owned(), id: "A.T.trade.closed".to_owned() };
     assert!(fault(&Entry { key: other, ..waits }).is_some());
 }

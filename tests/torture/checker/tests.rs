@@ -25,6 +25,7 @@ fn copy(id: &str, began: i64, arrived: i64) -> Copy {
     Copy {
         message_id: format!("{APP_ID}.{id}"),
         arrived: Moment(arrived),
+        published: Moment(0),
         traceparent: Some(format!("{trade}-{began}")),
         notify_id: format!("n{trade}"),
         redelivered: false,
@@ -38,7 +39,7 @@ fn recorded(copies: &[Copy]) -> Vec<String> {
 
 /// A payment that was announced, killed at 105 and up again at 300.
 fn chronicle(deliveries: Vec<Delivery>, copies: Vec<Copy>) -> Chronicle {
-    let kill = Interruption::Kill { what: "kill".to_owned(), until: Moment(300) };
+    let kill = Interruption::Kill { what: "kill".to_owned(), at: Moment(110), until: Moment(300) };
     Chronicle { recorded: recorded(&copies), deliveries, copies, interruptions: vec![kill] }
 }
 
@@ -166,6 +167,8 @@ fn what_was_never_acknowledged_is_recovered_or_unannounced() {
     let report = chronicle(deliveries(), vec![copy("1.payment.succeeded", 400, 5000)]).check();
     assert_eq!((report.recovered, report.is_clean()), (1, true));
     assert_eq!(chronicle(deliveries(), vec![]).check().unannounced, ["n1"]);
+    let report = chronicle(deliveries()[..1].to_vec(), vec![]).check();
+    assert_eq!((report.unheard, report.is_clean()), (1, true));
 }
 
 #[test]
