@@ -21,8 +21,9 @@ pub(super) struct Flight(Mutex<HashMap<Key, Entry>>);
 #[derive(Debug)]
 struct Entry {
     digest: Digest,
-    /// The leader's notification.
+    /// The leader's notification, and whether it finishes the trade.
     notify_id: String,
+    finishes: bool,
     /// Bound: each belongs to a request that holds a permit of `publication.max_in_flight`.
     waiting: Vec<oneshot::Sender<Settlement>>,
 }
@@ -53,10 +54,11 @@ impl Boarding {
         Self { key: event.key(), digest: event.digest, notify_id, finishes }
     }
 
-    /// Whether the outcome of that flight is this one's. A finish shares only its own: after another notification's
-    /// payment it has to be announced itself.
+    /// Whether the outcome of that flight is this one's. A finish and another notification's payment share none, whichever
+    /// came first: they may be two events.
     fn shares(&self, entry: &Entry) -> bool {
-        entry.digest == self.digest && (!self.finishes || entry.notify_id == self.notify_id)
+        let finishes = self.finishes || entry.finishes;
+        entry.digest == self.digest && (!finishes || entry.notify_id == self.notify_id)
     }
 }
 
@@ -72,8 +74,10 @@ impl Flight {
                 if aboard.shares(entry) { Join::Follow(receiver) } else { Join::Other(receiver) }
             }
             None => {
-                let (digest, notify_id) = (aboard.digest, aboard.notify_id.clone());
-                entries.insert(aboard.key.clone(), Entry { digest, notify_id, waiting: vec![sender] });
+                let (digest, finishes, notify_id) =
+                    (aboard.digest, aboard.finishes, aboard.notify_id.clone());
+                let entry = Entry { digest, notify_id, finishes, waiting: vec![sender] };
+                entries.insert(aboard.key.clone(), entry);
                 Join::Lead(receiver)
             }
         }

@@ -199,6 +199,22 @@ async fn two_amounts_at_once_give_one_payment_and_one_conflict() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_payment_that_comes_again_while_its_finish_is_announced_is_answered_by_its_own_record() {
+    let bench = Bench::new();
+    bench.announce(&Notification::payment()).await;
+    let finish = Notification::payment().set("trade_status", "TRADE_FINISHED").set("notify_id", "n2");
+    let finished = bench.deliver(&finish);
+    let batch = bench.broker.batch().await;
+    assert_eq!(batch.ids(), [finish.event_id("trade.finished")]);
+    let again = bench.deliver(&Notification::payment());
+    settle().await;
+    batch.confirm_all().await;
+    assert_eq!(how(&finished.await.unwrap()), Some((EventType::TradeFinished, true)));
+    assert_eq!(how(&again.await.unwrap()), Some((EventType::PaymentSucceeded, false)));
+    assert!(bench.broker.is_quiet().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_conflict_is_announced_once() {
     let bench = Bench::new();
     bench.announce(&Notification::payment()).await;
@@ -326,6 +342,30 @@ async fn what_is_in_doubt_may_be_published_again_after_60_seconds_and_not_before
     batch.confirm_all().await;
     silent.confirm_all().await;
     settle().await;
+    assert_eq!(bench.states(), ["recorded"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_comes_after_60_seconds_does_not_end_the_flight_of_the_next_publish() {
+    let bench = Bench::new();
+    let reply = bench.deliver(&Notification::payment());
+    let first = bench.broker.batch().await;
+    assert!(is_unavailable(&reply.await.unwrap()));
+    let second: Batch = loop {
+        let reply = bench.deliver(&Notification::payment());
+        tokio::select! {
+            biased;
+            batch = bench.broker.batch() => break batch,
+            reply = reply => assert!(is_unavailable(&reply.unwrap())),
+        }
+    };
+    first.say(&[(0, Confirm::Nack(None))]).await;
+    settle().await;
+    let again = bench.deliver(&Notification::payment());
+    settle().await;
+    assert!(bench.broker.is_quiet().await, "it is published and not yet confirmed");
+    second.confirm_all().await;
+    assert!(is_success(&again.await.unwrap()));
     assert_eq!(bench.states(), ["recorded"]);
 }
 

@@ -26,6 +26,8 @@ use crate::world::{Inner, World};
 pub struct Wire {
     link: Link,
     connections: u64,
+    /// The last connection that is dead, whether or not the link says so yet.
+    dead: u64,
     /// A channel of its own for each who watches: the order in which several would wake is left to chance.
     watchers: Vec<watch::Sender<Link>>,
     channels: BTreeMap<u64, Channel>,
@@ -83,6 +85,7 @@ impl Wire {
         Self {
             link: Link::Down,
             connections: 0,
+            dead: 0,
             watchers: Vec::new(),
             channels: BTreeMap::new(),
             numbers: 0,
@@ -240,7 +243,8 @@ impl Inner {
         if !self.step("open") {
             return None;
         }
-        let Some(connection) = self.wire.connection().filter(|_| works) else {
+        let connection = self.wire.connection().filter(|connection| works && *connection > self.wire.dead);
+        let Some(connection) = connection else {
             return Some(Err(LinkError { message: "no channel".to_owned() }));
         };
         self.wire.numbers += 1;
@@ -402,29 +406,16 @@ impl Inner {
         }
     }
 
-    /// The connection is gone.
-    fn lose_connection(&mut self, arrives: bool) {
-        let Some(connection) = self.wire.connection() else { return };
-        self.report.count("broker: connection lost");
-        // The confirms may fail before or after the state of the link says so.
-        let link_first = self.random.random_bool(0.5);
-        if link_first {
-            self.wire.set_link(Link::Down);
-        }
-        let channels: Vec<u64> = self.wire.channels.keys().copied().collect();
-        for channel in channels {
+    fn end_channels(&mut self, connection: u64, arrives: bool) {
+        let of = self.wire.channels.iter().filter(|(_, channel)| channel.connection <= connection);
+        for channel in of.map(|(number, _)| *number).collect::<Vec<_>>() {
             self.end_channel(channel, arrives);
         }
-        self.wire.set_link(Link::Down);
-        self.trace("connection lost", connection);
     }
 
     /// With the gateway its connections are gone.
     pub fn hang_up_on_broker(&mut self) {
-        let channels: Vec<u64> = self.wire.channels.keys().copied().collect();
-        for channel in channels {
-            self.end_channel(channel, true);
-        }
+        self.end_channels(u64::MAX, true);
         self.wire.watchers.clear();
         self.wire.link = Link::Down;
     }
@@ -488,12 +479,8 @@ async fn serve(world: Arc<World>, channel: u64, batch: usize, acts: Vec<Act>) {
                 inner.end_channel(channel, arrives);
             }
             Act::Lose => {
-                let arrives = inner.random.random_bool(0.5);
-                inner.lose_connection(arrives);
-                let pause = inner.random.random_range(1..3_000);
                 drop(inner);
-                tokio::spawn(reconnect(Arc::clone(&world), pause));
-                return;
+                tokio::spawn(lose_connection(Arc::clone(&world)));
             }
         }
     }
@@ -521,6 +508,38 @@ async fn until(world: &World, allows: impl Fn(&Inner) -> bool) {
     }
 }
 
+/// The connection is gone. Its confirms fail before or after the state of the link says so.
+async fn lose_connection(world: Arc<World>) {
+    let (connection, link_first, arrives, lag) = {
+        let mut inner = world.lock();
+        let Some(connection) = inner.wire.connection() else { return };
+        inner.report.count("broker: connection lost");
+        inner.trace("connection lost", connection);
+        inner.wire.dead = connection;
+        let random = &mut inner.random;
+        let lag = if random.random_bool(0.5) { 0 } else { random.random_range(1..200) };
+        (connection, random.random_bool(0.5), random.random_bool(0.5), lag)
+    };
+    if link_first {
+        world.lock().wire.set_link(Link::Down);
+    } else {
+        world.lock().end_channels(connection, arrives);
+    }
+    if lag > 0 {
+        sleep(Duration::from_millis(lag)).await;
+    }
+    let pause = {
+        let mut inner = world.lock();
+        if link_first {
+            inner.end_channels(connection, arrives);
+        } else {
+            inner.wire.set_link(Link::Down);
+        }
+        inner.random.random_range(1..3_000)
+    };
+    reconnect(world, pause).await;
+}
+
 async fn reconnect(world: Arc<World>, pause: u64) {
     sleep(Duration::from_millis(pause)).await;
     world.lock().connect();
@@ -538,22 +557,21 @@ pub async fn weather(world: Arc<World>) {
         let Some(turn) = turn else { return std::future::pending().await };
         let froze = world.lock().faults.lasts(Kind::Frozen, now);
         sleep(Duration::from_millis(turn - now)).await;
-        let pause = {
-            let mut inner = world.lock();
+        let ends = {
+            let inner = world.lock();
             let now = inner.now();
-            let thaws = froze && !inner.faults.lasts(Kind::Frozen, now);
-            if inner.faults.lasts(Kind::Away, now) || thaws {
-                let arrives = inner.random.random_bool(0.5);
-                inner.lose_connection(arrives);
-            }
-            if let Some(connection) = inner.wire.connection() {
-                let blocked = inner.faults.lasts(Kind::Blocked, now);
-                inner.wire.set_link(if blocked { Link::Blocked(connection) } else { Link::Up(connection) });
-            }
-            inner.wire.moves.notify_waiters();
-            inner.random.random_range(1..2_000)
+            inner.faults.lasts(Kind::Away, now) || froze && !inner.faults.lasts(Kind::Frozen, now)
         };
-        tokio::spawn(reconnect(Arc::clone(&world), pause));
+        if ends {
+            lose_connection(Arc::clone(&world)).await;
+        }
+        let mut inner = world.lock();
+        inner.connect();
+        if let Some(connection) = inner.wire.connection() {
+            let blocked = inner.faults.lasts(Kind::Blocked, inner.now());
+            inner.wire.set_link(if blocked { Link::Blocked(connection) } else { Link::Up(connection) });
+        }
+        inner.wire.moves.notify_waiters();
     }
 }
 

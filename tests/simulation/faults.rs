@@ -9,8 +9,10 @@ use rand::rngs::SmallRng;
 pub struct Faults {
     /// Mean number of steps between two crashes; 0: it never crashes.
     pub crash_every: u64,
-    /// Instead of crashing it is stopped in order.
+    /// Beside crashing it is stopped in order.
     pub stops: bool,
+    /// Per mille of crashes with which the disk is lost, too.
+    pub disk_lost: u64,
     /// Per mille of deliveries.
     pub hang_up: u64,
     pub answer_lost: u64,
@@ -93,6 +95,7 @@ impl Faults {
             faults.crash_every = 1 << random.random_range(6..13);
         }
         faults.stops = random.random_bool(0.2);
+        faults.disk_lost = if random.random_bool(0.1) { 100 } else { 0 };
         for _ in 0..random.random_range(0..6) {
             faults.spells.push(Spell::of(random));
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alipay_notify_gateway::clock::Timestamp;
-use alipay_notify_gateway::event::{Digest, Key, Message};
+use alipay_notify_gateway::event::{Digest, EventType, Key, Message};
 use alipay_notify_gateway::store::{
     Claim, DOUBT, Decision, Deferral, Holding, Kept, Known, Record, Row, State, Store, StoreError, Tally,
     Waiting, back_off, held_key,
@@ -42,6 +42,7 @@ pub struct Disk {
 #[derive(Debug, Clone)]
 struct Line {
     state: State,
+    event_type: Option<EventType>,
     digest: Option<Digest>,
     notify_id: String,
     reason: Option<String>,
@@ -83,6 +84,11 @@ impl Disk {
         self.wake = Arc::default();
     }
 
+    /// Another disk, with nothing on it.
+    pub fn wipe(&mut self) {
+        *self = Self { failed_at: std::mem::take(&mut self.failed_at), ..Self::default() };
+    }
+
     /// How much waits for the broker.
     pub fn waiting(&self) -> usize {
         self.due.len()
@@ -121,6 +127,7 @@ impl Disk {
         let old = self.rows.get(&record.key);
         let line = Line {
             state: record.state,
+            event_type: Some(record.event_type),
             digest: Some(record.digest),
             notify_id: record.notify_id.clone(),
             reason: None,
@@ -151,6 +158,7 @@ impl Disk {
         }
         let line = Line {
             state: deferral.state,
+            event_type: Some(deferral.event_type),
             digest: Some(deferral.digest),
             notify_id: deferral.notify_id,
             reason: Some(deferral.cause.as_str().to_owned()),
@@ -173,6 +181,7 @@ impl Disk {
         }
         let line = Line {
             state: State::Held,
+            event_type: None,
             digest: None,
             notify_id: holding.notify_id,
             reason: Some(holding.reason.to_owned()),
@@ -188,15 +197,18 @@ impl Disk {
         Kept::Yes
     }
 
-    fn due(&self, now: Timestamp, limit: usize) -> Vec<Waiting> {
-        let mut due: Vec<(&Key, &Line)> = self
-            .due
-            .iter()
-            .take_while(|(at, _)| *at <= now)
-            .filter_map(|(_, key)| self.rows.get_key_value(key))
-            .collect();
-        due.sort_by(|a, b| (a.1.first_at, a.0).cmp(&(b.1.first_at, b.0)));
-        due.into_iter().take(limit).map(|(key, line)| line.waiting(key)).collect()
+    fn due(&self, now: Timestamp, limit: usize, skip: &[EventType]) -> Vec<Waiting> {
+        let due = self.due.iter().take_while(|(at, _)| *at <= now);
+        let due = due.filter_map(|(_, key)| self.rows.get_key_value(key));
+        let due = due.filter(|(_, line)| line.event_type.is_none_or(|known| !skip.contains(&known)));
+        // What the broker refused, or is silent about, has a quarter while others wait.
+        let is_refused =
+            |line: &Line| matches!(line.reason.as_deref(), Some("returned" | "nacked" | "in_doubt"));
+        let (refused, others): (Vec<_>, Vec<_>) = due.partition(|(_, line)| is_refused(line));
+        let share =
+            if others.is_empty() { limit } else { (limit / 4).max(limit.saturating_sub(others.len())) };
+        let refused = refused.into_iter().take(share);
+        refused.chain(others).take(limit).map(|(key, line)| line.waiting(key)).collect()
     }
 
     fn tally(&self) -> Tally {
@@ -232,6 +244,7 @@ impl Line {
             key: key.clone(),
             digest: self.digest,
             notify_id: self.notify_id.clone(),
+            event_type: self.event_type,
             payment_time: self.payment_time,
             state: self.state,
             reason: self.reason.clone().unwrap_or_default(),
@@ -243,7 +256,7 @@ impl Line {
         Row {
             key: key.clone(),
             state: self.state,
-            event_type: self.message.as_ref().map(|message| message.event_type.clone()),
+            event_type: self.event_type.map(|event_type| event_type.as_str().to_owned()),
             digest: self.digest,
             notify_id: self.notify_id.clone(),
             reason: self.reason.clone(),
@@ -436,8 +449,13 @@ impl Store for SimulatedStore {
         })
     }
 
-    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>> {
-        self.read(move |disk| disk.due(now, limit))
+    fn due(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        skip: Vec<EventType>,
+    ) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>> {
+        self.read(move |disk| disk.due(now, limit, &skip))
     }
 
     fn decide(&self, _decision: Decision) -> BoxFuture<'_, Result<bool, StoreError>> {

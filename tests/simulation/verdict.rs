@@ -28,7 +28,7 @@ pub struct Event {
     /// When a record of it was written.
     recorded_at: Option<u64>,
     key: Option<Key>,
-    /// When the store was asked to record it last, and whether it ever said that it failed.
+    /// When the store was first asked to record it in this life, and whether it ever said that it failed.
     asked_at: Option<u64>,
     was_denied: bool,
 }
@@ -137,7 +137,10 @@ impl Inner {
             return Err("the store had its record");
         }
         if attempt.incarnation != self.incarnation {
-            return Ok(if self.is_confirmed(attempt) {
+            let was_lost = self.wiped.iter().any(|at| attempt.at <= *at);
+            return Ok(if was_lost {
+                "the disk was lost"
+            } else if self.is_confirmed(attempt) {
                 "crash between confirm and record"
             } else {
                 "crash before the confirm"
@@ -230,7 +233,8 @@ impl Inner {
         if record.state == State::Recorded && !confirmed {
             self.violate(format!("{} was recorded, and the broker did not confirm it", record.key.id));
         }
-        self.events[event].asked_at = Some(self.now());
+        let now = self.now();
+        self.events[event].asked_at.get_or_insert(now);
     }
 
     pub fn note_recorded(&mut self, key: &Key) {
@@ -251,6 +255,7 @@ impl Inner {
     /// After a crash: what was written and not synced may be gone.
     pub fn forget_unsynced(&mut self) {
         for event in &mut self.events {
+            event.asked_at = None;
             if event.key.as_ref().is_some_and(|key| !self.disk.is_recorded(key)) {
                 event.recorded_at = None;
             }
@@ -302,7 +307,8 @@ impl Inner {
             if self.told_success.contains(&notice) || !excused {
                 self.violate(format!("lost: {ids:?}, delivered at {:?}", self.handled[notice]));
             } else {
-                self.report.count("never past a crash or a store that failed: not announced");
+                self.report
+                    .count("not announced: no delivery got past a crash, a store that failed or a lost disk");
             }
         }
     }
@@ -326,7 +332,7 @@ impl Inner {
     fn is_excused(&self, life: u32, at: u64) -> bool {
         let crashed = self.crashes.iter().any(|(crashed, when)| *crashed == life && *when < at + SURVIVES);
         let failed = self.disk.failed_at.iter().any(|failed| (at..at + SURVIVES).contains(failed));
-        crashed || failed
+        crashed || failed || self.wiped.iter().any(|wiped| at <= *wiped)
     }
 
     fn event(&mut self, id: &str) -> usize {

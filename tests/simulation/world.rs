@@ -40,6 +40,10 @@ pub struct Inner {
     steps: u64,
     crash_at: u64,
     crash: Arc<Notify>,
+    /// When this life is stopped in order.
+    stop_at: u64,
+    /// When the disk was lost.
+    pub wiped: Vec<u64>,
     hash: DefaultHasher,
     is_told: bool,
     pub wire: Wire,
@@ -86,7 +90,7 @@ fn live(world: &Arc<World>) -> End {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let end = runtime.block_on(life(Arc::clone(world)));
     // What its tasks do while they are dropped is nothing that a dead process could do.
-    world.lock().alive = false;
+    drop(runtime);
     end
 }
 
@@ -95,11 +99,13 @@ async fn life(world: Arc<World>) -> End {
     tokio::spawn(store::work(Arc::clone(&world)));
     tokio::spawn(broker::weather(Arc::clone(&world)));
     let (gateway, publication) = start(&world);
-    tokio::select! {
+    let end = tokio::select! {
         biased;
         () = crash.notified() => End::Crash,
         end = play(&world, &gateway, &publication) => end,
-    }
+    };
+    world.lock().stop_clock();
+    end
 }
 
 fn start(world: &Arc<World>) -> (Gateway, Publication) {
@@ -145,7 +151,12 @@ async fn play(world: &Arc<World>, gateway: &Gateway, publication: &Publication) 
             if inner.alipay.is_over() {
                 break;
             }
-            let pause = inner.alipay.next_at().map_or(60_000, |at| at - now);
+            if inner.stop_at <= now {
+                drop(inner);
+                return stop(world, publication).await;
+            }
+            let next = inner.alipay.next_at().unwrap_or(u64::MAX).min(inner.stop_at);
+            let pause = (next - now).min(60_000);
             (Duration::from_millis(pause), Arc::clone(&inner.alipay.changed))
         };
         let _ = tokio::time::timeout(next, changed.notified()).await;
@@ -154,12 +165,28 @@ async fn play(world: &Arc<World>, gateway: &Gateway, publication: &Publication) 
     End::Over
 }
 
+/// Stopped in order: what is in flight is finished, within a grace.
+async fn stop(world: &World, publication: &Publication) -> End {
+    publication.close();
+    let in_order = tokio::time::timeout(GRACE, publication.idle()).await.is_ok();
+    // Whoever is answered now is answered before the end.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    if in_order {
+        world.lock().report.count("stopped in order");
+        End::Stop
+    } else {
+        world.lock().report.count("stopped with events in doubt");
+        End::Crash
+    }
+}
+
 /// Everything is well from now on: what waits must be announced.
 async fn heal(world: &Arc<World>, publication: &Publication) {
     {
         let mut inner = world.lock();
         inner.faults.heal();
         inner.crash_at = u64::MAX;
+        inner.stop_at = u64::MAX;
         broker::clear_up(&mut inner);
     }
     for _ in 0..HEALED_LOOKS {
@@ -189,15 +216,9 @@ async fn deliver(world: Arc<World>, gateway: Gateway, due: Due) {
         }
         let (life, now) = (inner.incarnation, inner.now());
         inner.handled[due.notice].push((life, now));
-        let hangs_up = {
-            let inner = &mut *inner;
-            chance(&mut inner.random, inner.faults.hang_up)
-        };
-        let patience = if hangs_up { inner.random.random_range(0..6_000) } else { 60_000 };
-        (patience, {
-            let inner = &mut *inner;
-            chance(&mut inner.random, inner.faults.answer_lost)
-        })
+        let Inner { random, faults, .. } = &mut *inner;
+        let patience = if chance(random, faults.hang_up) { random.random_range(0..6_000) } else { 60_000 };
+        (patience, chance(random, faults.answer_lost))
     };
     let body = Pool::shared().body(due.notice, due.delivery);
     let delivery = Delivery { body, arrived: Instant::now(), traceparent: None };
@@ -222,6 +243,8 @@ impl World {
             steps: 0,
             crash_at: u64::MAX,
             crash: Arc::default(),
+            stop_at: u64::MAX,
+            wiped: Vec::new(),
             hash: DefaultHasher::new(),
             is_told,
             wire: Wire::new(),
@@ -323,21 +346,33 @@ impl Inner {
             _ if self.incarnation > MAX_CRASHES => u64::MAX,
             mean => self.steps + self.random.random_range(1..2 * mean),
         };
+        let lasts = self.random.random_range(1_000..600_000);
+        let stops = self.faults.stops && self.incarnation <= MAX_CRASHES;
+        self.stop_at = if stops { self.base + lasts } else { u64::MAX };
         Arc::clone(&self.crash)
+    }
+
+    /// The time of a life is known on its runtime alone.
+    fn stop_clock(&mut self) {
+        self.base = self.now();
+        self.started = None;
+        self.alive = false;
     }
 
     /// What a dead gateway leaves behind.
     fn bury(&mut self, end: &End) {
-        let now = self.now();
-        self.base = now;
-        self.started = None;
         if let End::Crash = end {
-            self.crashes.push((self.incarnation, now));
+            self.crashes.push((self.incarnation, self.base));
             self.trace("crash", u64::from(self.incarnation));
         }
         self.hang_up_on_broker();
         let Self { disk, random, .. } = self;
         disk.crash(random);
+        if chance(&mut self.random, self.faults.disk_lost) && !matches!(end, End::Over) {
+            self.report.count("disk lost");
+            self.wiped.push(self.base);
+            self.disk.wipe();
+        }
         self.forget_unsynced();
         for (_, due) in std::mem::take(&mut self.alipay.outstanding) {
             self.fail(due);
@@ -402,6 +437,8 @@ impl std::fmt::Debug for SimulatedClock {
     }
 }
 
+/// `shutdown.grace`.
+const GRACE: Duration = Duration::from_secs(20);
 /// Bound: crashes of one world.
 const MAX_CRASHES: u32 = 60;
 /// Between two looks whether everything is announced.
