@@ -58,7 +58,7 @@ const LADDER: [(&str, &[&str]); 17] = [
 ];
 
 /// Crates that have one home, or few.
-const HOMES: [(&str, &[&str]); 20] = [
+const HOMES: [(&str, &[&str]); 21] = [
     ("lapin", &["src/broker/amqp", "src/broker/tap", "src/broker/topology"]),
     ("rusqlite", &["src/store/sqlite"]),
     ("prometheus", &["src/metrics.rs", "src/publication"]),
@@ -73,7 +73,8 @@ const HOMES: [(&str, &[&str]); 20] = [
     ("aws_lc_rs", &["src/admission/signature.rs"]),
     ("rsa", &["src/admission", "src/signer"]),
     ("sha1", &["src/admission/signature.rs", "src/signer"]),
-    ("x509_cert", &["src/admission/key_ring.rs"]),
+    ("x509_cert", &["src/admission/key_ring.rs", "src/broker/amqp/tls.rs"]),
+    ("rustls_pki_types", &["src/broker/amqp/tls.rs"]),
     ("memchr", &["src/admission/form.rs"]),
     ("encoding_rs", &["src/admission/notification.rs", "src/signer", "src/cli/explain"]),
     ("serde_urlencoded", &["src/signer", "src/cli/simulate", "src/cli/trade.rs", "src/admin"]),

@@ -2,6 +2,7 @@
 
 pub mod alipay;
 pub mod amqp_peer;
+pub mod authority;
 pub mod broker;
 pub mod certificate;
 pub mod doors;
