@@ -14,6 +14,7 @@ pub mod orders;
 pub mod program;
 pub mod proxy;
 pub mod queue;
+pub mod rabbit;
 pub mod raw_client;
 pub mod signer;
 
