@@ -21,6 +21,7 @@ mod attacks;
 mod attribution;
 mod backlog;
 mod breaker;
+mod broker_faults;
 mod cli;
 mod config;
 mod end_to_end;

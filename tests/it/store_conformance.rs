@@ -244,9 +244,10 @@ async fn what_is_due_comes_oldest_first_when_its_back_off_is_over_and_what_is_in
     let at = |seconds: u64| alipay::now().plus(Duration::from_secs(seconds));
     store.defer(vec![deferral(1, State::Deferred)]).await.unwrap();
     store.defer(vec![Deferral { at: at(1), ..deferral(2, State::InDoubt) }]).await.unwrap();
-    // Tried three times, the last time at 0: due after 4 s.
+    // Refused three times, the last time at 0: due after 4 s. Not to be had three times: due after 1 s.
     for _ in 0..3 {
-        store.defer(vec![deferral(3, State::Deferred)]).await.unwrap();
+        let refused = Deferral { cause: Cause::Nacked, ..deferral(3, State::Deferred) };
+        store.defer(vec![refused, deferral(1, State::Deferred)]).await.unwrap();
     }
     store.hold(vec![holding(4)]).await.unwrap();
     store.record(vec![record(5)]).await.unwrap();
@@ -264,7 +265,8 @@ async fn what_is_due_comes_oldest_first_when_its_back_off_is_over_and_what_is_in
     assert_eq!(due(3, 9).await, [key(1)]);
     assert_eq!(due(4, 9).await, [key(1), key(3)]);
     assert_eq!(due(60, 9).await, [key(1), key(3)]);
-    assert_eq!(due(61, 9).await, [key(1), key(3), key(2)]);
+    // What was refused comes behind the others.
+    assert_eq!(due(61, 9).await, [key(1), key(2), key(3)]);
     assert_eq!(due(61, 1).await, [key(1)]);
     assert_eq!(store.due(at(61), 9, vec![EventType::PaymentSucceeded]).await.unwrap(), []);
     assert_eq!(store.due(at(61), 9, vec![EventType::PaymentLate]).await.unwrap().len(), 3);
