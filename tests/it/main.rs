@@ -11,7 +11,6 @@
 )]
 
 mod admin;
-mod admission;
 mod anything;
 mod attacks;
 mod backlog;
