@@ -14,7 +14,6 @@
 use alipay_notify_gateway::broker;
 
 mod admin;
-mod admission;
 mod anything;
 mod attacks;
 #[path = "../../src/publication/attribution.rs"]
