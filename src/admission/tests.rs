@@ -1,7 +1,7 @@
 //! Admission from outside, without a broker or a store: what each notification means, what is held and what is refused,
 //! with a signer that shares no line with the verifier. `tests/it` uses the same signer, so it lies there.
 
-#![expect(unreachable_pub, clippy::panic, reason = "what is shared with the tests of the whole program")]
+#![expect(unreachable_pub, reason = "what is shared with the tests of the whole program")]
 
 mod attacks;
 mod verdicts;

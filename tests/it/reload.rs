@@ -57,6 +57,9 @@ fn a_key_that_comes_with_sighup_is_believed_without_a_restart() {
         assert!(program.post(&paid.body_by(stranger())).is_success(), "{}", program.log());
         assert!(program.post(&payment(3).body()).is_success(), "the old one too");
         assert_eq!(published(&program, &mut queue, 4).await.len(), 2);
+        // No file has changed since: only the signal makes it load again.
+        tell(&program, "applied");
+        assert!(program.log().contains("and are the same"), "{}", program.log());
     });
 }
 
