@@ -55,6 +55,7 @@ const LADDER: [(&str, &[&str]); 18] = [
             "metrics",
             "publication",
             "store",
+            "telemetry",
         ],
     ),
 ];
@@ -82,7 +83,7 @@ const HOMES: [(&str, &[&str]); 21] = [
     ("encoding_rs", &["src/admission/notification.rs", "src/signer", "src/cli/explain"]),
     ("serde_urlencoded", &["src/signer", "src/cli/simulate", "src/cli/trade.rs", "src/admin"]),
     ("time", &["src/clock.rs"]),
-    ("tracing_subscriber", &["src/telemetry.rs"]),
+    ("tracing_subscriber", &["src/telemetry"]),
 ];
 
 fn root() -> PathBuf {
