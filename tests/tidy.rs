@@ -61,7 +61,7 @@ const LADDER: [(&str, &[&str]); 18] = [
 ];
 
 /// Crates that have one home, or few.
-const HOMES: [(&str, &[&str]); 21] = [
+const HOMES: [(&str, &[&str]); 22] = [
     ("lapin", &["src/broker/amqp", "src/broker/tap", "src/broker/topology"]),
     ("rusqlite", &["src/store/sqlite"]),
     ("rustix", &["src/failpoint.rs"]),
