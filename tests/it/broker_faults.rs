@@ -247,8 +247,8 @@ fn a_broker_with_an_alarm_gets_what_came_meanwhile_when_it_takes_again_and_memor
             let resident = resident_bytes(&program);
             assert!(resident < 128 << 20, "{resident} bytes");
             farm.ctl(0, &clear);
+            program.wait_until("it is unblocked", || program.metric("broker_blocked") < 0.5);
             announced(&program, &kept, Instant::now());
-            assert!(program.metric("broker_blocked") < 0.5);
             let mut expected = ids_of(&kept);
             expected.extend(ids_of(&[payment(n)]));
             let operator = Operator::at(&farm.url(0)).await;
@@ -524,8 +524,7 @@ fn a_renewed_certificate_is_found_in_its_file_and_without_one_a_strict_broker_le
     multi_thread(async {
         let folder = Folder::new();
         let uri = amqps(farm.node(0).tls_port, "localhost", "");
-        let told = check(&tls(&folder, &uri, &farm.authority, None)).await.unwrap_err().message;
-        assert!(!told.is_empty(), "{told}");
+        assert!(check(&tls(&folder, &uri, &farm.authority, None)).await.is_err());
         let stranger = Authority::new("a stranger's authority").issue("gateway");
         let strange = tls(&folder, &uri, &farm.authority, Some(stranger.clone()));
         assert!(check(&strange).await.is_err());
