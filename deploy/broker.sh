@@ -3,6 +3,7 @@
 #
 #   deploy/broker.sh start DIR   prints an AMQP URI; what it had to start is noted in DIR
 #   deploy/broker.sh stop DIR    ends what is noted in DIR, and nothing else
+#   deploy/broker.sh ctl DIR …   rabbitmqctl, for the private node that was started for DIR (4 below)
 #
 # The first of these that holds:
 #   1. AMQP_URL is set: it is used as it is.
@@ -42,6 +43,22 @@ stop() {
   end_process "$dir/node.pid"
   end_process "$dir/epmd.pid"
   rm -rf "$dir/node" "$dir/broker.container" "$dir/broker.port"
+}
+
+ctl() {
+  dir=$(cd "$1" && pwd)
+  shift
+  if ! [ -s "$dir/node.pid" ] || ! is_ours "$(cat "$dir/node.pid")"; then
+    say "no node of ours runs for $dir"
+    return 1
+  fi
+  local server epmd
+  server=$(find_server)
+  # The last word of its command line.
+  epmd=$(tr '\0' '\n' <"/proc/$(cat "$dir/epmd.pid")/cmdline" | tail -n 1)
+  env -i "PATH=$PATH:/usr/lib/erlang/bin" "HOME=$dir/node/home" LANG=C.UTF-8 "ERL_EPMD_PORT=$epmd" \
+    ERL_EPMD_ADDRESS=127.0.0.1 "RABBITMQ_NODENAME=gateway-$(cat "$dir/broker.port")@localhost" \
+    "$(dirname "$server")/rabbitmqctl" --quiet "$@"
 }
 
 start_container() {
@@ -242,8 +259,9 @@ IMAGE=rabbitmq:4
 case "${1:-} ${2:-}" in
 "start "?*) start "$2" ;;
 "stop "?*) stop "$2" ;;
+"ctl "?*) ctl "${@:2}" ;;
 *)
-  sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,17s/^# \{0,1\}//p' "$0" >&2
   exit 2
   ;;
 esac

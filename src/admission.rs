@@ -300,7 +300,10 @@ impl<'f> Unverified<'f> {
 
     fn claimed_app<'p>(&self, policy: &'p Policy) -> Result<&'p App, Rejection> {
         let Some(claimed) = self.claimed_app_id() else {
-            let partner = self.form.value("notify_id").is_some() && self.form.value("sign").is_some();
+            // `notify_data` is the XML of the wireless partner interface.
+            let is_notification =
+                ["notify_id", "notify_data"].iter().any(|name| self.form.value(name).is_some());
+            let partner = is_notification && self.form.value("sign").is_some();
             return Err(if partner { Rejection::Partner } else { Rejection::NoAppId });
         };
         let app = std::str::from_utf8(claimed).ok().and_then(|claimed| policy.apps.get(claimed));
@@ -417,3 +420,6 @@ fn find_key<'k>(form: &Form, keys: &'k [PublicKey], signature: &[u8]) -> Option<
 pub fn may_be_v2(form: &Form) -> bool {
     form.value("service").is_some() || form.value("method").is_some()
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,7 @@ pub trait Publisher: Send {
     /// batch differ.
     fn publish(&mut self, batch: Vec<Message>, at: Timestamp) -> Box<dyn Confirms>;
 
-    /// Whether another batch may be published on this channel: false once it has failed.
+    /// Whether another batch may be published on this channel: false once it has failed, or was refused something.
     fn is_usable(&self) -> bool;
 }
 

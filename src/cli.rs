@@ -101,7 +101,10 @@ impl From<std::io::Error> for Failure {
 /// Runs a short command's future to its end.
 fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(future))
+    let done = runtime.block_on(future);
+    // A name that nobody resolves holds a thread up for longer than anybody wants to wait.
+    runtime.shutdown_background();
+    Ok(done)
 }
 
 const DONE: u8 = 0;

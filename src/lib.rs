@@ -6,6 +6,10 @@
 //! one place with the whole order; [`http`] and [`admin`] are its doors; [`config`], [`app`] and [`cli`] put
 //! it together. ARCHITECTURE.md has the map and the invariants.
 
+// The tests' signer and judge (`tests/it/support`) are compiled into the unit tests too, and name this crate from outside.
+#[cfg(test)]
+extern crate self as alipay_notify_gateway;
+
 pub mod admin;
 pub mod admission;
 pub mod app;

@@ -61,6 +61,8 @@ pub struct Metrics {
     pub broker_up: IntGauge,
     /// 1 while the broker takes nothing because of an alarm of its own.
     pub broker_blocked: IntGauge,
+    /// How much of the topology is missing at the broker or is not as it should be.
+    pub topology_problems: IntGauge,
     /// 1 while the store can be read.
     pub store_up: IntGauge,
     /// 1 while events are announced without asking the store.
@@ -283,6 +285,8 @@ impl Metrics {
             )?,
             broker_up: at.gauge("broker_up", "1 while connected to the broker.")?,
             broker_blocked: at.gauge("broker_blocked", "1 while the broker takes nothing.")?,
+            topology_problems: at
+                .gauge("topology_problems", "What should stand at the broker and does not.")?,
             store_up: at.gauge("store_up", "1 while the store can be read.")?,
             store_unchecked: at
                 .gauge("store_unchecked", "1 while events are announced without asking the store.")?,

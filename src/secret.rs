@@ -1,6 +1,7 @@
 //! A value that must never be printed: it has no `Display`, and its `Debug` is a row of stars.
 
-use std::fmt;
+use std::path::PathBuf;
+use std::{fmt, fs, io};
 
 /// A password, a token, or a URI that holds one.
 #[derive(Clone, PartialEq, Eq)]
@@ -23,3 +24,37 @@ impl fmt::Debug for Secret {
         f.write_str("***")
     }
 }
+
+/// Where a secret is. One in a file is read anew each time that it is needed, so that it can be changed beneath a running
+/// program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Here.
+    Here(Secret),
+    /// In a file, with or without white space around it.
+    File(PathBuf),
+}
+
+impl Source {
+    /// The secret as it is now.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or has nothing in it, or far too much.
+    pub fn read(&self) -> io::Result<Secret> {
+        let file = match self {
+            Self::Here(secret) => return Ok(secret.clone()),
+            Self::File(file) => file,
+        };
+        if fs::metadata(file)?.len() > MAX_BYTES {
+            return Err(io::Error::other("is too large for a secret"));
+        }
+        let content = fs::read_to_string(file)?;
+        match content.trim() {
+            "" => Err(io::Error::other("is empty")),
+            secret => Ok(Secret::new(secret)),
+        }
+    }
+}
+
+/// Bound: no secret is larger.
+const MAX_BYTES: u64 = 64 * 1024;

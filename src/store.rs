@@ -184,11 +184,13 @@ pub enum Cause {
     Late,
     /// Confirms of its type do not come: it waits until a probe of that type is answered.
     Suspended,
+    /// The broker closed the channel over it, alone in its batch, on a connection that stayed.
+    ChannelClosed,
 }
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::BrokerDown,
         Self::Blocked,
         Self::Nacked,
@@ -196,6 +198,7 @@ impl Cause {
         Self::InDoubt,
         Self::Late,
         Self::Suspended,
+        Self::ChannelClosed,
     ];
 
     /// The name in logs and on the admin listener.
@@ -208,6 +211,7 @@ impl Cause {
             Self::InDoubt => "in_doubt",
             Self::Late => "late",
             Self::Suspended => "suspended",
+            Self::ChannelClosed => "channel_closed",
         }
     }
 }
@@ -370,7 +374,9 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-/// How long after its last try a deferred event is due again: doubled with each, from 1 s to 10 min.
+/// How long after its last try a deferred event is due again: doubled with each, from 1 s to 10 min. Not where its cause
+/// says nothing about it (`broker_down`, `broker_blocked`, `late`, `suspended`): then it is due a second later, however often Alipay
+/// has delivered it meanwhile, so that it is announced at once when the broker is back.
 pub fn back_off(attempts: u32) -> Duration {
     (Duration::from_secs(1) * 2u32.saturating_pow(attempts.saturating_sub(1).min(10))).min(MAX_BACK_OFF)
 }

@@ -13,7 +13,7 @@ AMQP_URL=$(deploy/broker.sh start "$work")
 export AMQP_URL
 # The portable engine, in every unit test; then everything with the default one.
 cargo test --locked --quiet --no-default-features --lib
-cargo test --locked --test tidy --test it --lib --bins "$@"
+cargo test --locked --test tidy --test model --test it --lib --bins "$@"
 cargo test --locked --doc
 # A million notifications through simulated worlds (docs/reliability.md, "Simulation"); not where one test is asked for.
 if (($# == 0)); then

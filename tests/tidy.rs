@@ -55,12 +55,13 @@ const LADDER: [(&str, &[&str]); 18] = [
             "metrics",
             "publication",
             "store",
+            "telemetry",
         ],
     ),
 ];
 
 /// Crates that have one home, or few.
-const HOMES: [(&str, &[&str]); 21] = [
+const HOMES: [(&str, &[&str]); 22] = [
     ("lapin", &["src/broker/amqp", "src/broker/tap", "src/broker/topology"]),
     ("rusqlite", &["src/store/sqlite"]),
     ("rustix", &["src/failpoint.rs"]),
@@ -76,12 +77,13 @@ const HOMES: [(&str, &[&str]); 21] = [
     ("aws_lc_rs", &["src/admission/signature.rs"]),
     ("rsa", &["src/admission", "src/signer"]),
     ("sha1", &["src/admission/signature.rs", "src/signer"]),
-    ("x509_cert", &["src/admission/key_ring.rs"]),
+    ("x509_cert", &["src/admission/key_ring.rs", "src/broker/amqp/tls.rs"]),
+    ("rustls_pki_types", &["src/broker/amqp/tls.rs"]),
     ("memchr", &["src/admission/form.rs"]),
     ("encoding_rs", &["src/admission/notification.rs", "src/signer", "src/cli/explain"]),
     ("serde_urlencoded", &["src/signer", "src/cli/simulate", "src/cli/trade.rs", "src/admin"]),
     ("time", &["src/clock.rs"]),
-    ("tracing_subscriber", &["src/telemetry.rs"]),
+    ("tracing_subscriber", &["src/telemetry"]),
 ];
 
 fn root() -> PathBuf {

@@ -256,3 +256,35 @@ fn check_borders(form: &Form) -> Result<(), Objection> {
 /// Names of fields that merchants use in texts of their own, and that decide nothing about money.
 const PLAIN_WORDS: [&str; 8] =
     ["body", "charset", "method", "service", "status", "subject", "timestamp", "version"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: [Objection; 4] = [
+        Objection::Seller,
+        Objection::Grammar("total_amount"),
+        Objection::Ambiguous("refund_fee"),
+        Objection::Stale,
+    ];
+
+    #[test]
+    fn each_objection_has_its_label() {
+        assert_eq!(EVERY.map(Objection::reason), Objection::REASONS);
+    }
+
+    #[test]
+    fn an_operator_waives_what_was_objected_to_and_never_a_form() {
+        let waived = EVERY.map(|objection| Waived::of(objection.reason()));
+        assert_eq!(waived, [Waived::Seller, Waived::Nothing, Waived::Borders, Waived::Age]);
+        assert_eq!(Waived::of("anything else"), Waived::Nothing);
+    }
+
+    #[test]
+    fn the_time_of_a_message_is_thirteen_digits() {
+        assert_eq!(unix_millis(b"1551960008123"), Some(Timestamp::from_unix_millis(1_551_960_008_123)));
+        for bad in [&b""[..], b"155196000812", b"15519600081230", b"1551960008.12", b"155196000812x"] {
+            assert_eq!(unix_millis(bad), None);
+        }
+    }
+}

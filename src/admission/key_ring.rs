@@ -16,6 +16,7 @@ use rsa::traits::PublicKeyParts as _;
 use sha2::{Digest as _, Sha256};
 use x509_cert::Certificate;
 use x509_cert::der::{Decode as _, Encode as _};
+use x509_cert::ext::pkix::BasicConstraints;
 
 use super::policy::SignType;
 use super::signature::Verifier;
@@ -239,7 +240,7 @@ fn judge_certificate(
     {
         return Err(KeyFault::OwnCertificate(name));
     }
-    if subject == certificate.tbs_certificate().issuer() && name.contains("Root") {
+    if is_authority(certificate) {
         return Err(KeyFault::Authority(name));
     }
     if !name.starts_with(ALIPAY_NAME) {
@@ -249,6 +250,15 @@ fn judge_certificate(
     let ends = certificate.tbs_certificate().validity().not_after.to_unix_duration();
     let ends = Timestamp::from_unix_millis(i64::try_from(ends.as_millis()).unwrap_or(i64::MAX));
     Ok((account, Some(ends)))
+}
+
+/// `alipayRootCert.crt`, and whatever stands behind the leaf in a chain: Alipay's leaf is neither an authority nor of
+/// its own making.
+fn is_authority(certificate: &Certificate) -> bool {
+    let certificate = certificate.tbs_certificate();
+    let constraints = certificate.get_extension::<BasicConstraints>().ok().flatten();
+    constraints.is_some_and(|(_, constraints)| constraints.ca)
+        || certificate.subject() == certificate.issuer()
 }
 
 const SHARED: [(&str, Shared); 3] = [

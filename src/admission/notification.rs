@@ -258,6 +258,8 @@ mod tests {
         assert_eq!(text(b"s=\xc9\xcc\xc6\xb7"), ("商品".to_owned(), false));
         assert_eq!(text(b"charset=no-such&s=\xc9\xcc\xc6\xb7"), ("商品".to_owned(), false));
         assert_eq!(text(b"charset=GBK&s=\xc9\xcc\xc6\xb7"), ("商品".to_owned(), false));
+        // Bytes that could be UTF-8 are what the notification says they are.
+        assert_eq!(text("charset=GBK&s=测试".as_bytes()), ("娴嬭瘯".to_owned(), false));
         assert_eq!(text(b"charset=utf-8&s=\xc9"), ("\u{fffd}".to_owned(), true));
         assert_eq!(text(b"charset=UTF-16&s=ab"), ("ab".to_owned(), false));
         // A user-defined character of GBK, as one real capture has it.

@@ -101,3 +101,51 @@ pub mod portable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rsa::traits::PublicKeyParts as _;
+
+    use super::*;
+    use crate::admission::tests::support::signer::{Hash, alipay, shared, signature, stranger};
+
+    #[test]
+    fn only_plain_padded_base64_is_decoded() {
+        assert_eq!(decode(b"AP+/"), Some(vec![0, 0xff, 0xbf]));
+        for bad in [&b"AP+"[..], b"AP-_", b"AP+/ ", b"A P+/", b"AP+/=", b"\xff"] {
+            assert_eq!(decode(bad), None);
+        }
+    }
+
+    #[test]
+    fn each_engine_takes_what_the_key_signed_with_its_hash_and_nothing_else() {
+        for (key, hash, other, sign_type) in [
+            (alipay(), Hash::Sha256, Hash::Sha1, SignType::Rsa2),
+            (shared(), Hash::Sha1, Hash::Sha256, SignType::Rsa),
+            (alipay(), Hash::Sha1, Hash::Sha256, SignType::Rsa),
+        ] {
+            let public = key.to_public_key();
+            let engine = portable::Verifier::new(&public, sign_type).unwrap();
+            let default = Verifier::new(&public, sign_type).unwrap();
+            for (signature, content, expected) in [
+                (signature(key, hash, b"abc"), b"abc", true),
+                (signature(key, hash, b"abc"), b"abd", false),
+                (signature(key, other, b"abc"), b"abc", false),
+                (signature(stranger(), hash, b"abc"), b"abc", false),
+                (vec![0; key.to_public_key().size()], b"abc", false),
+                (Vec::new(), b"abc", false),
+            ] {
+                assert_eq!(
+                    engine.verify(content, &signature),
+                    expected,
+                    "portable, {sign_type:?}, {signature:?}"
+                );
+                assert_eq!(
+                    default.verify(content, &signature),
+                    expected,
+                    "default, {sign_type:?}, {signature:?}"
+                );
+            }
+        }
+    }
+}

@@ -1,7 +1,8 @@
 //! The one home of AMQP 0-9-1, over lapin 4.12.3. Nothing outside this file and its rooms knows lapin.
 //!
 //! - [`supervisor`]: one task that connects, declares, watches, and connects again for ever.
-//! - [`connection`]: one connection, and how it is ended for certain.
+//! - [`target`] and [`tls`]: which nodes, with what login, and what is believed of them.
+//! - [`connection`]: one connection, how it is made, and how it is ended for certain.
 //! - [`declaration`]: exchange and queues on throw-away channels.
 //! - [`publisher`]: one confirm-mode channel, its batches and their confirms.
 //!
@@ -23,6 +24,8 @@ mod connection;
 mod declaration;
 mod publisher;
 mod supervisor;
+mod target;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,24 +37,34 @@ use tokio_util::sync::CancellationToken;
 
 use super::topology::Queue;
 use super::{Broker, Link, LinkError, Publisher};
+use crate::clock::Timestamp;
 use crate::lifecycle::{Stopping, Tasks};
 use crate::metrics::Metrics;
-use crate::secret::Secret;
-use connection::{Addresses, short};
+use crate::secret::Source;
+use connection::short;
 use publisher::ConfirmChannel;
 use supervisor::{Shared, Supervisor};
+use target::Target;
+use tls::Judgement;
+pub use tls::Tls;
 
 /// The broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// `amqp.uri`: one URI, or several separated by commas, which are tried in turn.
-    pub uri: Secret,
+    /// `amqp.uri`: one URI, or several separated by commas, which are tried in turn. Read anew before each connect.
+    pub uri: Source,
+    /// `amqp.nodes`: more hosts, with port or without, for the login of the one URI.
+    pub nodes: Vec<String>,
+    /// What TLS believes and shows.
+    pub tls: Tls,
     /// `amqp.exchange`: a durable topic exchange.
     pub exchange: String,
     /// `[[amqp.queues]]`, declared at each connect.
     pub queues: Vec<Queue>,
     /// `amqp.required_queues`, beside those declared.
     pub required_queues: Vec<String>,
+    /// How often all of that is declared and looked at while the connection lasts: [`LOOK_EVERY`], but for tests.
+    pub look_every: Duration,
 }
 
 /// The real broker, supervised.
@@ -108,7 +121,8 @@ impl Broker for Amqp {
             let exchange = short(&self.shared.config.exchange)?;
             match timeout(OPEN_DEADLINE, live.open_confirm_channel()).await {
                 Ok(Ok(channel)) => {
-                    let publisher: Box<dyn Publisher> = Box::new(ConfirmChannel::new(channel, exchange));
+                    let publisher: Box<dyn Publisher> =
+                        Box::new(ConfirmChannel::new(channel, exchange, live.doubt()));
                     Ok(publisher)
                 }
                 Ok(Err(error)) => Err(LinkError::new(format!("opening a channel: {error}"))),
@@ -121,22 +135,48 @@ impl Broker for Amqp {
     }
 }
 
-/// Whether this can be taken for `amqp.uri`. The value is repeated in no message, because it holds a password.
-pub fn is_uri(uri: &Secret) -> bool {
-    // lapin reads `amqp:/host` and even `amqp:` as the local machine: a typing error must not lead there.
-    let schemes = ["amqp://", "amqps://"];
-    let with_host = |address: &str| schemes.iter().any(|scheme| address.trim().starts_with(scheme));
-    uri.expose().split(',').all(with_host) && Addresses::parse(uri).is_ok()
+/// What is wrong with where and how to connect: each with its key, and never with a value that may be secret. And what is
+/// odd about it.
+pub fn judge(config: &Config, now: Timestamp) -> (Vec<(&'static str, String)>, Vec<String>) {
+    let Judgement { mut problems, remarks } = config.tls.judge(now);
+    // A file that cannot be read is told by who read it first.
+    let Ok(uri) = config.uri.read() else { return (problems, remarks) };
+    match target::nodes(&uri, &config.nodes) {
+        Ok(nodes) if config.tls.is_configured() && !nodes.iter().any(target::is_encrypted) => {
+            problems.push(("amqp.uri", target::NOT_ENCRYPTED.to_owned()));
+        }
+        Ok(_) => {}
+        Err(problem) => problems.push(problem),
+    }
+    (problems, remarks)
 }
 
-/// Connects, and looks without declaring anything: a line for the exchange and for each queue, whether it is
-/// there. For `check --connect`. Bound: the deadlines of connecting and of looking.
+/// Connects to each node, and looks on the first that answers, without declaring anything: a line for each node, for the
+/// exchange and for each queue. For `check --connect`. Bound: the deadlines of connecting, node by node, and of looking.
 ///
 /// # Errors
-/// If there is no connection; the words hold no secret.
+/// If no node answers; the words hold no secret.
 pub async fn check(config: &Config) -> Result<Vec<String>, LinkError> {
-    let live = connection::connect(&config.uri, 0).await.map_err(LinkError::new)?;
-    let seen = declaration::look(&live, config).await;
+    let target = Target::read(&Arc::new(config.clone())).await.map_err(LinkError::new)?;
+    let (mut seen, mut failures, mut first) = (Vec::new(), Vec::new(), None);
+    for node in &target.nodes {
+        match connection::connect_to(node, target.tls.as_ref(), 0, 0).await {
+            Ok(live) if target.nodes.len() == 1 => first = Some(live),
+            Ok(live) => {
+                seen.push(format!("node {} answers", live.at));
+                match &first {
+                    None => first = Some(live),
+                    Some(_) => live.close(CLOSE_DEADLINE).await,
+                }
+            }
+            Err(failure) => {
+                seen.push(format!("node {failure}"));
+                failures.push(failure);
+            }
+        }
+    }
+    let Some(live) = first else { return Err(LinkError::new(failures.join("; "))) };
+    seen.extend(declaration::look(&live, config).await);
     live.close(CLOSE_DEADLINE).await;
     Ok(seen)
 }
@@ -147,37 +187,10 @@ impl LinkError {
     }
 }
 
+/// How often the topology is declared and looked at while the connection lasts.
+pub const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Bound: a lane that has lost its channel gets another, or the connection is replaced (design.md, "Blocked").
 const OPEN_DEADLINE: Duration = Duration::from_secs(1);
 /// Bound: for saying goodbye. It hangs behind a blocked connection.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 const LAST_STEPS: Duration = Duration::from_millis(500);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_no_amqp_uri_is_not_taken_for_one() {
-        for uri in [
-            "",
-            "amqp",
-            "amqp:",
-            "amqp:pw",
-            "amqp:/host",
-            "amqp://",
-            "amqp:///vhost",
-            "amqp://u:p@/vhost",
-            "amqp://u:p@:5672/vhost",
-            "amqp://u:p@h:99999/",
-            "http://user:pw@h/",
-            "user:pw@host",
-            "amqp://one,amqp://",
-        ] {
-            assert!(!is_uri(&Secret::new(uri)), "{uri}");
-        }
-        for uri in ["amqp://localhost", "amqps://u:p@h:5671/%2f?heartbeat=5", "amqp://one,amqp://two"] {
-            assert!(is_uri(&Secret::new(uri)), "{uri}");
-        }
-    }
-}

@@ -125,8 +125,8 @@ fn hints(
         capture.shape.iter().map(|shape| language.shape(*shape).to_owned()).collect();
     let shadowed = judgement.reason == Some(Reason::Rejected(Rejection::ShadowKey));
     if judgement.proof.is_none() && !shadowed {
-        let apps = grounds.policy.apps.values().collect();
-        let evidence = Evidence { body: &capture.body, keys: &grounds.keys, sign_type, apps };
+        let apps = grounds.apps.iter().collect();
+        let evidence = Evidence { body: &capture.body, keys: &grounds.suspects, sign_type, apps };
         hints.extend(diagnosis::diagnose(&evidence).iter().map(|cause| language.cause(cause)));
         hints.extend(grounds.remarks.iter().cloned());
     }
@@ -156,52 +156,53 @@ fn grounds(args: &Args, keys: &[PathBuf], capture: &Capture) -> Result<(Grounds,
 /// The keys of the app; or, where none is named or it is not one of ours, all keys that there are: whether the
 /// signature is authentic is one question, and whether it is for us another.
 fn configured(args: &Args, asked: Option<&str>) -> Result<(Grounds, SignType), Failure> {
-    let policy = policy_of(args.config.as_deref())?;
+    let mut policy = policy_of(args.config.as_deref())?;
     if let Some(app_id) = &args.app_id
         && !policy.apps.contains_key(app_id)
     {
         return Err(Failure::configuration(format!("apps: {app_id} is not configured")));
     }
+    let apps: Vec<App> = policy.apps.values().cloned().collect();
+    // Judged as of that app, it is no other app's either: what is not verified here must not be announced here.
+    policy.apps.retain(|app_id, _| args.app_id.as_ref().is_none_or(|asked| asked == app_id));
     let app = asked.and_then(|app_id| policy.apps.get(app_id));
     let keys = app.map_or_else(
         || policy.apps.values().flat_map(|app| app.keys.clone()).collect(),
         |app| app.keys.clone(),
     );
     let sign_type = app.or_else(|| policy.apps.values().next()).map_or(SignType::Rsa2, |app| app.sign_type);
-    Ok((Grounds { policy, keys, remarks: Vec::new() }, sign_type))
+    Ok((Grounds { policy, apps, suspects: keys.clone(), keys, remarks: Vec::new() }, sign_type))
 }
 
 fn policy_of(config: Option<&Path>) -> Result<Policy, Failure> {
     config::load_policy(config).map_err(|problems| Failure::configuration(problems.to_string()))
 }
 
-/// A policy of nothing but the keys: one app of any seller.
+/// A policy of nothing but the keys: one app of any seller. The hash is the one that the body names; and since anybody
+/// can write that, a key that cannot be of it is no fault of the key's, and proves nothing.
 fn given(
     files: &[KeyFile],
     asked: Option<&str>,
     claimed: Option<&[u8]>,
 ) -> Result<(Grounds, SignType), Failure> {
-    let (sign_type, alternative) = match claimed {
-        Some(b"RSA") => (SignType::Rsa, None),
-        Some(b"RSA2") => (SignType::Rsa2, None),
-        // It says nothing that could be meant: then the key's size says what can be.
-        Some(_) | None => (SignType::Rsa2, Some(SignType::Rsa)),
-    };
     let app_id = asked.unwrap_or_default();
-    let (sign_type, (keys, remarks)) = match (read_keys(files, app_id, sign_type), alternative) {
-        (Ok(keys), _) => (sign_type, keys),
-        (Err((_, Some(KeyFault::Size { .. }))), Some(other)) => {
-            (other, read_keys(files, app_id, other).map_err(|(failure, _)| failure)?)
-        }
-        (Err((failure, _)), _) => return Err(failure),
+    let (sign_type, other) = match claimed {
+        Some(b"RSA") => (SignType::Rsa, SignType::Rsa2),
+        Some(_) | None => (SignType::Rsa2, SignType::Rsa),
     };
+    let Keys { fit, unfit, remarks } = read_keys(files, app_id, [sign_type, other])?;
+    // It says nothing that could be meant: then the key's size says what can be.
+    let by_size = !matches!(claimed, Some(b"RSA" | b"RSA2"));
+    let expected = if fit.is_empty() && by_size { other } else { sign_type };
+    let believed = if fit.is_empty() { other } else { sign_type };
+    let keys = if fit.is_empty() && by_size { unfit.clone() } else { fit.clone() };
     let app = App {
         app_id: app_id.to_owned(),
         environment: Environment::Production,
         seller_ids: BTreeSet::new(),
-        keys: keys.clone(),
+        keys: if fit.is_empty() { unfit.clone() } else { fit.clone() },
         shadow_keys: Vec::new(),
-        sign_type,
+        sign_type: believed,
     };
     // What is not an app's number must not come into an event's id, which is never escaped.
     let fits = (1..=32).contains(&app_id.len()) && app_id.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -212,12 +213,21 @@ fn given(
         buyer: Buyer::default(),
         notification: true,
     };
-    Ok((Grounds { policy, keys, remarks }, sign_type))
+    let suspects = fit.into_iter().chain(unfit).collect();
+    Ok((Grounds { policy, apps: Vec::new(), keys, suspects, remarks }, expected))
 }
 
 /// A name to call it by, and what is in it.
 type KeyFile = (String, Vec<u8>);
-type Keys = (Vec<PublicKey>, Vec<String>);
+
+/// What `--key` gave.
+struct Keys {
+    /// Of a size that the first of the two algorithms has.
+    fit: Vec<PublicKey>,
+    /// Of a size that only the second has.
+    unfit: Vec<PublicKey>,
+    remarks: Vec<String>,
+}
 
 fn read_key_files(files: &[PathBuf]) -> Result<Vec<KeyFile>, Failure> {
     let read = |file: &PathBuf| {
@@ -229,20 +239,27 @@ fn read_key_files(files: &[PathBuf]) -> Result<Vec<KeyFile>, Failure> {
     files.iter().map(read).collect()
 }
 
-fn read_keys(
-    files: &[KeyFile],
-    app_id: &str,
-    sign_type: SignType,
-) -> Result<Keys, (Failure, Option<KeyFault>)> {
-    let mut keys = Vec::with_capacity(files.len());
-    let mut remarks = Vec::new();
+fn read_keys(files: &[KeyFile], app_id: &str, [sign_type, other]: [SignType; 2]) -> Result<Keys, Failure> {
+    let mut keys = Keys { fit: Vec::with_capacity(files.len()), unfit: Vec::new(), remarks: Vec::new() };
     for (name, content) in files {
-        let (key, odd) = PublicKey::read(content, app_id, sign_type)
-            .map_err(|fault| (Failure::configuration(format!("--key {name}: {fault}")), Some(fault)))?;
-        remarks.extend(odd.iter().map(|remark| format!("{name}: {remark}")));
-        keys.push(key);
+        let odd = match PublicKey::read(content, app_id, sign_type) {
+            Ok((key, odd)) => {
+                keys.fit.push(key);
+                odd
+            }
+            Err(fault) => {
+                let second = PublicKey::read(content, app_id, other).ok();
+                let unfit = second.filter(|_| matches!(fault, KeyFault::Size { .. }));
+                let (key, odd) =
+                    unfit.ok_or_else(|| Failure::configuration(format!("--key {name}: {fault}")))?;
+                keys.unfit.push(key);
+                keys.remarks.push(format!("{name}: {fault}"));
+                odd
+            }
+        };
+        keys.remarks.extend(odd.iter().map(|remark| format!("{name}: {remark}")));
     }
-    Ok((keys, remarks))
+    Ok(keys)
 }
 
 /// RFC 3339, or as Alipay writes a time.

@@ -1,7 +1,7 @@
 //! Every key there is. `docs/configuration.md` is held to this list by a test.
 
 /// All keys; `[]` stands for any table of an array.
-pub const KEYS: [&str; 45] = [
+pub const KEYS: [&str; 49] = [
     "http.listen",
     "http.path",
     "http.answer_timeout",
@@ -15,6 +15,10 @@ pub const KEYS: [&str; 45] = [
     "admin.token_file",
     "amqp.uri",
     "amqp.uri_file",
+    "amqp.nodes",
+    "amqp.ca_file",
+    "amqp.client_certificate_file",
+    "amqp.client_key_file",
     "amqp.exchange",
     "amqp.ignore",
     "amqp.required_queues",

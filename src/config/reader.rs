@@ -13,7 +13,7 @@ use toml::Value;
 
 use super::Problems;
 use super::source::Gathered;
-use crate::secret::Secret;
+use crate::secret::{Secret, Source};
 
 /// The values that are still to be read, and what was wrong with those that were.
 pub(super) struct Reader {
@@ -173,25 +173,35 @@ impl Reader {
 
     /// A secret, in place or in a file of its own.
     pub(super) fn secret(&mut self, key: &str) -> Option<Secret> {
+        // Read a moment ago, when its source was looked at.
+        self.secret_source(key)?.read().ok()
+    }
+
+    /// Where a secret is, which can be read now.
+    pub(super) fn secret_source(&mut self, key: &str) -> Option<Source> {
         let in_place = self.text(key);
         let key_of_file = format!("{key}_file");
-        let Some(file) = self.text(&key_of_file) else { return in_place.map(Secret::new) };
+        let Some(file) = self.text(&key_of_file) else {
+            return in_place.map(|text| Source::Here(Secret::new(text)));
+        };
         if file.contains("://") {
             // Somebody's URI with its password, one key too far: not to be printed as a path.
             self.problem(&key_of_file, format!("is to name a file; a URI belongs in {key}"));
             return None;
         }
-        match std::fs::read_to_string(self.path(&file)) {
-            Ok(content) if content.trim().is_empty() => {
-                self.problem(&key_of_file, format!("{file} is empty"));
-                None
-            }
-            Ok(content) => Some(Secret::new(content.trim())),
+        let source = Source::File(self.path(&file));
+        match source.read() {
+            Ok(_) => Some(source),
             Err(error) => {
                 self.problem(&key_of_file, format!("{file}: {error}"));
                 None
             }
         }
+    }
+
+    /// The path of a file that somebody else reads.
+    pub(super) fn file(&mut self, key: &str) -> Option<PathBuf> {
+        self.text(key).map(|file| self.path(&file))
     }
 
     /// One of a few names.

@@ -13,6 +13,7 @@ use crate::broker::{amqp, topology};
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::{Environment, EventType};
 use crate::lifecycle::Shutdown;
+use crate::secret::{Secret, Source};
 use crate::{admin, http, publication, store, telemetry};
 
 /// Everything. `None` if something that has no default is missing; the reader knows what.
@@ -302,11 +303,14 @@ fn check_apps(reader: &mut Reader, policy: &Policy) {
 }
 
 fn amqp(reader: &mut Reader) -> Option<amqp::Config> {
-    let uri = reader.secret("amqp.uri");
-    let uri = uri.unwrap_or_else(|| crate::secret::Secret::new("amqp://guest:guest@127.0.0.1:5672/%2f"));
-    if !amqp::is_uri(&uri) {
-        reader.problem("amqp.uri", "is not a URI such as amqp://USER:PASSWORD@HOST:5672/%2f");
-    }
+    let uri = reader.secret_source("amqp.uri");
+    let uri = uri.unwrap_or_else(|| Source::Here(Secret::new("amqp://guest:guest@127.0.0.1:5672/%2f")));
+    let nodes = reader.list("amqp.nodes");
+    let tls = amqp::Tls {
+        ca_file: reader.file("amqp.ca_file"),
+        client_certificate_file: reader.file("amqp.client_certificate_file"),
+        client_key_file: reader.file("amqp.client_key_file"),
+    };
     let exchange = reader.text_or("amqp.exchange", "payments");
     if exchange.is_empty() || exchange.len() > 127 || exchange.starts_with("amq.") {
         reader.problem("amqp.exchange", "is to be a name of 1 to 127 bytes that does not begin with amq.");
@@ -321,7 +325,16 @@ fn amqp(reader: &mut Reader) -> Option<amqp::Config> {
             required_queues.push(queue.name.clone());
         }
     }
-    Some(amqp::Config { uri, exchange, queues, required_queues })
+    let look_every = amqp::LOOK_EVERY;
+    let config = amqp::Config { uri, nodes, tls, exchange, queues, required_queues, look_every };
+    let (problems, remarks) = amqp::judge(&config, SystemClock.now());
+    for (key, problem) in problems {
+        reader.problem(key, problem);
+    }
+    for remark in remarks {
+        reader.remark(remark);
+    }
+    Some(config)
 }
 
 fn queues(reader: &mut Reader) -> Vec<topology::Queue> {

@@ -262,10 +262,13 @@ impl Shared {
             let cause = match verdict {
                 Verdict::Returned => Cause::Returned,
                 Verdict::Nacked => Cause::Nacked,
+                Verdict::Confirmed | Verdict::Lost | Verdict::Unsent if still_up && ready.job.alone => {
+                    Cause::ChannelClosed
+                }
                 Verdict::Confirmed | Verdict::Lost | Verdict::Unsent => Cause::BrokerDown,
             };
             let in_time = ready.job.errand.deadline > Instant::now();
-            if cause == Cause::BrokerDown && still_up && in_time && !ready.job.alone {
+            if cause == Cause::BrokerDown && still_up && in_time {
                 ready.job.alone = true;
                 if let Err(job) = self.queue.push(ready.job) {
                     self.give_up(*job, Settlement::Refused);

@@ -71,7 +71,7 @@ mod defaults {
         assert_eq!(config.http.body_timeout, Duration::from_secs(10));
         assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9090");
         assert_eq!(config.admin.token, None);
-        assert_eq!(config.amqp.uri.expose(), "amqp://guest:guest@127.0.0.1:5672/%2f");
+        assert_eq!(config.amqp.uri.read().unwrap().expose(), "amqp://guest:guest@127.0.0.1:5672/%2f");
         assert_eq!(config.amqp.exchange, "payments");
         assert!(config.amqp.queues.is_empty() && config.amqp.required_queues.is_empty());
         assert_eq!(config.publication.answer_timeout, Duration::from_secs(5));
@@ -301,7 +301,7 @@ mod broker {
     fn a_secret_is_not_in_the_debug_output() {
         let text = "[admin]\ntoken = \"hunter2-hunter2-hunter2\"\n[amqp]\nuri = \"amqp://u:hunter2@h/\"";
         let loaded = with_app(text).unwrap();
-        assert_eq!(loaded.config.amqp.uri.expose(), "amqp://u:hunter2@h/");
+        assert_eq!(loaded.config.amqp.uri.read().unwrap().expose(), "amqp://u:hunter2@h/");
         assert!(!format!("{loaded:?}").contains("hunter2"));
     }
 
@@ -311,7 +311,7 @@ mod broker {
         folder.write("uri", "amqp://u:p@h/\n");
         let file = folder.write("gateway.toml", format!("[amqp]\nuri_file = \"uri\"\n{APP}"));
         let config = config::load_from(Some(&file), Vec::new()).unwrap().config;
-        assert_eq!(config.amqp.uri.expose(), "amqp://u:p@h/");
+        assert_eq!(config.amqp.uri.read().unwrap().expose(), "amqp://u:p@h/");
     }
 
     #[test]
@@ -321,7 +321,7 @@ mod broker {
         folder.write("token", "\n");
         let file = folder.write("gateway.toml", format!("[admin]\ntoken_file = \"token\"\n{APP}"));
         let problems = config::load_from(Some(&file), Vec::new()).unwrap_err();
-        assert_eq!(problems.0, ["admin.token_file: token is empty"]);
+        assert_eq!(problems.0, ["admin.token_file: token: is empty"]);
     }
 
     #[test]
@@ -601,7 +601,7 @@ mod environment {
         let in_file = folder.write("b.toml", format!("[amqp]\nuri_file = \"gone\"\n{APP}"));
         let uri = |file: &Path, name: &str, value: &str| {
             let loaded = config::load_from(Some(file), variables(&[(name, value)])).unwrap();
-            loaded.config.amqp.uri.expose().to_owned()
+            loaded.config.amqp.uri.read().unwrap().expose().to_owned()
         };
         assert_eq!(uri(&in_place, "GATEWAY_AMQP__URI_FILE", "uri"), "amqp://from:file@h/");
         assert_eq!(uri(&in_file, "GATEWAY_AMQP__URI", "amqp://from:env@h/"), "amqp://from:env@h/");
@@ -670,7 +670,7 @@ mod three_variables {
             ("AMQP_URL", "amqp://u:p@h/"),
         ])
         .unwrap();
-        assert_eq!(loaded.config.amqp.uri.expose(), "amqp://u:p@h/");
+        assert_eq!(loaded.config.amqp.uri.read().unwrap().expose(), "amqp://u:p@h/");
         assert_eq!(loaded.config.store.path, Path::new("data/gateway.db"));
         assert!(loaded.config.amqp.queues.is_empty());
         assert_eq!(loaded.config.policy.apps["2021000000000001"].keys.len(), 1);
@@ -707,7 +707,7 @@ mod three_variables {
         ]);
         let config = loaded.unwrap().config;
         assert_eq!(config.http.listen.to_string(), "127.0.0.1:1");
-        assert_eq!(config.amqp.uri.expose(), "amqp://other/", "an override overrides");
+        assert_eq!(config.amqp.uri.read().unwrap().expose(), "amqp://other/", "an override overrides");
     }
 
     #[test]
@@ -808,7 +808,7 @@ mod documents {
         let file = folder.write("gateway.toml", APP);
         let shown = |environment: &[(&str, &str)]| {
             let config = config::load_from(Some(&file), variables(environment)).unwrap().config;
-            format!("{:?} {:?}", config, config.amqp.uri.expose())
+            format!("{:?} {:?}", config, config.amqp.uri.read().unwrap().expose())
         };
         let plain = shown(&[]);
         for (key, row) in rows() {
@@ -866,7 +866,7 @@ mod documents {
                 }
             }
         }
-        assert_eq!(bounded, 16);
+        assert_eq!(bounded, 19);
     }
 
     #[test]
@@ -893,5 +893,76 @@ mod documents {
         config.amqp.required_queues.clear();
         config.policy.apps.values_mut().for_each(|app| app.seller_ids.clear());
         assert_eq!(format!("{config:?}"), format!("{plain:?}"));
+    }
+}
+
+mod nodes_and_certificates {
+    use super::*;
+    use crate::support::authority::Authority;
+
+    /// With a broker that is spoken to over TLS.
+    fn encrypted(folder: &Folder, amqp: &str) -> Result<Loaded, Vec<String>> {
+        let text = format!("[amqp]\nuri = \"amqps://u:hunter2@h\"\n{amqp}\n{APP}");
+        let file = folder.write("gateway.toml", text);
+        config::load_from(Some(&file), Vec::new()).map_err(|problems| problems.0)
+    }
+
+    #[test]
+    fn other_nodes_are_hosts_with_or_without_a_port() {
+        refused(with_app("[amqp]\nnodes = [\"amqp://h\"]"), "amqp.nodes", "not HOST or HOST:PORT");
+        let several = "[amqp]\nuri = \"amqp://a,amqp://b\"\nnodes = [\"c\"]";
+        refused(with_app(several), "amqp.nodes", "one must go");
+        let named = load_with(APP, &[("GATEWAY_AMQP__NODES", "rabbit-2,rabbit-3:5673")]).unwrap();
+        assert_eq!(named.config.amqp.nodes, ["rabbit-2", "rabbit-3:5673"]);
+    }
+
+    #[test]
+    fn files_of_tls_are_read_and_must_fit_each_other() {
+        let (folder, authority) = (folder(), Authority::new("tests"));
+        folder.write("ca.pem", authority.pem());
+        folder.write("not.pem", "not a certificate");
+        let (certificate, key) = authority.issue("gateway");
+        folder.write("client.pem", certificate);
+        folder.write("client.key", key);
+        folder.write("other.key", authority.issue("gateway").1);
+        let (ca, shown) = ("ca_file = \"ca.pem\"\n", "client_certificate_file = \"client.pem\"\n");
+        let good = encrypted(&folder, &format!("{ca}{shown}client_key_file = \"client.key\"")).unwrap();
+        assert_eq!(good.config.amqp.tls.client_key_file, Some(folder.path().join("client.key")));
+        for (amqp, key, words) in [
+            ("ca_file = \"gone.pem\"", "amqp.ca_file", "gone.pem"),
+            ("ca_file = \"not.pem\"", "amqp.ca_file", "no certificate"),
+            ("ca_file = \"client.key\"", "amqp.ca_file", "no certificate"),
+            (shown, "amqp.client_key_file", "is missing"),
+            ("client_key_file = \"client.key\"", "amqp.client_certificate_file", "is missing"),
+            (&format!("{shown}client_key_file = \"other.key\""), "amqp.client_key_file", "does not fit"),
+            (&format!("{shown}client_key_file = \"client.pem\""), "amqp.client_key_file", "no private key"),
+        ] {
+            refused(encrypted(&folder, amqp), key, words);
+        }
+    }
+
+    #[test]
+    fn certificates_for_a_connection_that_is_not_encrypted_are_refused() {
+        let (folder, authority) = (folder(), Authority::new("tests"));
+        folder.write("ca.pem", authority.pem());
+        let text = format!("[amqp]\nuri = \"amqp://h\"\nca_file = \"ca.pem\"\n{APP}");
+        let file = folder.write("gateway.toml", text);
+        let loaded = config::load_from(Some(&file), Vec::new()).map_err(|problems| problems.0);
+        refused(loaded, "amqp.uri", "not amqps");
+    }
+
+    #[test]
+    fn a_certificate_that_ends_soon_is_remarked_on() {
+        let folder = folder();
+        for (days, told) in [(-3, Some("has ended")), (12, Some("ends in 12 days")), (40, None)] {
+            folder.write("ca.pem", Authority::ending_in("tests", days).pem());
+            let remarks = encrypted(&folder, "ca_file = \"ca.pem\"").unwrap().remarks.join("\n");
+            match told {
+                Some(words) => {
+                    assert!(remarks.contains("amqp.ca_file") && remarks.contains(words), "{remarks}")
+                }
+                None => assert!(!remarks.contains("amqp.ca_file"), "{remarks}"),
+            }
+        }
     }
 }

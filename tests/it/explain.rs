@@ -4,9 +4,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rsa::pkcs8::{EncodePrivateKey as _, LineEnding};
+use rsa::pkcs8::{EncodePrivateKey as _, EncodePublicKey as _, LineEnding};
 use serde_json::Value;
 
+use super::support::certificate::authority;
 use super::support::program::Folder;
 use super::support::signer::{
     self, APP, Draft, Hash, OTHER_APP, SELLER, TRADE, Version, alipay, shared, stranger,
@@ -254,7 +255,6 @@ fn a_key_that_cannot_be_used_exits_78_and_names_the_file() {
     for (name, content, why) in [
         ("garbage.pem", "garbage".to_owned(), "not a public key"),
         ("private.pem", private.to_string(), "PRIVATE"),
-        ("small.pem", signer::pem(shared()), "1024 bits"),
         ("empty.pem", String::new(), "not a public key"),
     ] {
         let file = folder.write(name, content);
@@ -263,10 +263,38 @@ fn a_key_that_cannot_be_used_exits_78_and_names_the_file() {
         assert!(run.err.contains(name) && run.err.contains(why), "{}", run.err);
         assert!(run.out.is_empty());
     }
+    let spki = alipay().to_public_key().to_public_key_der().unwrap();
+    let root = folder.write("alipayRootCert.crt", authority(spki.as_bytes(), "ROOTCA", "ROOTCA"));
+    let run = explain(&["--key", root.to_str().unwrap()], &body);
+    assert!(run.code == 78 && run.err.contains("authority's certificate (CN ROOTCA)"), "{}", run.err);
     let absent = folder.path().join("absent.pem");
     let run = explain(&["--key", absent.to_str().unwrap()], &body);
     assert_eq!(run.code, 78);
     assert!(run.err.contains("absent.pem"), "{}", run.err);
+}
+
+#[test]
+fn a_sign_type_that_the_key_cannot_be_of_is_a_forgers_and_no_fault_of_the_key() {
+    let folder = Folder::new();
+    let key = folder.write("small.pem", signer::pem(shared()));
+    let genuine = Draft::payment().set("sign_type", "RSA").signed_by(shared(), Hash::Sha1, Version::V1);
+    let args = ["--key", key.to_str().unwrap(), "--format", "json"];
+    assert_eq!(explain(&args, &genuine.body()).code, 0);
+    let run = explain(&args, &genuine.clone().set("sign_type", "RSA2").body());
+    let json = run.json();
+    assert_eq!((run.code, &json["verified"], &json["event"]), (65, &Value::Bool(false), &Value::Null));
+    assert_eq!(json["reason"], "sign_type");
+    for told in ["made with sign_type RSA", "the key has 1024 bits; RSA2 keys have 2048"] {
+        assert!(run.hints().contains(told), "{}", run.hints());
+    }
+    // Beside a key that fits, it is in nobody's way.
+    let fits = folder.write("fits.pem", signer::pem(alipay()));
+    let both = [&args[..2], &["--key", fits.to_str().unwrap()], &args[2..]].concat();
+    assert_eq!(explain(&both, &Draft::payment().signed().body()).json()["event_type"], "payment.succeeded");
+    assert_eq!(explain(&both, &genuine.set("sign_type", "RSA2").body()).code, 65);
+    // SHA-256 with a key of 1024 bits is not RSA2 either.
+    let short = Draft::payment().signed_by(shared(), Hash::Sha256, Version::V1);
+    assert_eq!(explain(&args, &short.body()).code, 65);
 }
 
 #[test]
@@ -352,6 +380,40 @@ fn of_an_app_that_is_not_configured_the_signature_is_still_judged() {
 }
 
 // The screen.
+
+#[test]
+fn judged_as_of_one_app_a_notification_of_another_is_announced_by_neither() {
+    let other = Draft::payment().set("app_id", OTHER_APP).signed_by(stranger(), Hash::Sha256, Version::V1);
+    let run = configured(&other.body(), &["--app-id", APP]);
+    let json = run.json();
+    assert_eq!((run.code, &json["verified"], &json["event"]), (65, &Value::Bool(false), &Value::Null));
+    assert_eq!(json["reason"], "unknown_app");
+    assert!(run.hints().contains(&format!("{OTHER_APP} (sandbox) made this signature")), "{}", run.hints());
+    let crossed = Draft::payment().signed_by(stranger(), Hash::Sha256, Version::V1).body();
+    let run = configured(&crossed, &["--app-id", OTHER_APP]);
+    let json = run.json();
+    assert_eq!(
+        (run.code, &json["verified"], &json["reason"]),
+        (0, &Value::Bool(true), &"unknown_app".into())
+    );
+}
+
+#[test]
+fn what_is_signed_in_another_way_altogether_is_named() {
+    let sm2 = Draft::payment().set("sign_type", "SM2").with_signature(&[0x30; 70]).body();
+    assert!(judged(&sm2).hints().contains("sign_type SM2"), "{}", judged(&sm2).hints());
+    let md5 = Draft::payment().set("sign_type", "MD5").set("sign", "0123456789abcdef0123456789ABCDEF");
+    let told = judged(&md5.body()).hints();
+    assert!(told.contains("MD5 digest") && !told.contains("it is cut"), "{told}");
+}
+
+#[test]
+fn a_byte_order_mark_before_the_body_is_named() {
+    let marked = ["\u{feff}".as_bytes(), &Draft::payment().signed().body()].concat();
+    let run = judged(&marked);
+    assert_eq!(run.code, 65);
+    assert!(run.hints().contains("byte-order mark"), "{}", run.hints());
+}
 
 #[test]
 fn the_screen_fits_and_shows_nothing_of_the_buyer() {
@@ -632,12 +694,13 @@ fn a_body_that_was_decoded_before_it_was_split_is_named() {
         assert_eq!(run.code, 65);
         assert!(run.hints().contains(expected), "{}", run.hints());
     }
-    // The whole of it encoded once more, and the whole of it in the open.
-    for body in [whole, body.join(&b'&')] {
-        let run = judged(&body);
-        assert_eq!(run.code, 65);
-        assert!(!run.hints().is_empty());
-    }
+    // The whole of it in the open, and the whole of it encoded once more, as a program writes it into a log.
+    let run = judged(&body.join(&b'&'));
+    assert_eq!(run.code, 65);
+    assert!(!run.hints().is_empty());
+    let run = judged(&whole);
+    assert_eq!(run.code, 0);
+    assert!(run.hints().contains("percent-encoded once more"), "{}", run.hints());
 }
 
 #[test]

@@ -14,13 +14,13 @@
 use alipay_notify_gateway::broker;
 
 mod admin;
-mod admission;
 mod anything;
 mod attacks;
 #[path = "../../src/publication/attribution.rs"]
 mod attribution;
 mod backlog;
 mod breaker;
+mod broker_faults;
 mod cli;
 mod config;
 mod end_to_end;

@@ -57,6 +57,9 @@ fn a_key_that_comes_with_sighup_is_believed_without_a_restart() {
         assert!(program.post(&paid.body_by(stranger())).is_success(), "{}", program.log());
         assert!(program.post(&payment(3).body()).is_success(), "the old one too");
         assert_eq!(published(&program, &mut queue, 4).await.len(), 2);
+        // No file has changed since: only the signal makes it load again.
+        tell(&program, "applied");
+        assert!(program.log().contains("and are the same"), "{}", program.log());
     });
 }
 
@@ -73,7 +76,7 @@ fn a_configuration_that_is_wrong_in_one_thing_changes_nothing_and_is_alarmed() {
         });
         tell(&program, "refused");
         assert!((program.metric("policy_refused") - 1.0).abs() < f64::EPSILON);
-        assert!(program.log().contains("no-seller"), "{}", program.log());
+        program.wait_until("it is logged", || program.log().contains("no-seller"));
         let stranger = payment(1);
         assert!(program.post(&stranger.body_by(self::stranger())).is_fail(400));
         assert!(program.rows(stranger.trade_no()).is_empty());
@@ -106,7 +109,7 @@ fn a_seller_who_comes_into_the_sellers_file_is_believed_without_a_signal() {
         // A list that was emptied by mistake does not mean that any seller is ours.
         program.folder().write("sellers.txt", "# nobody\n");
         program.wait_until("it is refused", || reloads(&program, "refused") > 0.0);
-        assert!(program.log().contains("names no seller"), "{}", program.log());
+        program.wait_until("it is logged", || program.log().contains("names no seller"));
         assert!(program.post(&payment(4).set("seller_id", "2088000000000043").body()).is_fail(400));
     });
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use alipay_notify_gateway::broker::{Broker as _, Confirm, Confirms, Settled};
+use alipay_notify_gateway::broker::{Confirm, Confirms, Settled};
 use alipay_notify_gateway::event::Message;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;

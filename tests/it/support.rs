@@ -2,6 +2,7 @@
 
 pub mod alipay;
 pub mod amqp_peer;
+pub mod authority;
 pub mod broker;
 pub mod certificate;
 pub mod doors;
@@ -13,6 +14,7 @@ pub mod orders;
 pub mod program;
 pub mod proxy;
 pub mod queue;
+pub mod rabbit;
 pub mod raw_client;
 pub mod signer;
 

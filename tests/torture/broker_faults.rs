@@ -46,6 +46,7 @@ fn faults_on_the_way_to_the_broker_lose_nothing_and_need_no_restart() {
         assert!(report.is_clean(), "seed {}\n{}", ground.seed, report.complaints());
         assert_eq!(ground.gateway.lives().len(), 1, "it was never started again");
     }
+    runtime.block_on(consumer.take_away());
     let run = "faults on the way to the broker";
     report.tell(run, ground.seed);
     for (kind, count) in &by_kind {
@@ -63,13 +64,11 @@ fn disturb(ground: &mut Ground, proxy: &Proxy, way: Way) -> (Interruption, Durat
     let from = Moment::now();
     proxy.set(way);
     ground.go_on(lasts, RATE);
-    let before = ground.gateway.metric(CONFIRMED).unwrap();
+    let before = ground.gateway.confirmed().unwrap();
     proxy.set(Way::Open);
     let until = Moment::now();
     ground.keep_busy(RATE);
-    ground
-        .gateway
-        .wait_until(RECOVERY, "it announces again", |gateway| gateway.metric(CONFIRMED) > Some(before));
+    ground.gateway.wait_until(RECOVERY, "it announces again", |gateway| gateway.confirmed() > Some(before));
     let recovery = Moment::now().since(until);
     let pause = Duration::from_millis(ground.random.random_range(0..1500));
     ground.go_on(pause, RATE);
@@ -84,4 +83,3 @@ fn ways() -> [Way; 8] {
 const RATE: u32 = 40;
 /// A bound for what is broken. The bar is 5 s, and `tests/torture.sh` holds it: a busy machine proves nothing here.
 const RECOVERY: Duration = Duration::from_secs(60);
-const CONFIRMED: &str = "events_total{result=\"confirmed\",type=\"payment.succeeded\"}";

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ExchangeDeleteOptions,
+    QueueDeleteOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
@@ -67,6 +70,13 @@ impl Consumer {
             }
         };
         assert!(tokio::time::timeout(PATIENCE, patience).await.is_ok(), "the queue does not come to an end");
+    }
+
+    /// Leaves nothing behind at the broker.
+    pub async fn take_away(self) {
+        let name = self.queue.as_str();
+        self.channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.unwrap();
+        self.channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await.unwrap();
     }
 
     /// What has come so far.

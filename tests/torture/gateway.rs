@@ -122,6 +122,11 @@ impl Gateway {
         Some((of("deferred")? + of("in_doubt")?) as u64)
     }
 
+    /// How many payments the broker has confirmed to the present process.
+    pub fn confirmed(&self) -> Option<f64> {
+        self.metric("events_total{result=\"confirmed\",type=\"payment.succeeded\"}")
+    }
+
     pub fn wait_until(&mut self, patience: Duration, what: &str, condition: impl Fn(&Self) -> bool) {
         let began = Instant::now();
         while !condition(self) {
@@ -167,32 +172,17 @@ impl Gateway {
         self.http
     }
 
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     pub fn lives(&self) -> &[Life] {
         &self.lives
     }
 
     /// What its store says was announced. Read beside the running process, as an operator would.
     pub fn recorded(&self) -> Vec<String> {
-        self.events_in(0)
-    }
-
-    /// What its store keeps for the broker.
-    pub fn kept(&self) -> Vec<String> {
-        let mut kept = self.events_in(1);
-        kept.extend(self.events_in(2));
-        kept
-    }
-
-    fn events_in(&self, state: i64) -> Vec<String> {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         let store = rusqlite::Connection::open_with_flags(self.folder.join("gateway.db"), flags).unwrap();
         store.busy_timeout(PATIENCE).unwrap();
-        let mut select = store.prepare("SELECT id FROM event WHERE state = ?1").unwrap();
-        let ids = select.query_map([state], |row| row.get(0)).unwrap();
+        let mut select = store.prepare("SELECT id FROM event WHERE state = 0").unwrap();
+        let ids = select.query_map([], |row| row.get(0)).unwrap();
         ids.map(Result::unwrap).collect()
     }
 }

@@ -77,11 +77,16 @@ impl Ground {
         }
     }
 
-    /// Waits until Alipay has nothing more to say and everything that was kept is announced.
-    pub fn come_to_rest(&mut self) {
+    /// Waits until Alipay has nothing more to say.
+    pub fn alipay_is_done(&mut self) {
         for alipay in self.at_work.drain(..) {
             self.deliveries.extend(alipay.finish());
         }
+    }
+
+    /// Waits until then, and until everything that was kept is announced.
+    pub fn come_to_rest(&mut self) {
+        self.alipay_is_done();
         self.gateway.wait_until_up();
         self.gateway.wait_until_drained(PATIENCE);
         self.next_task = Instant::now();

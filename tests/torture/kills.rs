@@ -31,6 +31,7 @@ fn nothing_acknowledged_is_lost_and_nothing_is_announced_twice_without_a_kill_be
         assert!(report.is_clean(), "seed {}\n{}", ground.seed, report.complaints());
     }
     assert!(ground.gateway.stop().success());
+    runtime.block_on(consumer.take_away());
     tell(&ground, &report, killed, began.elapsed());
 }
 

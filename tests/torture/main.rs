@@ -21,4 +21,5 @@ mod kills;
 mod moment;
 #[cfg(feature = "failpoints")]
 mod named_points;
+mod outage;
 mod proxy;

@@ -50,6 +50,7 @@ fn a_death_at_each_named_point_loses_nothing() {
         println!("{} kills: {}", deaths.len(), report.summary());
         assert!(report.is_clean(), "seed {}\n{}", ground.seed, report.complaints());
     }
+    runtime.block_on(consumer.take_away());
     tell(&ground, &report, &deaths);
 }
 

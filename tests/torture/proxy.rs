@@ -167,6 +167,6 @@ fn is_confirm(frame: &[u8]) -> bool {
 const CHUNK: usize = 16 * 1024;
 
 /// `host:port` of a URI.
-fn place(amqp: &str) -> &str {
+pub fn place(amqp: &str) -> &str {
     amqp.split('@').nth(1).unwrap().split('/').next().unwrap()
 }

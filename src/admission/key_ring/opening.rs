@@ -47,10 +47,7 @@ impl PublicKey {
         let opened = power.mul_mod(&signed, modulus).to_be_bytes();
         let padded = opened.strip_prefix(&[0, 1])?;
         let digest_info = padded.get(padded.iter().position(|byte| *byte != 0xff)?..)?.strip_prefix(&[0])?;
-        let filling = padded.len() - digest_info.len() - 1;
-        if filling < 8 {
-            return None;
-        }
+        // How much filling there is follows from the lengths of the key and of what is found here.
         [(SignType::Rsa2, &SHA256[..], 32), (SignType::Rsa, &SHA1[..], 20)].into_iter().find_map(
             |(hash, prefix, length)| {
                 let digest = digest_info.strip_prefix(prefix).filter(|digest| digest.len() == length)?;
@@ -72,36 +69,29 @@ const SHA1: [u8; 15] =
 #[cfg(test)]
 mod tests {
     use rsa::PrivateKey;
-    use rsa::pkcs1v15::SigningKey;
-    use rsa::pkcs8::{EncodePublicKey as _, LineEnding};
-    use rsa::signature::{SignatureEncoding as _, Signer as _};
 
     use super::*;
+    use crate::admission::tests::support::signer::{self, Hash, alipay, stranger};
 
-    fn pair() -> (PrivateKey, PublicKey) {
-        let private = PrivateKey::new(&mut rand::rng(), 2048).unwrap();
-        let pem = private.to_public_key().to_public_key_pem(LineEnding::LF).unwrap();
-        (private, PublicKey::read(pem.as_bytes(), "2021000000000001", SignType::Rsa2).unwrap().0)
+    fn public(key: &PrivateKey) -> PublicKey {
+        PublicKey::read(signer::pem(key).as_bytes(), signer::APP, SignType::Rsa2).unwrap().0
     }
 
     #[test]
     fn a_signature_opens_with_its_own_key_and_tells_hash_and_digest() {
-        let (private, public) = pair();
-        let sha256 = SigningKey::<sha2::Sha256>::new(private.clone()).sign(b"abc").to_vec();
-        let opened = public.open(&sha256).unwrap();
+        let public = public(alipay());
+        let opened = public.open(&signer::signature(alipay(), Hash::Sha256, b"abc")).unwrap();
         assert_eq!(opened.hash(), SignType::Rsa2);
         assert!(opened.is_of(b"abc") && !opened.is_of(b"abd"));
-        let sha1 = SigningKey::<sha1::Sha1>::new(private).sign(b"abc").to_vec();
-        let opened = public.open(&sha1).unwrap();
+        let opened = public.open(&signer::signature(alipay(), Hash::Sha1, b"abc")).unwrap();
         assert_eq!(opened.hash(), SignType::Rsa);
         assert!(opened.is_of(b"abc") && !opened.is_of(b"abd"));
     }
 
     #[test]
     fn what_another_key_made_or_nobody_does_not_open() {
-        let (private, public) = pair();
-        let (_, other) = pair();
-        let mut signature = SigningKey::<sha2::Sha256>::new(private).sign(b"abc").to_vec();
+        let (public, other) = (public(alipay()), public(stranger()));
+        let mut signature = signer::signature(alipay(), Hash::Sha256, b"abc");
         assert_eq!(other.open(&signature), None);
         signature[100] ^= 1;
         assert_eq!(public.open(&signature), None);

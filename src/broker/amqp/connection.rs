@@ -8,84 +8,37 @@
 //! hangs, each new attempt would leave a thread, a socket and a mebibyte behind. Shutting the socket down
 //! beneath lapin ends all of it, and settles every confirm that is still awaited.
 
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::FuturesUnordered;
 use lapin::options::ConfirmSelectOptions;
-use lapin::tcp::OwnedTLSConfig;
+use lapin::tcp::RustlsConnector;
 use lapin::types::ShortString;
-use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::uri::AMQPUri;
 use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind};
+use tokio::net::lookup_host;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::publisher::APP_ID;
+use super::target::{Target, is_encrypted};
 use crate::broker::LinkError;
-use crate::secret::Secret;
-
-/// Where the broker is: one address, or several that are tried in turn.
-#[derive(Clone)]
-pub(super) struct Addresses(Vec<AMQPUri>);
-
-impl Addresses {
-    /// Reads `amqp.uri`. The parser's own words are not passed on: they quote the URI, password and all.
-    pub(super) fn parse(uri: &Secret) -> Result<Self, String> {
-        let mut addresses = Vec::new();
-        for piece in split(uri.expose()) {
-            let piece = piece.trim();
-            let host = host(piece).ok_or(NOT_A_URI)?;
-            let mut address: AMQPUri = piece.parse().map_err(|_quotes_it| NOT_A_URI)?;
-            if let Some(ipv6) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-                address.authority.host = ipv6.to_owned();
-            }
-            if ShortString::try_new(address.vhost.as_str()).is_err() {
-                return Err("amqp.uri: the vhost is longer than an AMQP short string".to_owned());
-            }
-            // lapin would take the broker's: 60 s until a dead peer is noticed, and 8 MiB of buffers.
-            address.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-            address.query.frame_max.get_or_insert(FRAME_MAX_BYTES);
-            addresses.push(address);
-        }
-        Ok(Self(addresses))
-    }
-}
-
-/// A comma may stand in a password: only one before another scheme separates.
-fn split(uris: &str) -> Vec<&str> {
-    let mut pieces = Vec::new();
-    let mut start = 0;
-    for (comma, _) in uris.match_indices(',') {
-        let after = uris.get(comma + 1..).unwrap_or_default().trim_start();
-        if after.starts_with("amqp://") || after.starts_with("amqps://") {
-            pieces.push(uris.get(start..comma).unwrap_or_default());
-            start = comma + 1;
-        }
-    }
-    pieces.push(uris.get(start..).unwrap_or_default());
-    pieces
-}
-
-/// The host as it is written. lapin's parser takes `localhost` where it finds none (`amqp:/host`, `amqp://:5672`)
-/// and where it finds an IPv6 address: a typing error must not lead there.
-fn host(uri: &str) -> Option<&str> {
-    let rest = uri.strip_prefix("amqp://").or_else(|| uri.strip_prefix("amqps://"))?;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    let place = authority.rsplit('@').next()?;
-    let host = match place.split_once(']') {
-        Some((address, _port)) => place.get(..=address.len())?,
-        None => place.split(':').next()?,
-    };
-    (!host.is_empty()).then_some(host)
-}
 
 /// A connection that has been made. Dropping it cuts the socket.
 pub(super) struct Live {
     pub(super) connection: Connection,
     /// Its number: each connection has its own.
     pub(super) generation: u64,
+    /// The node, for the log.
+    pub(super) at: String,
     condemned: CancellationToken,
+    doubted: Arc<Notify>,
     socket: Socket,
 }
 
@@ -113,6 +66,16 @@ impl Live {
         }
     }
 
+    /// Resolves when something came back that speaks against the topology.
+    pub(super) async fn doubted(&self) {
+        self.doubted.notified().await;
+    }
+
+    /// For those who see such things.
+    pub(super) fn doubt(&self) -> Doubt {
+        Doubt(Arc::clone(&self.doubted))
+    }
+
     /// A confirm-mode channel. There is no deadline here: the caller has it. Cancel safety: what lapin opens
     /// after the future is gone, it closes again.
     pub(super) async fn open_confirm_channel(&self) -> Result<Channel, lapin::Error> {
@@ -136,41 +99,111 @@ impl Live {
     }
 }
 
-/// Connects to the first address that answers. Bound: [`CONNECT_DEADLINE`] for each.
-pub(super) async fn connect(uri: &Secret, generation: u64) -> Result<Live, String> {
-    let addresses = Addresses::parse(uri)?;
+/// Connects to the first node that answers. They are tried in turn, beginning with another one at each `turn`. Bound:
+/// [`CONNECT_DEADLINE`], and a [`PATIENCE`] for each node but the first.
+pub(super) async fn connect(target: &Target, turn: usize, generation: u64) -> Result<Live, String> {
+    let tls = target.tls.as_ref();
+    let attempt = |node| connect_to(node, tls, turn, generation).boxed();
+    let tries = in_turn(&target.nodes, turn).map(attempt);
+    let again = in_turn(&target.nodes, turn).cycle().map(attempt);
+    let others = u32::try_from(target.nodes.len().saturating_sub(1)).unwrap_or(u32::MAX);
+    first_of(tries, again, Instant::now() + CONNECT_DEADLINE + PATIENCE.saturating_mul(others)).await
+}
+
+/// Connects to one node, at whichever of its addresses answers. Its name is looked up anew each time.
+pub(super) async fn connect_to(
+    node: &AMQPUri,
+    tls: Option<&RustlsConnector>,
+    turn: usize,
+    generation: u64,
+) -> Result<Live, String> {
+    let (host, port) = (node.authority.host.as_str(), node.authority.port);
+    let place = place(node);
+    let found = match timeout(CONNECT_DEADLINE, lookup_host((host, port))).await {
+        Ok(Ok(found)) => found.take(MAX_ADDRESSES).collect::<Vec<_>>(),
+        Ok(Err(error)) => return Err(format!("{place}: {error}")),
+        Err(_elapsed) => {
+            return Err(format!("{place}: the name was not resolved within {CONNECT_DEADLINE:?}"));
+        }
+    };
+    let tries = in_turn(&found, turn).map(|address| dial(node, *address, tls, generation).boxed());
+    let until = Instant::now() + CONNECT_DEADLINE * 2;
+    first_of(tries, std::iter::empty(), until).await.map_err(|what| format!("{place}: {what}"))
+}
+
+/// A node, as a log line names it.
+pub(super) fn place(node: &AMQPUri) -> String {
+    format!("{}:{}", node.authority.host, node.authority.port)
+}
+
+/// All of them, beginning somewhere else with each turn.
+fn in_turn<T>(all: &[T], turn: usize) -> impl Iterator<Item = &T> + Clone {
+    let start = turn.checked_rem(all.len()).unwrap_or(0);
+    all.iter().cycle().skip(start).take(all.len())
+}
+
+/// The first success. Each of `tries` is begun when the one before has failed, or has been silent for [`PATIENCE`]: a
+/// node that is frozen or behind a dead route does not hold up the next. Where all are silent, one of `again` is begun
+/// now and then beside them: what was lost on a dead route stays lost when the route is back. The others are dropped.
+async fn first_of<'a, T>(
+    mut tries: impl Iterator<Item = BoxFuture<'a, Result<T, String>>>,
+    mut again: impl Iterator<Item = BoxFuture<'a, Result<T, String>>>,
+    until: Instant,
+) -> Result<T, String> {
+    let mut begun = FuturesUnordered::new();
     let mut failures = Vec::new();
-    for address in &addresses.0 {
-        let place = format!("{}:{}", address.authority.host, address.authority.port);
-        match Box::pin(dial(address.clone(), generation)).await {
-            Ok(live) => return Ok(live),
-            Err(failure) => failures.push(format!("{place}: {failure}")),
+    let mut patience = PATIENCE;
+    begun.extend(tries.next());
+    loop {
+        // Bound: `until`.
+        match timeout_at(until.min(Instant::now() + patience), begun.next()).await {
+            Ok(Some(Ok(first))) => return Ok(first),
+            Ok(Some(Err(failure))) => {
+                begun.extend(tries.next());
+                failures.push(failure);
+            }
+            Ok(None) if failures.is_empty() => return Err("there is no address".to_owned()),
+            Ok(None) => break,
+            Err(_elapsed) if Instant::now() >= until => {
+                failures.push("no answer in time".to_owned());
+                break;
+            }
+            Err(_elapsed) => match tries.next() {
+                Some(next) => begun.push(next),
+                None => {
+                    patience = LONG_PATIENCE;
+                    begun.extend(again.next());
+                }
+            },
         }
     }
+    failures.dedup();
     Err(failures.join("; "))
 }
 
 /// Cancel safety: when the future is dropped, so is `socket`, which ends what lapin has begun.
-async fn dial(address: AMQPUri, generation: u64) -> Result<Live, String> {
+async fn dial(
+    node: &AMQPUri,
+    address: SocketAddr,
+    tls: Option<&RustlsConnector>,
+    generation: u64,
+) -> Result<Live, String> {
     let deadline = Instant::now() + CONNECT_DEADLINE;
     let socket = Socket::default();
-    let keeper = socket.keeper();
+    let (keeper, tls) = (socket.keeper(), tls.filter(|_| is_encrypted(node)).cloned());
     let runtime = lapin::runtime::default_runtime().map_err(|error| words(&error))?;
     let connecting = Connection::connector(
-        address,
+        node.clone(),
         runtime,
-        async move |address: AMQPUri, runtime| {
+        async move |node: AMQPUri, runtime| {
             let connecting = async {
-                let (host, port) = (address.authority.host.clone(), address.authority.port);
-                let plain = AsyncTcpStream::connect(&runtime, runtime.to_socket_addrs((host, port))).await?;
+                let plain = AsyncTcpStream::connect(&runtime, address).await?;
                 if let AsyncTcpStream::Plain(stream) = &plain {
                     keeper.keep(stream.get_ref().as_fd())?;
                 }
-                match address.scheme {
-                    AMQPScheme::AMQP => Ok(plain),
-                    AMQPScheme::AMQPS => {
-                        plain.into_tls(&address.authority.host, OwnedTLSConfig::default().as_ref()).await
-                    }
+                match &tls {
+                    Some(tls) => plain.into_rustls(tls, &node.authority.host).await,
+                    None => Ok(plain),
                 }
             };
             let in_time = timeout_at(deadline, connecting).await;
@@ -181,11 +214,26 @@ async fn dial(address: AMQPUri, generation: u64) -> Result<Live, String> {
         properties(),
     );
     match timeout_at(deadline, connecting).await {
-        Ok(Ok(connection)) => {
-            Ok(Live { connection, generation, condemned: CancellationToken::new(), socket })
-        }
+        Ok(Ok(connection)) => Ok(Live {
+            connection,
+            generation,
+            at: place(node),
+            condemned: CancellationToken::new(),
+            doubted: Notify::new().into(),
+            socket,
+        }),
         Ok(Err(error)) => Err(words(&error)),
         Err(_elapsed) => Err(format!("no connection within {CONNECT_DEADLINE:?}")),
+    }
+}
+
+/// Tells the supervisor to look at the topology before the minute is over: a message was returned, or a channel closed.
+#[derive(Default)]
+pub(super) struct Doubt(Arc<Notify>);
+
+impl Doubt {
+    pub(super) fn raise(&self) {
+        self.0.notify_one();
     }
 }
 
@@ -263,28 +311,62 @@ impl Keeper {
     }
 }
 
-const NOT_A_URI: &str = "amqp.uri is not of the form amqp[s]://user:password@host:port/vhost";
-/// Bound: DNS, TCP, TLS and AMQP's handshake together.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// A dead peer is noticed within twice this.
-const HEARTBEAT_SECONDS: u16 = 10;
-/// lapin holds buffers of 64 × this for a connection.
-const FRAME_MAX_BYTES: u32 = 16 * 1024;
+/// Bound: TCP, TLS and AMQP's handshake together; also looking up a name.
+pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a silent address is waited for before the next is tried beside it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long all are waited for before one is tried a second time.
+const LONG_PATIENCE: Duration = Duration::from_secs(2);
+/// Bound: addresses of one name.
+const MAX_ADDRESSES: usize = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::future::{pending, ready};
+
+    /// What a try comes to, and nothing at all.
+    fn told(what: Result<u8, &str>) -> BoxFuture<'static, Result<u8, String>> {
+        ready(what.map_err(str::to_owned)).boxed()
+    }
+
+    fn silence() -> BoxFuture<'static, Result<u8, String>> {
+        pending().boxed()
+    }
+
+    async fn raced(
+        tries: Vec<BoxFuture<'static, Result<u8, String>>>,
+        again: Vec<BoxFuture<'static, Result<u8, String>>>,
+    ) -> (Result<u8, String>, u128) {
+        let began = Instant::now();
+        let first = first_of(tries.into_iter(), again.into_iter(), began + CONNECT_DEADLINE).await;
+        (first, began.elapsed().as_millis())
+    }
 
     #[test]
-    fn heartbeat_and_frame_size_are_ours_unless_the_uri_says_otherwise() {
-        let addresses = Addresses::parse(&Secret::new(
-            "amqp://u:a,b@one:1/%2f,amqps://two/v?heartbeat=30&frame_max=131072, amqp://[::1]:9/",
-        ))
-        .unwrap();
-        let [one, two, three] = addresses.0.as_slice() else { panic!("three") };
-        assert_eq!((one.authority.host.as_str(), one.authority.userinfo.password.as_str()), ("one", "a,b"));
-        assert_eq!((one.query.heartbeat, one.query.frame_max), (Some(10), Some(16_384)));
-        assert_eq!((two.query.heartbeat, two.query.frame_max), (Some(30), Some(131_072)));
-        assert_eq!((three.authority.host.as_str(), three.authority.port), ("::1", 9));
+    fn each_turn_begins_with_another_and_leaves_none_out() {
+        let turns: Vec<Vec<&u8>> = (0..4).map(|turn| in_turn(&[1, 2, 3], turn).collect()).collect();
+        assert_eq!(turns, [[&1, &2, &3], [&2, &3, &1], [&3, &1, &2], [&1, &2, &3]]);
+        assert_eq!(in_turn::<u8>(&[], 7).count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_makes_way_at_once_and_silence_after_a_second() {
+        assert_eq!(raced(vec![told(Err("no")), told(Ok(2))], vec![]).await, (Ok(2), 0));
+        assert_eq!(raced(vec![silence(), told(Ok(2))], vec![told(Ok(3))]).await, (Ok(2), 1000));
+        let all = vec![silence(), told(Err("no")), silence(), told(Ok(4))];
+        assert_eq!(raced(all, vec![]).await, (Ok(4), 2000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_all_are_silent_one_is_tried_again_and_there_is_an_end() {
+        assert_eq!(raced(vec![silence()], vec![silence(), told(Ok(3))]).await, (Ok(3), 3000));
+        let told_of = Err("no answer in time".to_owned());
+        assert_eq!(raced(vec![silence()], vec![]).await, (told_of, 5000));
+        assert_eq!(
+            raced(vec![told(Err("no")), told(Err("no"))], vec![told(Ok(3))]).await,
+            (Err("no".to_owned()), 0)
+        );
+        assert_eq!(raced(vec![], vec![]).await, (Err("there is no address".to_owned()), 0));
     }
 }

@@ -238,16 +238,20 @@ const PRECONDITION_FAILED: u16 = 406;
 
 #[cfg(test)]
 mod tests {
+    use super::super::Tls;
     use super::*;
-    use crate::secret::Secret;
+    use crate::secret::{Secret, Source};
 
     #[test]
     fn a_required_queue_that_is_declared_here_is_not_looked_for_twice() {
         let config = Config {
-            uri: Secret::new("amqp://localhost"),
+            uri: Source::Here(Secret::new("amqp://localhost")),
+            nodes: Vec::new(),
+            tls: Tls::default(),
             exchange: "payments".to_owned(),
             queues: vec![Queue { name: "ours".to_owned(), bind: vec![] }],
             required_queues: ["theirs", "ours", "theirs", "others"].map(str::to_owned).to_vec(),
+            look_every: Duration::ZERO,
         };
         assert_eq!(foreign_queues(&config), ["theirs", "others"]);
     }

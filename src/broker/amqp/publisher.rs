@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::future::{BoxFuture, FutureExt as _, poll_fn};
@@ -16,7 +17,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, ErrorKind};
 use tracing::warn;
 
-use super::connection::{short, words};
+use super::connection::{Doubt, short, words};
 use crate::broker::{Confirm, Confirms, LinkError, Publisher, Settled};
 use crate::clock::Timestamp;
 use crate::event::Message;
@@ -26,11 +27,34 @@ use crate::event::Message;
 pub(super) struct ConfirmChannel {
     channel: Arc<Channel>,
     exchange: ShortString,
+    standing: Arc<Standing>,
+}
+
+/// What the confirms of a channel have told of it and of the topology.
+#[derive(Default)]
+struct Standing {
+    /// Raised by what is returned, refused or cut off: a queue, a binding or the exchange may be gone.
+    doubt: Doubt,
+    /// A channel that was nacked is given up. RabbitMQ 3.10 keeps what it knows of a quorum queue's leader with the
+    /// channel: one that published while there was none was seen to be nacked for ever, where another was not.
+    nacked: AtomicBool,
 }
 
 impl ConfirmChannel {
-    pub(super) fn new(channel: Channel, exchange: ShortString) -> Self {
-        Self { channel: Arc::new(channel), exchange }
+    pub(super) fn new(channel: Channel, exchange: ShortString, doubt: Doubt) -> Self {
+        let standing = Standing { doubt, nacked: AtomicBool::default() };
+        Self { channel: Arc::new(channel), exchange, standing: Arc::new(standing) }
+    }
+}
+
+impl Standing {
+    fn note(&self, confirm: &Confirm) {
+        match confirm {
+            Confirm::Ack(None) => return,
+            Confirm::Nack(_) => self.nacked.store(true, Ordering::Relaxed),
+            Confirm::Ack(Some(_)) | Confirm::Lost | Confirm::Unsent | Confirm::NotRequested => {}
+        }
+        self.doubt.raise();
     }
 }
 
@@ -40,11 +64,12 @@ impl Publisher for ConfirmChannel {
             let publish = publish(Arc::clone(&self.channel), self.exchange.clone(), message, at);
             Pending { index, outcome: publish.boxed() }
         };
-        Box::new(Batch { pending: batch.into_iter().enumerate().map(start).collect(), failed: false })
+        let pending = batch.into_iter().enumerate().map(start).collect();
+        Box::new(Batch { pending, failed: false, standing: Arc::clone(&self.standing) })
     }
 
     fn is_usable(&self) -> bool {
-        self.channel.status().connected()
+        self.channel.status().connected() && !self.standing.nacked.load(Ordering::Relaxed)
     }
 }
 
@@ -64,6 +89,7 @@ struct Batch {
     pending: Vec<Pending>,
     /// The reason was logged: a lost channel is one line, not one a message.
     failed: bool,
+    standing: Arc<Standing>,
 }
 
 struct Pending {
@@ -88,6 +114,7 @@ impl Batch {
             let failed = &mut self.failed;
             self.pending.retain_mut(|pending| match pending.outcome.as_mut().poll(context) {
                 Poll::Ready((confirm, error)) => {
+                    self.standing.note(&confirm);
                     if let Some(error) = error.filter(|_| !std::mem::replace(failed, true)) {
                         warn!(error = words(&error), "publishes were cut off from the broker");
                     }
@@ -201,7 +228,7 @@ mod tests {
             .enumerate()
             .map(|(index, outcome)| Pending { index, outcome })
             .collect();
-        let mut batch = Batch { pending, failed: false };
+        let mut batch = Batch { pending, failed: false, standing: Arc::default() };
         let settled = batch.settle().await;
         assert_eq!(settled.len(), 2, "{settled:?}");
         assert_eq!(batch.settle_now(), []);

@@ -14,10 +14,11 @@ use lapin::Event;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tracing::{debug, error, info};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tracing::{debug, error, info, warn};
 
 use super::connection::{self, Live};
+use super::target::Target;
 use super::{CLOSE_DEADLINE, Config, declaration};
 use crate::broker::Link;
 use crate::lifecycle::Stopping;
@@ -25,7 +26,7 @@ use crate::metrics::Metrics;
 
 /// What the supervisor and the users of the connection both see.
 pub(super) struct Shared {
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
     link: watch::Sender<Link>,
     view: Mutex<View>,
     metrics: Arc<Metrics>,
@@ -42,6 +43,7 @@ struct View {
 
 impl Shared {
     pub(super) fn new(config: Config, metrics: Arc<Metrics>) -> Self {
+        let config = Arc::new(config);
         Self { config, link: watch::Sender::new(Link::Down), view: Mutex::default(), metrics }
     }
 
@@ -69,7 +71,7 @@ impl Shared {
             (_, Link::Blocked(generation)) => error!(generation, reason, "the broker takes nothing for now"),
             (Link::Blocked(_), Link::Up(generation)) => info!(generation, "the broker takes events again"),
             (Link::Down | Link::Up(_), Link::Up(generation)) => {
-                info!(generation, "connected to the broker");
+                info!(generation, at = live.at, "connected to the broker");
             }
             (_, Link::Down) => {}
         }
@@ -104,6 +106,7 @@ impl Shared {
         if problems.is_empty() && !view.problems.is_empty() {
             info!("the topology is complete");
         }
+        self.metrics.topology_problems.set(i64::try_from(problems.len()).unwrap_or(i64::MAX));
         view.problems = problems;
     }
 
@@ -136,11 +139,16 @@ pub(super) struct Supervisor {
     shared: Arc<Shared>,
     stopping: Stopping,
     backoff: Backoff,
+    /// Which node is tried first: another one each time, and not the same for all gateways.
+    turn: usize,
+    /// What was read last, for when a file of it cannot be read.
+    target: Option<Target>,
 }
 
 impl Supervisor {
     pub(super) fn new(shared: Arc<Shared>, stopping: Stopping, seed: u64) -> Self {
-        Self { shared, stopping, backoff: Backoff::new(seed) }
+        let turn = usize::try_from(seed >> 32).unwrap_or(0);
+        Self { shared, stopping, backoff: Backoff::new(seed), turn, target: None }
     }
 
     /// Until the gateway stops.
@@ -172,8 +180,10 @@ impl Supervisor {
     }
 
     /// A connection with an exchange to publish to. Bound: the deadlines of connecting and of declaring.
-    async fn connect(&self, generation: u64) -> Result<Live, String> {
-        let live = connection::connect(&self.shared.config.uri, generation).await?;
+    async fn connect(&mut self, generation: u64) -> Result<Live, String> {
+        self.turn = self.turn.wrapping_add(1);
+        let target = self.target().await?;
+        let live = connection::connect(&target, self.turn, generation).await?;
         let declared = declaration::declare(&live, &self.shared.config).await;
         if !live.is_connected() {
             return Err("the connection was lost while declaring".to_owned());
@@ -184,6 +194,17 @@ impl Supervisor {
         }
         live.close(GOODBYE).await;
         Err("there is no exchange to publish to".to_owned())
+    }
+
+    /// Where to connect now. A file that is being replaced, or was deleted by mistake, does not keep a gateway from a
+    /// broker whose login is still the same.
+    async fn target(&mut self) -> Result<Target, String> {
+        match Target::read(&self.shared.config).await {
+            Ok(target) => self.target = Some(target),
+            Err(why) if self.target.is_some() => warn!(why, "connecting with what was read before"),
+            Err(why) => return Err(why),
+        }
+        self.target.clone().ok_or_else(|| "nothing was read".to_owned())
     }
 
     /// Keeps the connection until it is lost, found unfit, or no longer wanted. Says why it went, or breaks.
@@ -240,10 +261,13 @@ impl Supervisor {
         }
     }
 
-    /// Declares and looks again every minute; never returns. Not while the broker blocks: it would not answer.
+    /// Declares and looks again every minute, and when something came back that should not have; never returns. Not
+    /// while the broker blocks: it would not answer.
     async fn recheck(&self, live: &Live) -> std::convert::Infallible {
         loop {
-            sleep(RECHECK_EVERY).await;
+            // Bound: what is returned again and again makes it look this often.
+            sleep(LOOK_GAP).await;
+            let _ = timeout(self.shared.config.look_every, live.doubted()).await;
             if live.is_blocked() {
                 continue;
             }
@@ -282,7 +306,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const BACKOFF_CAP: Duration = Duration::from_secs(2);
 /// How soon a loss that lapin sends no event for is seen.
 const TICK: Duration = Duration::from_millis(500);
-const RECHECK_EVERY: Duration = Duration::from_secs(60);
+/// Between two looks at the topology.
+const LOOK_GAP: Duration = Duration::from_secs(1);
 /// Bound: for closing a connection that cannot be used.
 const GOODBYE: Duration = Duration::from_secs(1);
 

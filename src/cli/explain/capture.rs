@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::super::Failure;
-use super::parameters::Parameters;
+use super::parameters::{Parameters, decode_escapes};
 use crate::admission::form::Form;
 
 /// Gives the body that a capture of one shape holds.
@@ -35,6 +35,8 @@ pub(super) enum Shape {
     Dump,
     /// A line of a log with a body in it.
     LogLine,
+    /// A body that was percent-encoded as a whole.
+    Encoded,
 }
 
 impl Capture {
@@ -57,14 +59,17 @@ impl Capture {
         if is_plain(body) || (begins_as_form(body) && dump::lines(body).is_none()) {
             return Self { body: body.to_vec(), shape: None };
         }
-        let shapes: [(Reader, Shape); 7] = [
+        let shapes: [(Reader, Shape); 10] = [
             (behind_head, Shape::Request),
             (|text| json::read(text).map(|found| found.to_body()), Shape::Json),
             (|text| dump::print_r(text).map(|found| found.to_body()), Shape::Dump),
             (|text| dump::java(text).map(|found| found.to_body()), Shape::Dump),
             (|text| dump::quoted(text).map(|found| found.to_body()), Shape::Dump),
+            (|text| dump::javascript(text).map(|found| found.to_body()), Shape::Dump),
+            (|text| dump::go(text).map(|found| found.to_body()), Shape::Dump),
             (|text| dump::lines(text).map(|found| found.to_body()), Shape::Dump),
             (in_line, Shape::LogLine),
+            (encoded_in_line, Shape::Encoded),
         ];
         let read = shapes.into_iter().find_map(|(read, shape)| {
             let body = read(body).filter(|body| Parameters::lenient(body).value("sign").is_some())?;
@@ -107,6 +112,16 @@ fn in_line(text: &[u8]) -> Option<Vec<u8>> {
     let word = words.filter(has_sign).max_by_key(|word| word.len())?;
     let query = word.iter().position(|byte| *byte == b'?').and_then(|at| word.get(at + 1..));
     Some(query.unwrap_or(word).to_vec())
+}
+
+/// The longest word in which a whole form is encoded, so that no `&` and no `=` is left in it.
+fn encoded_in_line(text: &[u8]) -> Option<Vec<u8>> {
+    let ends = |byte: &u8| byte.is_ascii_whitespace() || b"\"'=?&,;".contains(byte);
+    let has_sign = |word: &&[u8]| {
+        let lower = word.to_ascii_lowercase();
+        [&b"sign%3d"[..], b"%26"].iter().all(|part| lower.windows(part.len()).any(|window| window == *part))
+    };
+    text.split(ends).filter(has_sign).max_by_key(|word| word.len()).map(decode_escapes)
 }
 
 /// Reads a file, but not without end.
@@ -183,6 +198,23 @@ mod tests {
             (
                 "python",
                 r#"{'text': 'it\'s, a \\ "b", c', 'amount': '0.10', 'list': '[{"b":"1","a":"2"}]', 'sign': 'ab+/=='}"#,
+            ),
+            (
+                "javascript",
+                r#"{ text: 'it\'s, a \\ "b", c', amount: '0.10', list: '[{"b":"1","a":"2"}]', sign: 'ab+/==' }"#,
+            ),
+            (
+                "javascript, with a prototype",
+                "[Object: null prototype] {\n  text: `it's, a \\\\ \"b\", c`,\n  amount: '0.10',\n  'list': '[{\"b\":\"1\",\"a\":\"2\"}]',\n  sign: 'ab+/=='\n}",
+            ),
+            ("go", r#"map[text:it's, a \ "b", c amount:0.10 list:[{"b":"1","a":"2"}] sign:ab+/==]"#),
+            (
+                "go, of lists",
+                r#"map[amount:[0.10] list:[[{"b":"1","a":"2"}]] sign:[ab+/==] text:[it's, a \ "b", c]]"#,
+            ),
+            (
+                "a log, encoded as a whole",
+                "10:15:31 INFO body=text%3Dit%2527s%2C%2Ba%2B%255C%2B%2522b%2522%2C%2Bc%26amount%3D0.10%26list%3D%5B%7B%2522b%2522%3A%25221%2522%2C%2522a%2522%3A%25222%2522%7D%5D%26sign%3Dab%252B%2F%3D%3D",
             ),
             (
                 "request",

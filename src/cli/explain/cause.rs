@@ -30,6 +30,10 @@ pub(super) enum Cause {
     V2,
     /// A character was replaced when the body was decoded in a wrong charset.
     Replaced(String),
+    /// `sign` is an MD5 digest.
+    Md5,
+    /// `sign_type` says SM2, which is not verified here.
+    Sm2,
     /// The sandbox's apps have numbers of their own.
     SandboxApp,
 }
@@ -90,6 +94,8 @@ pub(super) enum Mistake {
     EmptyLost(String),
     /// Amounts lost their decimals.
     Amounts,
+    /// A byte-order mark came before the body.
+    ByteOrderMark,
     /// JSON in a value was written anew.
     JsonRewritten,
 }

@@ -93,6 +93,9 @@ pub(super) fn shape(shape: Shape) -> &'static str {
         Shape::Request => "输入是整个 HTTP 请求：只判断了请求头之后的部分。",
         Shape::Json => "输入是 JSON，而支付宝发送的不是 JSON：已把其中的参数当作表单来判断。",
         Shape::Dump => "输入是程序打印出的映射，而支付宝发送的不是这种形式：已把其中的参数当作表单来判断。",
+        Shape::Encoded => {
+            "整个请求体又被百分号编码了一次（程序写日志时常这样做）：已解码一次后判断。支付宝不会这样发送。"
+        }
         Shape::LogLine => "输入是一行日志：只判断了其中看起来像请求体的部分。",
     }
 }
@@ -132,6 +135,7 @@ fn mistake(mistake: &Mistake) -> String {
         Mistake::Added(names) => format!("多出了 {}：支付宝没有发送它", list(names)),
         Mistake::EmptyLost(name) => format!("丢掉了 `{name}`，支付宝签名时它是空值"),
         Mistake::Amounts => "金额被当成数字读取，丢失了小数位".to_owned(),
+        Mistake::ByteOrderMark => "请求体前多了字节顺序标记（BOM）".to_owned(),
         Mistake::JsonRewritten => "参数值里的 JSON 被解析后重新写出".to_owned(),
     }
 }
@@ -155,7 +159,7 @@ pub(super) fn cause(cause: &Cause) -> String {
             app_id.as_deref().unwrap_or("（未写明）")
         ),
         Cause::KeyOfApp { app_id, environment } => format!(
-            "签出这个签名的是配置中应用 {app_id}（{environment}）的密钥，而不是请求体所写应用的：两个应用的公钥或环境弄混了。"
+            "签出这个签名的是配置中应用 {app_id}（{environment}）的密钥，而不是所判断应用的：要么它本来就是那个应用的通知，要么两个应用的公钥或环境弄混了。"
         ),
         Cause::OtherHash { signed_with } => format!(
             "公钥是对的，但签名用的是 sign_type {}，不是所期望的。请在开放平台控制台选择 RSA2，或在应用的配置中写明这个 sign_type。",
@@ -176,6 +180,12 @@ pub(super) fn cause(cause: &Cause) -> String {
         Cause::Replaced(name) => format!(
             "`{name}` 里有替换字符：请求体曾用错误的字符集解码，已无法还原所签的内容。请对原始字节验签。"
         ),
+        Cause::Md5 => {
+            "`sign` 是 MD5 摘要，由支付宝与商户共享的密钥生成（旧合作伙伴接口的方式）：任何公钥都验不了它。".to_owned()
+        }
+        Cause::Sm2 => {
+            "请求体写的 sign_type 是 SM2：本网关只验证 RSA2，以及配置中写明的 RSA。请在开放平台控制台选择 RSA2。".to_owned()
+        }
         Cause::SandboxApp => {
             "这个 app_id 是沙箱应用：它的通知要用沙箱的支付宝公钥，并设置 environment = \"sandbox\"。".to_owned()
         }

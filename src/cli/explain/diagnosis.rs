@@ -30,8 +30,16 @@ pub(super) fn diagnose(evidence: &Evidence<'_>) -> Vec<Cause> {
     let parameters = Parameters::lenient(evidence.body);
     let Some(sign) = parameters.value("sign") else { return vec![Cause::NoSign] };
     let mut causes = Vec::new();
+    if parameters.value("sign_type") == Some(b"SM2") {
+        causes.push(Cause::Sm2);
+    }
+    if sign.len() == 32 && sign.iter().all(u8::is_ascii_hexdigit) {
+        causes.push(Cause::Md5);
+        return causes;
+    }
     let Some((repair, signature)) = read_signature(sign, evidence) else {
-        return vec![Cause::SignUnreadable];
+        causes.push(Cause::SignUnreadable);
+        return causes;
     };
     causes.extend(repair.map(Cause::SignDamaged));
     match evidence.keys.iter().find_map(|key| key.open(&signature)) {

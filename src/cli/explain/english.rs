@@ -64,6 +64,10 @@ pub(super) fn shape(shape: Shape) -> &'static str {
             "This was read from a program's dump, which is not what Alipay sends: the parameters in it were judged as \
              if they had come in a form."
         }
+        Shape::Encoded => {
+            "The whole body was percent-encoded once more, as programs do that write it into a log: decoded once, it was \
+             judged. Alipay does not send it so."
+        }
         Shape::LogLine => "This was read from a line of a log: what looks like the body in it was judged.",
     }
 }
@@ -109,6 +113,7 @@ fn mistake(mistake: &Mistake) -> String {
             format!("`{name}` was dropped, which Alipay signed with an empty value")
         }
         Mistake::Amounts => "amounts were read as numbers and lost their decimals".to_owned(),
+        Mistake::ByteOrderMark => "a byte-order mark was put before the body".to_owned(),
         Mistake::JsonRewritten => "the JSON in a value was parsed and written anew".to_owned(),
     }
 }
@@ -138,8 +143,8 @@ pub(super) fn cause(cause: &Cause) -> String {
             app_id.as_deref().unwrap_or("(none named)")
         ),
         Cause::KeyOfApp { app_id, environment } => format!(
-            "The key of the configured app {app_id} ({environment}) made this signature, not the key of \
-                 the app that the body names: two apps' keys, or their environments, are mixed up."
+            "The key of the configured app {app_id} ({environment}) made this signature, and no key of the app that \
+                 it is judged for: it is that app's notification, or two apps' keys or environments are mixed up."
         ),
         Cause::OtherHash { signed_with } => format!(
             "The key is right, but the signature was made with sign_type {}, not with the one that is \
@@ -174,6 +179,16 @@ pub(super) fn cause(cause: &Cause) -> String {
             "`{name}` holds a replacement character: the body was decoded in a wrong charset, and what was \
                  signed cannot be recovered from this capture. Verify over the raw bytes."
         ),
+        Cause::Md5 => {
+            "`sign` is an MD5 digest, made with a secret shared by Alipay and the merchant, as the old partner interface \
+             had it: no public key verifies it."
+                .to_owned()
+        }
+        Cause::Sm2 => {
+            "The body says sign_type SM2: this gateway verifies RSA2, and RSA where it is named. Choose RSA2 in Alipay's \
+             console."
+                .to_owned()
+        }
         Cause::SandboxApp => {
             "The app's number is one of the sandbox: its notifications need the sandbox's key, and \
                  environment = \"sandbox\"."

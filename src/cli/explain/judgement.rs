@@ -5,7 +5,7 @@ use crate::admission::acceptance::{self, Objection};
 use crate::admission::form::{Form, FormError};
 use crate::admission::key_ring::PublicKey;
 use crate::admission::notification::{self, Charset};
-use crate::admission::policy::Policy;
+use crate::admission::policy::{App, Policy};
 use crate::admission::signing_content::{Recipe, Version};
 use crate::admission::{self, Rejection, Verdict, signature};
 use crate::clock::Timestamp;
@@ -16,8 +16,12 @@ use crate::event::Message;
 pub(super) struct Grounds {
     /// As `serve` would have it.
     pub(super) policy: Policy,
-    /// The keys given: those of the app, or those of `--key`.
+    /// Every app that is configured, asked for or not.
+    pub(super) apps: Vec<App>,
+    /// The keys that can prove something: those of the app, or those of `--key`.
     pub(super) keys: Vec<PublicKey>,
+    /// Those, and the ones given that are of another algorithm: they may still tell what was done.
+    pub(super) suspects: Vec<PublicKey>,
     /// What is odd about them.
     pub(super) remarks: Vec<String>,
 }

@@ -663,9 +663,10 @@ CREATE TABLE event (
 /// that answer without reading what is recorded.
 const SECOND: &str = "
 ALTER TABLE event ADD COLUMN due_at INTEGER GENERATED ALWAYS AS (
-  CASE state WHEN 1 THEN at + min(600000, 1000 << min(attempts - 1, 10)) WHEN 2 THEN at + 60000 END) VIRTUAL;
+  CASE state WHEN 1 THEN at + CASE WHEN reason IN ('broker_down', 'broker_blocked', 'late', 'suspended') THEN 1000
+    ELSE min(600000, 1000 << min(attempts - 1, 10)) END WHEN 2 THEN at + 60000 END) VIRTUAL;
 ALTER TABLE event ADD COLUMN is_refused INTEGER GENERATED ALWAYS AS (
-  coalesce(reason IN ('returned', 'nacked', 'in_doubt'), 0)) VIRTUAL;
+  coalesce(reason IN ('returned', 'nacked', 'in_doubt', 'channel_closed'), 0)) VIRTUAL;
 DROP INDEX IF EXISTS unsettled;
 CREATE INDEX unsettled ON event (state, first_at, payment_at) WHERE state IN (1, 2, 3);
 CREATE INDEX due ON event (is_refused, due_at, type) WHERE state IN (1, 2);";

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use alipay_notify_gateway::broker::amqp::{Amqp, Config};
+use alipay_notify_gateway::broker::amqp::{Amqp, Config, LOOK_EVERY, Tls};
 use alipay_notify_gateway::broker::topology::Queue;
 use alipay_notify_gateway::broker::{Broker as _, Confirm, Confirms, Link, Publisher, Settled};
 use alipay_notify_gateway::clock::Timestamp;
 use alipay_notify_gateway::event::Message;
 use alipay_notify_gateway::lifecycle::{Stopping, Tasks};
 use alipay_notify_gateway::metrics::Metrics;
-use alipay_notify_gateway::secret::Secret;
+use alipay_notify_gateway::secret::{Secret, Source};
 
 use super::program::PATIENCE;
 
@@ -59,10 +59,13 @@ impl Connected {
 /// A configuration without queues.
 pub fn config(uri: &str, exchange: &str) -> Config {
     Config {
-        uri: Secret::new(uri),
+        uri: Source::Here(Secret::new(uri)),
+        nodes: Vec::new(),
+        tls: Tls::default(),
         exchange: exchange.to_owned(),
         queues: Vec::new(),
         required_queues: Vec::new(),
+        look_every: LOOK_EVERY,
     }
 }
 

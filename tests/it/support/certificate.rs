@@ -6,9 +6,20 @@ use rsa::pkcs8::EncodePublicKey as _;
 
 /// A certificate of `key` for `subject`, issued by `issuer`.
 pub fn certificate(key: &PrivateKey, subject: &str, issuer: &str) -> Vec<u8> {
+    let spki = key.to_public_key().to_public_key_der().unwrap().into_vec();
+    certificate_of(&spki, subject, issuer, &[])
+}
+
+/// A certificate of an authority, which says so.
+pub fn authority(spki: &[u8], subject: &str, issuer: &str) -> Vec<u8> {
+    let constraints = sequence(&[&[1, 1, 0xff]]);
+    let extension = sequence(&[&[6, 3, 0x55, 0x1d, 0x13], &[1, 1, 0xff], &tagged(4, &constraints)]);
+    certificate_of(spki, subject, issuer, &tagged(0xa3, &sequence(&[&extension])))
+}
+
+fn certificate_of(spki: &[u8], subject: &str, issuer: &str, extensions: &[u8]) -> Vec<u8> {
     let sha256_rsa = sequence(&[&[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 0x0b], &[5, 0]]);
     let validity = sequence(&[&tagged(0x17, b"260101000000Z"), &tagged(0x17, b"310101000000Z")]);
-    let spki = key.to_public_key().to_public_key_der().unwrap().into_vec();
     let tbs = sequence(&[
         &tagged(0xa0, &[2, 1, 2]),
         &[2, 1, 7],
@@ -16,7 +27,8 @@ pub fn certificate(key: &PrivateKey, subject: &str, issuer: &str) -> Vec<u8> {
         &name(issuer),
         &validity,
         &name(subject),
-        &spki,
+        spki,
+        extensions,
     ]);
     sequence(&[&tbs, &sha256_rsa, &tagged(3, &[0; 257])])
 }
@@ -34,6 +46,7 @@ fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len();
     let head = match length {
         0..128 => vec![tag, u8::try_from(length).unwrap()],
+        128..256 => vec![tag, 0x81, u8::try_from(length).unwrap()],
         _ => vec![tag, 0x82, u8::try_from(length >> 8).unwrap(), u8::try_from(length & 0xff).unwrap()],
     };
     [head, content.to_vec()].concat()

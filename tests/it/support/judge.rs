@@ -11,7 +11,7 @@ use alipay_notify_gateway::clock::Timestamp;
 use alipay_notify_gateway::event::{Environment, Event, Message};
 use rsa::PrivateKey;
 
-use super::signer::{self, APP, Draft, SELLER};
+use super::signer::{self, APP, SELLER};
 
 pub const DAY: Duration = Duration::from_secs(86_400);
 
@@ -64,16 +64,6 @@ pub fn judge(body: &[u8], policy: &Policy, now: Timestamp) -> Said {
     }
 }
 
-/// Under the usual policy, a minute after the payment.
-pub fn said(body: &[u8]) -> Said {
-    judge(body, &policy(), now())
-}
-
-/// Signed and sent.
-pub fn said_of(draft: Draft) -> Said {
-    said(&draft.signed().body())
-}
-
 /// The event of a body that must be admitted.
 pub fn event(body: &[u8], policy: &Policy, now: Timestamp) -> Event {
     match admit(body, policy, now) {
@@ -82,11 +72,6 @@ pub fn event(body: &[u8], policy: &Policy, now: Timestamp) -> Event {
             panic!("not admitted: {other:?}")
         }
     }
-}
-
-/// Its event, signed and sent.
-pub fn event_of(draft: Draft) -> Event {
-    event(&draft.signed().body(), &policy(), now())
 }
 
 /// The JSON that would go on the wire.

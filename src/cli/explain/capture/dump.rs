@@ -7,7 +7,42 @@ use super::super::parameters::Parameters;
 /// Java's `Map.toString`.
 pub(super) fn java(content: &[u8]) -> Option<Parameters> {
     let inside = content.trim_ascii().strip_prefix(b"{")?.strip_suffix(b"}")?;
-    pairs(split_before_names(inside, b", "))
+    pairs(split_before_names(inside, b", ", b'='))
+}
+
+/// Go's `%v` of a map of texts, or of lists of texts.
+pub(super) fn go(content: &[u8]) -> Option<Parameters> {
+    let inside = content.trim_ascii().strip_prefix(b"map[")?.strip_suffix(b"]")?;
+    let pieces = split_before_names(inside, b" ", b':');
+    let split: Option<Vec<_>> = pieces.iter().map(|piece| split_once(piece, b":")).collect();
+    let split = split.filter(|split| split.len() > 1)?;
+    // A text may begin and end as a list does; all of them, `sign` among them, do only if they are lists.
+    let listed = |value: &[u8]| Some(value.strip_prefix(b"[")?.strip_suffix(b"]")?.to_vec());
+    let lists: Option<Vec<Vec<u8>>> = split.iter().map(|(_, value)| listed(value)).collect();
+    let plain = || split.iter().map(|(_, value)| value.to_vec()).collect();
+    let names = split.iter().map(|(name, _)| name.to_vec());
+    Some(names.zip(lists.unwrap_or_else(plain)).collect())
+}
+
+/// What JavaScript's `console.log` makes of an object: `{ name: 'value' }`.
+pub(super) fn javascript(content: &[u8]) -> Option<Parameters> {
+    let text = content.trim_ascii();
+    let text = text.strip_prefix(b"[Object: null prototype]").unwrap_or(text).trim_ascii_start();
+    let mut rest = text.strip_prefix(b"{")?.strip_suffix(b"}")?.trim_ascii();
+    let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    while !rest.is_empty() {
+        let (name, after) = match rest.first() {
+            Some(b'\'' | b'"') => string(rest)?,
+            _ => split_once(rest, b":")
+                .map(|(name, _)| (name.to_vec(), rest.get(name.len()..).unwrap_or_default()))?,
+        };
+        let after = after.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+        let (value, after) = value(after)?;
+        found.push((name, value));
+        let after = after.trim_ascii_start();
+        rest = after.strip_prefix(b",").unwrap_or(after).trim_ascii_start();
+    }
+    (!found.is_empty()).then(|| found.into_iter().collect())
 }
 
 /// `name=value` on lines of their own, every one of them.
@@ -15,7 +50,7 @@ pub(super) fn lines(content: &[u8]) -> Option<Parameters> {
     let text = content.trim_ascii();
     let lines = text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let lines: Vec<Vec<u8>> = lines.map(<[u8]>::to_vec).collect();
-    if lines.len() < MIN_LINES || !lines.iter().all(|line| begins_with_name(line)) {
+    if lines.len() < MIN_LINES || !lines.iter().all(|line| begins_with_name(line, b'=')) {
         return None;
     }
     pairs(lines)
@@ -69,7 +104,7 @@ fn value(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
         let (value, after) = after.split_at_checked(length)?;
         return Some((value.to_vec(), after.strip_prefix(b"\"")?));
     }
-    if matches!(text.first(), Some(b'\'' | b'"')) {
+    if matches!(text.first(), Some(b'\'' | b'"' | b'`')) {
         return string(text);
     }
     let end = text.iter().position(|byte| matches!(byte, b',' | b'}' | b')' | b'\n')).unwrap_or(text.len());
@@ -99,13 +134,13 @@ fn string(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
 }
 
-/// Splits at each `separator` behind which a name and `=` follow.
-fn split_before_names(text: &[u8], separator: &[u8]) -> Vec<Vec<u8>> {
+/// Splits at each `separator` behind which a name and its `end` follow.
+fn split_before_names(text: &[u8], separator: &[u8], end: u8) -> Vec<Vec<u8>> {
     let mut pieces = Vec::new();
     let (mut piece, mut rest) = (Vec::new(), text);
     while let [byte, after @ ..] = rest {
         match rest.strip_prefix(separator) {
-            Some(behind) if begins_with_name(behind) => {
+            Some(behind) if begins_with_name(behind, end) => {
                 pieces.push(std::mem::take(&mut piece));
                 rest = behind;
             }
@@ -119,9 +154,11 @@ fn split_before_names(text: &[u8], separator: &[u8]) -> Vec<Vec<u8>> {
     pieces
 }
 
-fn begins_with_name(text: &[u8]) -> bool {
-    let end = text.iter().position(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'_'));
-    end.is_some_and(|end| end > 0 && text.get(end) == Some(&b'='))
+fn begins_with_name(text: &[u8], end: u8) -> bool {
+    let at = text.iter().position(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'_'));
+    // No name of Alipay's begins with a digit; the hour of a time does.
+    let begins = text.first().is_some_and(|byte| !byte.is_ascii_digit());
+    begins && at.is_some_and(|at| at > 0 && text.get(at) == Some(&end))
 }
 
 /// As they stand: a dump is of what was decoded already. Unless nothing in it is, and much is still encoded.

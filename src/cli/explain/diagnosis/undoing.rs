@@ -95,10 +95,8 @@ fn whole_body(body: &[u8]) -> Candidates {
     if unescaped != body {
         candidates.push((Mistake::HtmlEscaped, Parameters::lenient(&unescaped)));
     }
-    if !body.contains(&b'&') {
-        let decoded = decode_escapes(body);
-        let names = vec!["body".to_owned()];
-        candidates.push((Mistake::EncodedTwice(names), Parameters::lenient(&decoded)));
+    if let Some(unmarked) = body.strip_prefix("\u{feff}".as_bytes()) {
+        candidates.push((Mistake::ByteOrderMark, Parameters::lenient(unmarked)));
     }
     candidates
 }

@@ -1,5 +1,5 @@
-//! Admission from outside: what each authentic notification means, what is held and what is refused, with a
-//! signer that shares no code with it. The attacks of the same hall are in `attacks.rs`.
+//! What each authentic notification means, what is held and what is refused. The attacks of the same hall are in
+//! `attacks.rs`.
 
 use alipay_notify_gateway::admission::acceptance::{Objection, Waived};
 use alipay_notify_gateway::admission::form::FormError;
@@ -8,10 +8,10 @@ use alipay_notify_gateway::admission::{Rejection, Verdict, admit, admit_released
 use alipay_notify_gateway::clock::Timestamp;
 use alipay_notify_gateway::event::Environment;
 
-use super::support::judge::{
-    DAY, Said, app, event, event_of, json, judge, now, policy, policy_of, said, said_of,
-};
+use super::support::judge::{DAY, Said, app, event, json, judge, now, policy, policy_of};
 use super::support::signer::{self, APP, Draft, Hash, SELLER, TRADE, Version, alipay, shared};
+
+use super::{event_of, said, said_of};
 
 const MINUTE: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -608,6 +608,14 @@ fn a_partner_notification_of_before_2016_is_refused_by_name() {
         ("trade_status", "TRADE_SUCCESS"),
     ]);
     let signed = partner.signed_by(shared(), Hash::Sha1, Version::V1);
+    assert_eq!(said(&signed.body()), Said::Refused(Rejection::Partner));
+    let wireless = Draft::of([
+        ("notify_data", "<notify><trade_no>2014112300000000</trade_no></notify>"),
+        ("sec_id", "0001"),
+        ("service", "alipay.wap.trade.create.direct"),
+        ("v", "1.0"),
+    ]);
+    let signed = wireless.signed_by(shared(), Hash::Sha1, Version::V1);
     assert_eq!(said(&signed.body()), Said::Refused(Rejection::Partner));
 }
 
