@@ -15,3 +15,8 @@ export AMQP_URL
 cargo test --locked --quiet --no-default-features --lib
 cargo test --locked --test tidy --test model --test it --lib --bins "$@"
 cargo test --locked --doc
+# A million notifications through simulated worlds (docs/reliability.md, "Simulation"); not where one test is asked for.
+if (($# == 0)); then
+  SIMULATION_NOTIFICATIONS="${SIMULATION_NOTIFICATIONS:-1000000}" \
+    cargo test --locked --profile simulation --test simulation
+fi

@@ -65,6 +65,7 @@ pub struct Batch {
     /// Told, and not fetched by the gateway.
     fetch: Vec<Settled>,
     pub is_lost: bool,
+    pub is_watched: bool,
     wake: Arc<Notify>,
 }
 
@@ -175,6 +176,7 @@ impl Publisher for SimulatedPublisher {
             told: vec![false; count],
             fetch: Vec::new(),
             is_lost: false,
+            is_watched: true,
             wake: Arc::clone(&wake),
         });
         for (index, message) in messages.iter().enumerate() {
@@ -237,7 +239,25 @@ impl Confirms for SimulatedConfirms {
     }
 }
 
+impl Drop for SimulatedConfirms {
+    /// Nobody watches any more: what is told from now on, or was told and not fetched, is not known to the gateway.
+    fn drop(&mut self) {
+        let mut inner = self.world.lock();
+        if inner.alive {
+            inner.forget_told(self.batch);
+        }
+    }
+}
+
 impl Inner {
+    fn forget_told(&mut self, batch: usize) {
+        let unfetched = std::mem::take(&mut self.wire.batches[batch].fetch);
+        self.wire.batches[batch].is_watched = false;
+        for settled in unfetched {
+            self.judge_forgotten(batch, settled.index);
+        }
+    }
+
     /// `None`: the gateway died meanwhile.
     fn open_channel(&mut self, works: bool) -> Option<Result<u64, LinkError>> {
         if !self.step("open") {

@@ -34,8 +34,13 @@ fn print(report: &Report) {
 /// The worlds of so many notifications, from one seed on; they end with the first that fails.
 fn worlds(first: u64, notifications: u64) -> Report {
     let mut all = Report::default();
+    let mut said = 0;
     for seed in first.. {
         all.add(live_through(seed, false).0);
+        if all.get("notifications") >= said + PROGRESS {
+            said = all.get("notifications");
+            eprintln!("{said} notifications, up to seed {seed}");
+        }
         if all.get("notifications") >= notifications || !all.violations.is_empty() {
             break;
         }
@@ -99,6 +104,8 @@ fn a_seed_replays_exactly_in_this_process_and_in_another() {
 
 /// Without a word of the environment: a taste of it for every run of the tests.
 const USUAL: u64 = 3_000;
+/// A line for each so many notifications.
+const PROGRESS: u64 = 100_000;
 /// From so many notifications on everything below must have happened.
 const ENOUGH: u64 = 200_000;
 /// Windows and crash points without which a run shows little.

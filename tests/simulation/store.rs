@@ -202,8 +202,9 @@ impl Disk {
         let due = due.filter_map(|(_, key)| self.rows.get_key_value(key));
         let due = due.filter(|(_, line)| line.event_type.is_none_or(|known| !skip.contains(&known)));
         // What the broker refused, or is silent about, has a quarter while others wait.
-        let is_refused =
-            |line: &Line| matches!(line.reason.as_deref(), Some("returned" | "nacked" | "in_doubt"));
+        let is_refused = |line: &Line| {
+            matches!(line.reason.as_deref(), Some("returned" | "nacked" | "in_doubt" | "channel_closed"))
+        };
         let (refused, others): (Vec<_>, Vec<_>) = due.partition(|(_, line)| is_refused(line));
         let share =
             if others.is_empty() { limit } else { (limit / 4).max(limit.saturating_sub(others.len())) };
@@ -228,7 +229,10 @@ impl Disk {
 impl Line {
     fn due_at(&self) -> Option<Timestamp> {
         match self.state {
-            State::Deferred => Some(self.at.plus(back_off(self.attempts))),
+            State::Deferred => Some(self.at.plus(match self.reason.as_deref() {
+                Some("broker_down" | "broker_blocked" | "late" | "suspended") => back_off(1),
+                Some(_) | None => back_off(self.attempts),
+            })),
             State::InDoubt => Some(self.at.plus(DOUBT)),
             State::Recorded | State::Held | State::Unrouted | State::Dropped => None,
         }

@@ -216,7 +216,17 @@ impl Inner {
         if attempt.at + DOUBT <= now && matches!(confirm, Confirm::Ack(_)) {
             self.report.count("confirm: later than 60 s");
         }
-        attempt.told = Some((confirm.clone(), now));
+        if self.wire.batches[batch].is_watched {
+            attempt.told = Some((confirm.clone(), now));
+        } else {
+            self.report.count("confirm: when nobody watched any more");
+        }
+    }
+
+    /// It was told, and the gateway did not look any more.
+    pub fn judge_forgotten(&mut self, batch: usize, index: usize) {
+        let (event, attempt) = self.wire.batches[batch].attempts[index];
+        self.events[event].attempts[attempt].told = None;
     }
 
     /// The store never claims what the broker did not take.
