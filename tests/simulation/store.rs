@@ -57,8 +57,10 @@ struct Line {
 struct Call {
     pause: Duration,
     fate: Fate,
-    work: Box<dyn FnOnce(&mut Inner, Fate) + Send>,
+    work: Work,
 }
+
+type Work = Box<dyn FnOnce(&mut Inner, Fate) + Send>;
 
 /// What becomes of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -362,7 +364,7 @@ impl Inner {
     }
 
     /// In the order of the calls; at once where nothing waits.
-    fn hand_to_store(&mut self, pause: Duration, fate: Fate, work: Box<dyn FnOnce(&mut Inner, Fate) + Send>) {
+    fn hand_to_store(&mut self, pause: Duration, fate: Fate, work: Work) {
         if pause.is_zero() && !self.disk.working && self.disk.calls.is_empty() {
             work(self, fate);
             return;

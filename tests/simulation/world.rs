@@ -141,7 +141,7 @@ fn start(world: &Arc<World>) -> (Gateway, Publication) {
 /// Delivers what is due until nothing is left, then waits until everything is announced.
 async fn play(world: &Arc<World>, gateway: &Gateway, publication: &Publication) -> End {
     loop {
-        let (next, changed) = {
+        let wait = {
             let mut inner = world.lock();
             let now = inner.now();
             while let Some(due) = inner.alipay.take(now) {
@@ -151,15 +151,12 @@ async fn play(world: &Arc<World>, gateway: &Gateway, publication: &Publication) 
             if inner.alipay.is_over() {
                 break;
             }
-            if inner.stop_at <= now {
-                drop(inner);
-                return stop(world, publication).await;
-            }
             let next = inner.alipay.next_at().unwrap_or(u64::MAX).min(inner.stop_at);
-            let pause = (next - now).min(60_000);
-            (Duration::from_millis(pause), Arc::clone(&inner.alipay.changed))
+            let pause = Duration::from_millis(next.saturating_sub(now).min(60_000));
+            (inner.stop_at > now).then(|| (pause, Arc::clone(&inner.alipay.changed)))
         };
-        let _ = tokio::time::timeout(next, changed.notified()).await;
+        let Some((pause, changed)) = wait else { return stop(world, publication).await };
+        let _ = tokio::time::timeout(pause, changed.notified()).await;
     }
     heal(world, publication).await;
     End::Over

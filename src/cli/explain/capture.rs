@@ -155,80 +155,79 @@ mod tests {
         String::from_utf8(pairs.collect::<Vec<_>>().join(&b'&')).unwrap()
     }
 
+    const SHAPES: &[(&str, &str)] = &[
+        (
+            "form",
+            "text=it%27s,+a+%5C+%22b%22,+c&amount=0.10&list=[{%22b%22:%221%22,%22a%22:%222%22}]&sign=ab%2B/==",
+        ),
+        (
+            "json",
+            r#"{"text":"it's, a \\ \"b\", c","amount":"0.10","list":"[{\"b\":\"1\",\"a\":\"2\"}]","sign":"ab+/=="}"#,
+        ),
+        (
+            "json, nested",
+            r#"{"text":"it's, a \\ \"b\", c","amount":"0.10","list":[{"b": "1", "a": "2"}],"sign":"ab+/=="}"#,
+        ),
+        (
+            "json, lists",
+            r#"{"text":["it's, a \\ \"b\", c"],"amount":["0.10"],"list":["[{\"b\":\"1\",\"a\":\"2\"}]"],"sign":["ab+/=="]}"#,
+        ),
+        ("java", r#"{text=it's, a \ "b", c, amount=0.10, list=[{"b":"1","a":"2"}], sign=ab+/==}"#),
+        ("lines", "text=it's, a \\ \"b\", c\namount=0.10\nlist=[{\"b\":\"1\",\"a\":\"2\"}]\nsign=ab+/==\n"),
+        (
+            "lines, encoded",
+            "text=it%27s%2C+a+%5C+%22b%22%2C+c\namount=0.10\nlist=[{\"b\":\"1\",\"a\":\"2\"}]\nsign=ab%2B%2F%3D%3D\n",
+        ),
+        (
+            "var_export",
+            "array (\n  'text' => 'it\\'s, a \\\\ \"b\", c',\n  'amount' => '0.10',\n  'list' => '[{\"b\":\"1\",\"a\":\"2\"}]',\n  'sign' => 'ab+/==',\n)",
+        ),
+        (
+            "print_r",
+            "Array\n(\n    [text] => it's, a \\ \"b\", c\n    [amount] => 0.10\n    [list] => [{\"b\":\"1\",\"a\":\"2\"}]\n    [sign] => ab+/==\n)\n",
+        ),
+        (
+            "var_dump",
+            "array(4) {\n  [\"text\"]=>\n  string(16) \"it's, a \\ \"b\", c\"\n  [\"amount\"]=>\n  string(4) \"0.10\"\n  [\"list\"]=>\n  string(19) \"[{\"b\":\"1\",\"a\":\"2\"}]\"\n  [\"sign\"]=>\n  string(6) \"ab+/==\"\n}",
+        ),
+        (
+            "python",
+            r#"{'text': 'it\'s, a \\ "b", c', 'amount': '0.10', 'list': '[{"b":"1","a":"2"}]', 'sign': 'ab+/=='}"#,
+        ),
+        (
+            "javascript",
+            r#"{ text: 'it\'s, a \\ "b", c', amount: '0.10', list: '[{"b":"1","a":"2"}]', sign: 'ab+/==' }"#,
+        ),
+        (
+            "javascript, with a prototype",
+            "[Object: null prototype] {\n  text: `it's, a \\\\ \"b\", c`,\n  amount: '0.10',\n  'list': '[{\"b\":\"1\",\"a\":\"2\"}]',\n  sign: 'ab+/=='\n}",
+        ),
+        ("go", r#"map[text:it's, a \ "b", c amount:0.10 list:[{"b":"1","a":"2"}] sign:ab+/==]"#),
+        (
+            "go, of lists",
+            r#"map[amount:[0.10] list:[[{"b":"1","a":"2"}]] sign:[ab+/==] text:[it's, a \ "b", c]]"#,
+        ),
+        (
+            "a log, encoded as a whole",
+            "10:15:31 INFO body=text%3Dit%2527s%2C%2Ba%2B%255C%2B%2522b%2522%2C%2Bc%26amount%3D0.10%26list%3D%5B%7B%2522b%2522%3A%25221%2522%2C%2522a%2522%3A%25222%2522%7D%5D%26sign%3Dab%252B%2F%3D%3D",
+        ),
+        (
+            "request",
+            "POST /alipay/notify HTTP/1.1\r\nHost: x\r\n\r\ntext=it%27s,+a+%5C+%22b%22,+c&amount=0.10&list=[{%22b%22:%221%22,%22a%22:%222%22}]&sign=ab%2B/==",
+        ),
+        (
+            "log",
+            "10:15:31 INFO notify body=\"text=it%27s,+a+%5C+%22b%22,+c&amount=0.10&list=[{%22b%22:%221%22,%22a%22:%222%22}]&sign=ab%2B/==\" ok",
+        ),
+        (
+            "url",
+            "GET https://x.example/n?text=it%27s,+a+%5C+%22b%22,+c&amount=0.10&list=[{%22b%22:%221%22,%22a%22:%222%22}]&sign=ab%2B/== 200",
+        ),
+    ];
+
     #[test]
     fn every_shape_of_a_dump_gives_the_same_parameters() {
-        for (name, content) in [
-            (
-                "form",
-                "text=it%27s,+a+%5C+%22b%22,+c&amount=0.10&list=[{%22b%22:%221%22,%22a%22:%222%22}]&sign=ab%2B/==",
-            ),
-            (
-                "json",
-                r#"{"text":"it's, a \\ \"b\", c","amount":"0.10","list":"[{\"b\":\"1\",\"a\":\"2\"}]","sign":"ab+/=="}"#,
-            ),
-            (
-                "json, nested",
-                r#"{"text":"it's, a \\ \"b\", c","amount":"0.10","list":[{"b": "1", "a": "2"}],"sign":"ab+/=="}"#,
-            ),
-            (
-                "json, lists",
-                r#"{"text":["it's, a \\ \"b\", c"],"amount":["0.10"],"list":["[{\"b\":\"1\",\"a\":\"2\"}]"],"sign":["ab+/=="]}"#,
-            ),
-            ("java", r#"{text=it's, a \ "b", c, amount=0.10, list=[{"b":"1","a":"2"}], sign=ab+/==}"#),
-            (
-                "lines",
-                "text=it's, a \\ \"b\", c\namount=0.10\nlist=[{\"b\":\"1\",\"a\":\"2\"}]\nsign=ab+/==\n",
-            ),
-            (
-                "lines, encoded",
-                "text=it%27s%2C+a+%5C+%22b%22%2C+c\namount=0.10\nlist=[{\"b\":\"1\",\"a\":\"2\"}]\nsign=ab%2B%2F%3D%3D\n",
-            ),
-            (
-                "var_export",
-                "array (\n  'text' => 'it\\'s, a \\\\ \"b\", c',\n  'amount' => '0.10',\n  'list' => '[{\"b\":\"1\",\"a\":\"2\"}]',\n  'sign' => 'ab+/==',\n)",
-            ),
-            (
-                "print_r",
-                "Array\n(\n    [text] => it's, a \\ \"b\", c\n    [amount] => 0.10\n    [list] => [{\"b\":\"1\",\"a\":\"2\"}]\n    [sign] => ab+/==\n)\n",
-            ),
-            (
-                "var_dump",
-                "array(4) {\n  [\"text\"]=>\n  string(16) \"it's, a \\ \"b\", c\"\n  [\"amount\"]=>\n  string(4) \"0.10\"\n  [\"list\"]=>\n  string(19) \"[{\"b\":\"1\",\"a\":\"2\"}]\"\n  [\"sign\"]=>\n  string(6) \"ab+/==\"\n}",
-            ),
-            (
-                "python",
-                r#"{'text': 'it\'s, a \\ "b", c', 'amount': '0.10', 'list': '[{"b":"1","a":"2"}]', 'sign': 'ab+/=='}"#,
-            ),
-            (
-                "javascript",
-                r#"{ text: 'it\'s, a \\ "b", c', amount: '0.10', list: '[{"b":"1","a":"2"}]', sign: 'ab+/==' }"#,
-            ),
-            (
-                "javascript, with a prototype",
-                "[Object: null prototype] {\n  text: `it's, a \\\\ \"b\", c`,\n  amount: '0.10',\n  'list': '[{\"b\":\"1\",\"a\":\"2\"}]',\n  sign: 'ab+/=='\n}",
-            ),
-            ("go", r#"map[text:it's, a \ "b", c amount:0.10 list:[{"b":"1","a":"2"}] sign:ab+/==]"#),
-            (
-                "go, of lists",
-                r#"map[amount:[0.10] list:[[{"b":"1","a":"2"}]] sign:[ab+/==] text:[it's, a \ "b", c]]"#,
-            ),
-            (
-                "a log, encoded as a whole",
-                "10:15:31 INFO body=text%3Dit%2527s%2C%2Ba%2B%255C%2B%2522b%2522%2C%2Bc%26amount%3D0.10%26list%3D%5B%7B%2522b%2522%3A%25221%2522%2C%2522a%2522%3A%25222%2522%7D%5D%26sign%3Dab%252B%2F%3D%3D",
-            ),
-            (
-                "request",
-                "POST /alipay/notify HTTP/1.1\r\nHost: x\r\n\r\ntext=it%27s,+a+%5C+%22b%22,+c&amount=0.10&list=[{%22b%22:%221%22,%22a%22:%222%22}]&sign=ab%2B/==",
-            ),
-            (
-                "log",
-                "10:15:31 INFO notify body=\"text=it%27s,+a+%5C+%22b%22,+c&amount=0.10&list=[{%22b%22:%221%22,%22a%22:%222%22}]&sign=ab%2B/==\" ok",
-            ),
-            (
-                "url",
-                "GET https://x.example/n?text=it%27s,+a+%5C+%22b%22,+c&amount=0.10&list=[{%22b%22:%221%22,%22a%22:%222%22}]&sign=ab%2B/== 200",
-            ),
-        ] {
+        for (name, content) in SHAPES {
             assert_eq!(told(content), EXPECTED, "{name}");
         }
     }

@@ -118,6 +118,15 @@ fn mistake(mistake: &Mistake) -> String {
     }
 }
 
+fn wrong_length(bytes: usize, keys: &[usize]) -> String {
+    format!(
+        "The signature has {bytes} bytes; {} would have {}: it is cut, or made with a key of another size (RSA2: 256 \
+         bytes, RSA with an old key: 128).",
+        if keys.len() == 1 { "one of the key given" } else { "those of the keys given" },
+        keys.iter().map(usize::to_string).collect::<Vec<_>>().join(" or ")
+    )
+}
+
 /// Why it does not verify.
 pub(super) fn cause(cause: &Cause) -> String {
     match cause {
@@ -129,12 +138,7 @@ pub(super) fn cause(cause: &Cause) -> String {
             "`sign` is not base64, and neither restoring `+` nor padding makes it so: it was cut or altered."
                 .to_owned()
         }
-        Cause::SignLength { bytes, keys } => format!(
-            "The signature has {bytes} bytes; {} would have {}: it is cut, or made with a key of another \
-                 size (RSA2: 256 bytes, RSA with an old key: 128).",
-            if keys.len() == 1 { "one of the key given" } else { "those of the keys given" },
-            keys.iter().map(usize::to_string).collect::<Vec<_>>().join(" or ")
-        ),
+        Cause::SignLength { bytes, keys } => wrong_length(*bytes, keys),
         Cause::OtherKey { app_id } => format!(
             "None of the keys made this signature, or its own bytes were damaged; the content does not \
                  matter here. The commonest reason of all: the app's OWN public key was taken in the place of \
