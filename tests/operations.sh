@@ -76,8 +76,8 @@ gateway() {
     echo "$GATEWAY"
     return
   fi
-  built=$(ls -t "$folder"/{release,debug}/alipay-notify-gateway 2>/dev/null | head -n 1 || true)
-  if [ -n "$built" ]; then realpath "$built"; fi
+  built=$(ls -t "$folder"/{release,debug}/alipay-notify-gateway 2>/dev/null || true)
+  if [ -n "$built" ]; then realpath "${built%%$'\n'*}"; fi
 }
 
 # A broker for all checks of this run, started when the first needs it.
@@ -92,7 +92,7 @@ broker() {
 finish() {
   local ending
   for ending in "$work"/ending.*; do
-    if [ -e "$ending" ]; then bash "$ending" || true; fi
+    if [ -e "$ending" ]; then bash "$ending" >/dev/null 2>&1 || true; fi
   done
   deploy/broker.sh stop "$work/broker" || true
   rm -rf "$work"
@@ -102,6 +102,12 @@ trap finish EXIT
 # at_end COMMAND...: run when everything is over, however it ends. Checks run in shells of their own, hence the files.
 at_end() {
   printf '%q ' "$@" >"$(mktemp "$work/ending.XXXXXX")"
+}
+
+# end_at_end PID: if it is still the process that was started, which has our folder among its arguments.
+end_at_end() {
+  # shellcheck disable=SC2016
+  at_end bash -c 'grep --quiet --text --fixed-strings "$1" "/proc/$0/cmdline" && kill "$0"' "$1" "$work"
 }
 
 for part in tests/operations/*.sh; do

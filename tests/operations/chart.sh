@@ -1,5 +1,5 @@
 # The chart: rendered in every shape, linted, refused, validated, scanned. Read by tests/operations.sh.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 
 # Every Helm that is here.
 helms() {
@@ -7,6 +7,12 @@ helms() {
   for candidate in helm helm3; do
     if command -v "$candidate" >/dev/null; then echo "$candidate"; fi
   done
+}
+
+first_helm() {
+  local all
+  all=$(helms)
+  echo "${all%%$'\n'*}"
 }
 
 need_helm() {
@@ -55,7 +61,7 @@ check chart_restarts_pods_only_for_what_a_reload_does_not_bring
 chart_restarts_pods_only_for_what_a_reload_does_not_bring() {
   need_helm
   local helm values=helm/ci/everything-values.yaml before
-  helm=$(helms | head -n 1)
+  helm=$(first_helm)
   before=$(render "$helm" "$values" | grep checksum/)
   local reloaded
   for reloaded in 'apps.2021000000000001.sellerIds={2088000000000099}' config.freshness.max_age=23h config.event.buyer=omit \
@@ -88,7 +94,7 @@ chart_lints() {
 check chart_refuses
 chart_refuses() {
   need_helm
-  local helm count=0 line values set_ expected
+  local helm count=0 values set_ expected
   for helm in $(helms); do
     while IFS='|' read -r values set_ expected; do
       [ -n "$values" ] || continue
@@ -164,7 +170,7 @@ chart_is_valid_for_kubernetes() {
       [ -z "$report" ] || { echo "$version $folder: $report"; return 1; }
     done
   done
-  sed 's/replicas: 1$/replicaz: 1/' "$work/split/$(helms | head -n 1)-sqlite/core.yaml" >"$work/bad.yaml"
+  sed 's/replicas: 1$/replicaz: 1/' "$work/split/$(first_helm)-sqlite/core.yaml" >"$work/bad.yaml"
   ! kubernetes-validate --strict --quiet -k 1.34 "$work/bad.yaml" >/dev/null 2>&1 ||
     { echo "the validator sees nothing" >&2; return 1; }
   say "valid for 1.25, 1.28, 1.31, 1.34 and 1.37"
@@ -179,7 +185,7 @@ chart_is_secure() {
   "${scan[@]}" "$work/rendered"
   # A scanner that finds nothing in a bad manifest proves nothing.
   mkdir -p "$work/insecure"
-  sed 's/readOnlyRootFilesystem: true/readOnlyRootFilesystem: false/' "$work/rendered/$(helms | head -n 1)-sqlite/all.yaml" >"$work/insecure/all.yaml"
+  sed 's/readOnlyRootFilesystem: true/readOnlyRootFilesystem: false/' "$work/rendered/$(first_helm)-sqlite/all.yaml" >"$work/insecure/all.yaml"
   ! "${scan[@]}" "$work/insecure" >/dev/null 2>&1 || { echo "the scanner sees nothing" >&2; return 1; }
 }
 
@@ -191,7 +197,7 @@ chart_configures() {
   local gateway helm values name
   gateway=$(gateway)
   [ -n "$gateway" ] || skip "the program is not built: cargo build"
-  helm=$(helms | head -n 1)
+  helm=$(first_helm)
   for values in helm/ci/*-values.yaml; do
     name=$(basename "$values" -values.yaml)
     mkdir -p "$work/config/$name"
