@@ -21,7 +21,7 @@ COPY benches ./benches
 RUN touch src/main.rs src/lib.rs \
     && cargo build --release --locked --bin alipay-notify-gateway \
     && mkdir --parents /out/data \
-    && cp target/release/alipay-notify-gateway /out/
+    && strip --strip-all --output-file=/out/alipay-notify-gateway target/release/alipay-notify-gateway
 
 FROM gcr.io/distroless/cc-debian12:nonroot${RUNTIME_DIGEST}
 ARG RUNTIME_DIGEST

@@ -91,8 +91,9 @@ broker() {
 
 finish() {
   local ending
-  for ending in "$work"/ending.*; do
-    if [ -e "$ending" ]; then bash "$ending" >/dev/null 2>&1 || true; fi
+  # The last first, as with everything that stands on something else.
+  for ending in $(ls -t "$work"/ending.* 2>/dev/null); do
+    bash "$ending" >/dev/null 2>&1 || true
   done
   deploy/broker.sh stop "$work/broker" || true
   rm -rf "$work"

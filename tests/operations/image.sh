@@ -5,7 +5,7 @@ podman_() {
   ${PODMAN:-podman} "$@"
 }
 
-image=alipay-notify-gateway:operations
+image=${OPERATIONS_IMAGE:-localhost/alipay-notify-gateway:operations}
 
 need_image() {
   local base
@@ -15,8 +15,8 @@ need_image() {
     podman_ image exists "$base" || podman_ pull --quiet "$base" >/dev/null 2>&1 ||
       skip "the base image $base is not here, and cannot be pulled"
   done
-  [ -n "${OPERATIONS_IMAGE:-}" ] || podman_ image exists "$image" || build_image
-  [ -z "${OPERATIONS_IMAGE:-}" ] || image=$OPERATIONS_IMAGE
+  # One that is given is taken as it is; else it is built once in a run, and quickly where nothing has changed.
+  [ -n "${OPERATIONS_IMAGE:-}" ] || [ -e "$work/image.built" ] || build_image
 }
 
 build_image() {
@@ -24,8 +24,9 @@ build_image() {
   mkdir -p "$work/sources"
   git ls-files -z Cargo.toml Cargo.lock Dockerfile .dockerignore src benches | xargs -0 cp --parents -t "$work/sources"
   # shellcheck disable=SC2086
-  ${BUILDAH:-buildah} bud --layers --tag "$image" --build-arg "VERSION=$(cargo_version)" \
+  ${BUILDAH:-buildah} bud --format docker --layers --tag "$image" --build-arg "VERSION=$(cargo_version)" \
     --build-arg "REVISION=$(git rev-parse HEAD)" "$work/sources" >"$work/build.log" 2>&1 || { tail -n 40 "$work/build.log"; return 1; }
+  touch "$work/image.built"
 }
 
 cargo_version() {
@@ -89,29 +90,36 @@ chart_pod_runs() {
   need_image
   need_helm
   python_tools
-  local folder="$work/pod" http admin helm
+  local folder="$work/pod" name="gateway-operations-$$" http admin helm
   helm=$(first_helm)
   mkdir -p "$folder/keys"
   broker >"$folder/amqp-uri"
   http=$(free_port) admin=$(free_port)
   run_image --user 0:0 --volume "$folder/keys:/keys" "$image" simulate keys /keys >/dev/null
-  render "$helm" helm/ci/sqlite-values.yaml \
-    --set image.registry=localhost --set "image.repository=${image%%:*},image.tag=${image#*:}" \
+  render "$helm" helm/ci/sqlite-values.yaml --set fullnameOverride="$name" \
+    --set "image.registry=,image.repository=${image%:*},image.tag=${image##*:},image.pullPolicy=Never" \
     --set keys.existingSecret=,amqp.existingSecret= --set-file "keys.files.alipay\.pem=$folder/keys/alipay-public.pem" \
     --set-file "amqp.uri=$folder/amqp-uri" --set config.amqp.exchange="operations-pod-$$" \
     --set "extraEnv.GATEWAY_HTTP__LISTEN=127.0.0.1:$http,extraEnv.GATEWAY_ADMIN__LISTEN=127.0.0.1:$admin" >"$folder/all.yaml"
-  python3 tests/operations/pod.py "$folder/all.yaml" >"$folder/pod.yaml"
+  local as=()
+  # Where the older of the two versions is this one.
+  if [ "$(printf '%s\n' 4.4 "$(podman_ version --format '{{.Client.Version}}')" | sort --version-sort | head -n 1)" != 4.4 ]; then
+    as=(--secrets-as-config-maps)
+  fi
+  python3 tests/operations/pod.py "$folder/all.yaml" "${as[@]}" >"$folder/pod.yaml"
+  at_end ${PODMAN:-podman} secret rm "$name-keys" "$name-amqp"
+  at_end ${PODMAN:-podman} volume rm --force "data-$name-0" "$name" "$name-keys" "$name-amqp"
   at_end ${PODMAN:-podman} play kube --down "$folder/pod.yaml"
   podman_ play kube --network host "$folder/pod.yaml" >"$folder/played" 2>&1 || { cat "$folder/played"; return 1; }
-  wait_until 60 curl --silent --fail --max-time 5 "http://127.0.0.1:$admin/livez" || { podman_ logs r-alipay-notify-gateway-0-gateway; return 1; }
+  wait_until 60 curl --silent --fail --max-time 5 "http://127.0.0.1:$admin/livez" || { podman_ logs --tail 20 "$name-0-gateway"; return 1; }
   wait_until 60 grep_metric "$admin" 'alipay_gateway_broker_up 1'
-  podman_ inspect --format '{{.HostConfig.ReadonlyRootfs}} {{.Config.User}}' r-alipay-notify-gateway-0-gateway | sed 's/^/   read-only, user: /'
+  podman_ inspect --format '{{.HostConfig.ReadonlyRootfs}} {{.Config.User}}' "$name-0-gateway" | sed 's/^/   read-only, user: /'
   run_image --user 0:0 --volume "$folder:/etc/gateway:ro" "$image" simulate story --url "http://127.0.0.1:$http/alipay/notify" \
     --key /etc/gateway/keys/alipay-private.pem --amqp-file /etc/gateway/amqp-uri --exchange "operations-pod-$$" --delete-exchange >"$folder/story" ||
-    { cat "$folder/story"; podman_ logs r-alipay-notify-gateway-0-gateway; return 1; }
+    { cat "$folder/story"; podman_ logs "$name-0-gateway"; return 1; }
   # The helm test's own command.
   run_image "$image" healthcheck --admin "http://127.0.0.1:$admin"
-  podman_ stop --time 40 r-alipay-notify-gateway-0-gateway >/dev/null 2>&1
-  [ "$(podman_ inspect --format '{{.State.ExitCode}}' r-alipay-notify-gateway-0-gateway)" = 0 ]
+  podman_ stop --time 40 "$name-0-gateway" >/dev/null 2>&1
+  [ "$(podman_ inspect --format '{{.State.ExitCode}}' "$name-0-gateway")" = 0 ]
   say "the rendered pod announced $(grep -c '^  trade ' "$folder/story") trades of a story, and ended with 0"
 }

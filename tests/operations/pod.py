@@ -1,16 +1,31 @@
 #!/usr/bin/env python3
 """Makes of a rendered chart what `podman play kube` can run, and says on standard error what that changes.
 
-    pod.py RENDERED >POD
+    pod.py RENDERED [--secrets-as-config-maps] >POD
 
 A StatefulSet becomes the Pod of its template and the claims of its claim templates, under the names that Kubernetes would
-give them. The pod has the host's network, to reach a broker on it. Probes are left out: podman would run curl inside of
-the container, and there is none; whoever runs this asks /livez and /readyz himself.
+give them. The pod has the host's network, to reach a broker on it, and so names no ports. Probes are left out: podman
+would run curl inside of the container, and there is none; whoever runs this asks /livez and /readyz himself. Podman before
+4.4 mounts a Secret's base64 as it is: for those, Secrets become ConfigMaps with the same files in the same places.
 """
 
+import base64
 import sys
 
 import yaml
+
+
+def make_config_maps(documents, volumes):
+    for document in documents:
+        if document["kind"] == "Secret":
+            document["kind"] = "ConfigMap"
+            document.pop("type")
+            document["data"] = {name: base64.b64decode(value).decode() for name, value in document["data"].items()}
+    for volume in volumes:
+        secret = volume.pop("secret", None)
+        if secret:
+            volume["configMap"] = {"name": secret.pop("secretName"), **secret}
+    print("pod.py: Secrets to ConfigMaps", file=sys.stderr)
 
 
 def main():
@@ -25,17 +40,18 @@ def main():
         spec["volumes"].append({"name": "data", "persistentVolumeClaim": {"claimName": claim_name}})
         kept.append(claim)
     spec["hostNetwork"] = True
-    # podman 4.3 knows no accounts, and takes no number for a mode that is written in octal and read as decimal.
     spec.pop("serviceAccountName")
+    if "--secrets-as-config-maps" in sys.argv:
+        make_config_maps(kept, spec["volumes"])
     for container in spec["containers"]:
-        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-            container.pop(probe)
+        for name_of in ("startupProbe", "livenessProbe", "readinessProbe", "ports"):
+            container.pop(name_of)
     metadata = {"name": name, "labels": workload["spec"]["template"]["metadata"]["labels"]}
     kept.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     for document in kept:
         document["metadata"].pop("namespace", None)
     yaml.safe_dump_all(kept, sys.stdout)
-    print("pod.py: StatefulSet to Pod, host network, no service account, no probes", file=sys.stderr)
+    print("pod.py: StatefulSet to Pod, host network, no service account, no probes, no ports", file=sys.stderr)
 
 
 if __name__ == "__main__":
