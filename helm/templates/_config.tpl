@@ -19,7 +19,17 @@ A JSON text, number, flag or list of texts is a TOML one, too.
 {{- $_ := set $admin "token_file" "/etc/gateway/admin/token" -}}
 {{- end }}
 {{ include "gateway.section" (dict "name" "admin" "keys" (merge $admin $config.admin)) }}
-{{ include "gateway.section" (dict "name" "amqp" "keys" (merge (dict "uri_file" "/etc/gateway/amqp/uri") $config.amqp)) }}
+{{- $amqp := dict "uri_file" "/etc/gateway/amqp/uri" -}}
+{{- with .Values.amqp.tls }}
+{{- if .existingSecret }}
+{{- range $key, $entry := dict "ca_file" .caKey "client_certificate_file" .certificateKey "client_key_file" .keyKey }}
+{{- if $entry }}
+{{- $_ := set $amqp $key (printf "/etc/gateway/amqp-tls/%s" $entry) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{ include "gateway.section" (dict "name" "amqp" "keys" (merge $amqp $config.amqp)) }}
 {{- range $name, $queue := .Values.amqp.queues }}
 [[amqp.queues]]
 name = {{ toRawJson $name }}

@@ -92,6 +92,11 @@ spec:
         - name: amqp
           mountPath: /etc/gateway/amqp
           readOnly: true
+        {{- if .Values.amqp.tls.existingSecret }}
+        - name: amqp-tls
+          mountPath: /etc/gateway/amqp-tls
+          readOnly: true
+        {{- end }}
         {{- if or .Values.adminToken.existingSecret .Values.adminToken.value }}
         - name: admin
           mountPath: /etc/gateway/admin
@@ -127,6 +132,12 @@ spec:
         items:
           - key: {{ .Values.amqp.existingSecretKey }}
             path: uri
+    {{- with .Values.amqp.tls.existingSecret }}
+    - name: amqp-tls
+      secret:
+        secretName: {{ . }}
+        defaultMode: 0440
+    {{- end }}
     {{- if or .Values.adminToken.existingSecret .Values.adminToken.value }}
     - name: admin
       secret:

@@ -91,6 +91,7 @@ def keys_of_the_program():
     text = (CHART.parent / "src/config/keys.rs").read_text()
     keys = set(re.findall(r'^    "([a-z_]+\.[a-z_]+)",$', text, re.M))
     mine = {"http.listen", "admin.listen", "admin.token", "admin.token_file", "amqp.uri", "amqp.uri_file"}
+    mine |= {"amqp.ca_file", "amqp.client_certificate_file", "amqp.client_key_file"}
     return keys - mine - {"store.engine", "store.path", "store.uri", "store.uri_file"}
 
 
