@@ -90,10 +90,10 @@ broker() {
 }
 
 finish() {
-  local ending
+  local endings=("$work"/ending.*) at
   # The last first, as with everything that stands on something else.
-  for ending in $(ls -t "$work"/ending.* 2>/dev/null); do
-    bash "$ending" >/dev/null 2>&1 || true
+  for ((at = ${#endings[@]} - 1; at >= 0; at--)); do
+    if [ -e "${endings[at]}" ]; then bash "${endings[at]}" >/dev/null 2>&1 || true; fi
   done
   deploy/broker.sh stop "$work/broker" || true
   rm -rf "$work"
@@ -102,7 +102,8 @@ trap finish EXIT
 
 # at_end COMMAND...: run when everything is over, however it ends. Checks run in shells of their own, hence the files.
 at_end() {
-  printf '%q ' "$@" >"$(mktemp "$work/ending.XXXXXX")"
+  local all=("$work"/ending.*)
+  printf '%q ' "$@" >"$work/ending.$(printf '%04d' ${#all[@]})"
 }
 
 # end_at_end PID: if it is still the process that was started, which has our folder among its arguments.

@@ -139,23 +139,26 @@ compose_users_may_do_what_they_need_and_no_more() {
   port=$(cat "$folder/node/broker.port")
   rabbitmqctl_of "$folder/node" import_definitions "$folder/rabbitmq/definitions.json" >/dev/null
   sed "s/@rabbitmq:5672/@127.0.0.1:$port/" "$folder/gateway/amqp-uri" >"$folder/amqp-uri"
-  "$gateway" simulate keys "$folder/keys" >/dev/null
+  # The configuration of compose, and what its environment sets.
+  cp -R deploy/compose/gateway "$folder/etc"
+  "$gateway" simulate keys "$folder/etc/keys" >/dev/null
   http=$(free_port) admin=$(free_port)
-  configure_gateway "$folder" "$http" "$admin" payments
-  sed -i 's/^exchange = .*/&\nrequired_queues = ["payments.orders", "payments.others"]/' "$folder/gateway.toml"
-  "$gateway" check --config "$folder/gateway.toml" --connect
-  "$gateway" serve --config "$folder/gateway.toml" >"$folder/log" 2>&1 &
+  export GATEWAY_HTTP__LISTEN="127.0.0.1:$http" GATEWAY_ADMIN__LISTEN="127.0.0.1:$admin" \
+    GATEWAY_ADMIN__TOKEN_FILE="$folder/gateway/admin-token" GATEWAY_AMQP__URI_FILE="$folder/amqp-uri" \
+    GATEWAY_STORE__ENGINE=sqlite GATEWAY_STORE__PATH="$folder/gateway.db"
+  "$gateway" check --config "$folder/etc/gateway.toml" --connect
+  "$gateway" serve --config "$folder/etc/gateway.toml" >"$folder/log" 2>&1 &
   pid=$!
   end_at_end "$pid"
   wait_until 60 "$gateway" healthcheck --admin "http://127.0.0.1:$admin"
-  "$gateway" simulate send --url "http://127.0.0.1:$http/alipay/notify" --key "$folder/keys/alipay-private.pem" --count 20 >"$folder/sent" ||
+  "$gateway" simulate send --url "http://127.0.0.1:$http/alipay/notify" --key "$folder/etc/keys/alipay-private.pem" --count 20 >"$folder/sent" ||
     { cat "$folder/sent" "$folder/log"; return 1; }
   wait_until 20 messages_in "$folder/node" payments.orders 1
   # Nothing to complain of: the exchange, and both queues.
   wait_until 20 grep_metric "$admin" 'alipay_gateway_broker_up 1'
   ! grep -q ACCESS_REFUSED "$folder/log" || { grep ACCESS_REFUSED "$folder/log"; return 1; }
   # A queue of its own, to read what is announced: refused.
-  if "$gateway" simulate story --url "http://127.0.0.1:$http/alipay/notify" --key "$folder/keys/alipay-private.pem" \
+  if "$gateway" simulate story --url "http://127.0.0.1:$http/alipay/notify" --key "$folder/etc/keys/alipay-private.pem" \
     --amqp-file "$folder/amqp-uri" --exchange payments >"$folder/story" 2>&1; then
     echo "the gateway's user may make queues" >&2
     return 1
