@@ -20,7 +20,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Loaded;
 use crate::gateway::{self, Gateway};
 use crate::http::listener::{Listener, Signals};
-use crate::lifecycle::{Shutdown, Stopping, Tasks};
+use crate::lifecycle::{Shutdown, Stopping, Supervisor, Tasks};
 use crate::metrics::Metrics;
 use crate::publication::{self, Publication};
 use crate::store::Store;
@@ -44,6 +44,7 @@ pub struct App {
     shutdown: Shutdown,
     reloader: Reloader,
     log: Lines,
+    supervisor: Supervisor,
 }
 
 /// Why it does not start.
@@ -131,6 +132,7 @@ impl App {
             tasks,
             metrics: Arc::clone(&metrics),
         });
+        let supervisor = loaded.supervisor.clone();
         let reloader = Reloader::new(loaded, gateway.clone(), Arc::clone(&metrics));
         let (admin_addr, readiness) = (admin.addr(), Readiness::new(&metrics));
         let admin = admin.run(Arc::new(gateway.clone()), (*metrics).clone(), readiness.clone());
@@ -150,6 +152,7 @@ impl App {
             shutdown,
             reloader,
             log,
+            supervisor,
         })
     }
 
@@ -177,9 +180,12 @@ impl App {
             log: self.log,
         };
         gauges.spawn(watch.run(signals.clone()));
+        // Nobody waits for this one: it says that the process lives until it does not.
+        Tasks::default().spawn(self.supervisor.clone().stay_alive());
         let serving = Tasks::default();
         serving.spawn(self.listener.run(Arc::new(self.gateway), (*self.metrics).clone(), signals.clone()));
         self.readiness.enter(Phase::Ready);
+        self.supervisor.ready();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), %http, %admin, "serving");
         tokio::select! {
             _ = terminate.recv() => {}
@@ -187,6 +193,7 @@ impl App {
         }
         tracing::info!(delay = ?self.shutdown.delay, grace = ?self.shutdown.grace, "stopping");
         self.readiness.enter(Phase::Stopping);
+        self.supervisor.stopping();
         signals.stopping.begin();
         let drained = async {
             tokio::time::sleep(self.shutdown.delay).await;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::admission::policy::Policy;
 use crate::broker::amqp;
-use crate::lifecycle::Shutdown;
+use crate::lifecycle::{Shutdown, Supervisor};
 use crate::{admin, http, publication, store, telemetry};
 
 pub use keys::KEYS;
@@ -50,6 +50,8 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// The files that the policy came from: when one changes, the policy is to be loaded again.
     pub watched: Vec<PathBuf>,
+    /// Who started the process, as far as the environment says.
+    pub supervisor: Supervisor,
 }
 
 /// What is wrong with a configuration: at least one thing, each with its key.
@@ -80,6 +82,7 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, Problems> {
 /// # Errors
 /// Every problem at once.
 pub fn load_from(file: Option<&Path>, environment: Vec<(String, String)>) -> Result<Loaded, Problems> {
+    let supervisor = Supervisor::of(&environment, std::process::id());
     let gathered = source::gather(file, environment);
     let file = gathered.file.clone();
     let mut reader = Reader::new(gathered);
@@ -87,7 +90,7 @@ pub fn load_from(file: Option<&Path>, environment: Vec<(String, String)>) -> Res
     let watched = reader.watched();
     let remarks = reader.finish()?;
     let config = config.ok_or_else(|| Problems(vec!["the configuration is not complete".to_owned()]))?;
-    Ok(Loaded { config, remarks, file, watched })
+    Ok(Loaded { config, remarks, file, watched, supervisor })
 }
 
 /// Loads only what admission judges by, for `explain`: nothing but `[[apps]]` has to be there.

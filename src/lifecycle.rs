@@ -1,4 +1,6 @@
-//! Tasks that shutdown can wait for, and the word that shutdown has begun.
+//! Tasks that shutdown can wait for, the word that shutdown has begun, and what a supervisor is told of both.
+
+mod supervisor;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -9,6 +11,8 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+pub use supervisor::Supervisor;
 
 /// How to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

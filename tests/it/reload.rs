@@ -1,8 +1,10 @@
 //! Apps, keys and sellers are exchanged while the gateway runs: the whole policy or none of it.
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 
-use crate::support::alipay::{APP_ID, Notification, SELLER_ID};
+use crate::support::alipay::{self, APP_ID, Notification, SELLER_ID};
 use crate::support::program::Program;
 use crate::support::queue::Queue;
 use crate::support::signer::{pem, stranger};
@@ -112,6 +114,39 @@ fn a_seller_who_comes_into_the_sellers_file_is_believed_without_a_signal() {
         program.wait_until("it is logged", || program.log().contains("names no seller"));
         assert!(program.post(&payment(4).set("seller_id", "2088000000000043").body()).is_fail(400));
     });
+}
+
+#[test]
+fn a_mounted_secret_that_is_exchanged_by_turning_a_link_is_believed_without_a_signal() {
+    run(async {
+        let program = Program::start("mounted");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let mount = program.folder().path().join("keys");
+        mount_secret(&mount, "..2026_11_25_08_00_00.1", alipay::public_pem());
+        symlink("..data/alipay.pem", mount.join("alipay.pem")).unwrap();
+        configure(&program, |text| text.replace("[\"alipay.pem\"]", "[\"keys/alipay.pem\"]"));
+        tell(&program, "applied");
+        let paid = payment(1);
+        assert!(program.post(&paid.body_by(stranger())).is_fail(400));
+        let before = reloads(&program, "applied");
+        mount_secret(&mount, "..2026_11_25_09_00_00.2", pem(stranger()));
+        fs::remove_dir_all(mount.join("..2026_11_25_08_00_00.1")).unwrap();
+        program.wait_until("the new key is in force", || reloads(&program, "applied") > before);
+        assert!(program.post(&paid.body_by(stranger())).is_success(), "{}", program.log());
+        assert!(program.post(&payment(2).body()).is_fail(400), "the old one is gone");
+        let marked = payment(3);
+        assert!(program.post(&marked.body_by(stranger())).is_success());
+        let ids = [queue.next().await, queue.next().await].map(|event| event.id().to_owned());
+        assert_eq!(ids, [&paid, &marked].map(|sent| sent.event_id("payment.succeeded")));
+    });
+}
+
+/// What a kubelet does with a Secret: the files in a folder of their own, and the link `..data` turned to it in one step.
+fn mount_secret(mount: &Path, version: &str, key: impl AsRef<[u8]>) {
+    fs::create_dir_all(mount.join(version)).unwrap();
+    fs::write(mount.join(version).join("alipay.pem"), key).unwrap();
+    symlink(version, mount.join("..data_tmp")).unwrap();
+    fs::rename(mount.join("..data_tmp"), mount.join("..data")).unwrap();
 }
 
 #[test]

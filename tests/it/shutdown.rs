@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,9 @@ use std::time::Duration;
 
 use crate::rabbitmq;
 use crate::support::alipay::{self, Notification};
-use crate::support::program::{Folder, Program, amqp_url, configuration, free_port, request, unique};
+use crate::support::program::{
+    Folder, PATIENCE, Program, amqp_url, configuration, free_port, request, unique,
+};
 
 #[test]
 fn sigterm_and_sigint_end_it_with_0() {
@@ -236,4 +239,39 @@ fn reset(stream: TcpStream) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _inside = runtime.enter();
     tokio::net::TcpStream::from_std(stream).unwrap().set_zero_linger().unwrap();
+}
+
+#[test]
+fn a_supervisor_is_told_that_it_is_ready_alive_and_stopping() {
+    let folder = Folder::new();
+    let path = folder.path().join("notify");
+    let supervisor = UnixDatagram::bind(&path).unwrap();
+    supervisor.set_read_timeout(Some(PATIENCE)).unwrap();
+    let told = || {
+        let mut datagram = [0; 64];
+        let length = supervisor.recv(&mut datagram).unwrap();
+        String::from_utf8(datagram[..length].to_vec()).unwrap()
+    };
+    let until = |wanted: &str| {
+        let mut before = Vec::new();
+        loop {
+            let state = told();
+            if state == wanted {
+                return before;
+            }
+            before.push(state);
+        }
+    };
+    // Long enough for a machine that is busy, short enough to come while the delay lasts.
+    let mut program =
+        Program::launch("supervised", "[shutdown]\ndelay = \"1s\"", &amqp_url(), |mut command| {
+            command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "300000");
+            command
+        });
+    assert!(until("READY=1").iter().all(|state| state == "WATCHDOG=1"));
+    assert_eq!(told(), "WATCHDOG=1");
+    program.signal("TERM");
+    assert!(until("STOPPING=1").iter().all(|state| state == "WATCHDOG=1"));
+    assert_eq!(told(), "WATCHDOG=1", "a watchdog does not end when stopping begins");
+    assert_eq!(program.end().code(), Some(0), "{}", program.log());
 }
