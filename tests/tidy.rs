@@ -63,7 +63,7 @@ const LADDER: [(&str, &[&str]); 18] = [
 const HOMES: [(&str, &[&str]); 21] = [
     ("lapin", &["src/broker/amqp", "src/broker/tap", "src/broker/topology"]),
     ("rusqlite", &["src/store/sqlite"]),
-    ("rustix", &["src/failpoint.rs"]),
+    ("rustix", &["src/failpoint.rs", "src/store/sqlite"]),
     ("prometheus", &["src/metrics.rs", "src/publication"]),
     ("clap", &["src/cli"]),
     ("indicatif", &["src/cli/simulate"]),
