@@ -267,7 +267,11 @@ impl Metrics {
             events: at.counters("events_total", "Publishes by type and result.", &["type", "result"])?,
             batch_size: at.histogram("batch_size", "Events in one published batch.", BATCH_BUCKETS)?,
             payment_lag: at.histogram("payment_lag_seconds", "From payment to confirm.", LAG_BUCKETS)?,
-            handling_lag: at.histogram("handling_lag_seconds", "From arrival to confirm.", HANDLING_BUCKETS)?,
+            handling_lag: at.histogram(
+                "handling_lag_seconds",
+                "From arrival to confirm.",
+                HANDLING_BUCKETS,
+            )?,
             delivery_lag: at.histogram("delivery_lag_seconds", "From notify_time on.", LAG_BUCKETS)?,
             clock_skew: at.float("clock_skew_seconds", "How far the last notify_time lay in the future.")?,
             backlog_events: at.gauges("backlog_events", "What is kept, by state.", &["state"])?,
