@@ -20,6 +20,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 
@@ -32,7 +33,47 @@ RUNBOOK = ROOT / "docs/runbook.md"
 # Windows of minutes to weeks, as seconds; two samples in the shortest of them at the least.
 WINDOWS = {"5m": "15s", "15m": "20s", "30m": "90s", "1h": "30s", "6h": "60s", "3d": "120s", "1d": "120s"}
 # Bound: how long an alert may take to fire or to end. The gateway looks at its topology every minute.
-PATIENCE = 180
+PATIENCE = 300
+
+
+class Link:
+    """The way from the gateway to the broker, which can be cut and mended without the broker's leave."""
+
+    def __init__(self, broker):
+        self.broker, self.is_cut, self.sockets = broker, False, []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            if self.is_cut:
+                client.close()
+                continue
+            broker = socket.create_connection(("127.0.0.1", self.broker))
+            self.sockets += [client, broker]
+            for source, sink in ((client, broker), (broker, client)):
+                threading.Thread(target=self.pump, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def pump(source, sink):
+        with contextlib.suppress(OSError):
+            while some := source.recv(65536):
+                sink.sendall(some)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def cut(self):
+        self.is_cut = True
+        for one in self.sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self.sockets.clear()
+
+    def mend(self):
+        self.is_cut = False
 
 
 class Site:
@@ -61,7 +102,8 @@ class Site:
         for tool in ("rabbitmqctl", "rabbitmq-queues", "rabbitmq-diagnostics"):
             self.wrap(tool, f"exec env {environment} /usr/lib/rabbitmq/bin/{tool} \"$@\"")
         self.wrap("alipay-notify-gateway", f"exec {self.program} \"$@\"")
-        self.uri = broker.stdout.strip()
+        self.link = Link(int(port))
+        self.uri = broker.stdout.strip().replace(f":{port}/", f":{self.link.port}/")
 
     def wrap(self, name, line):
         path = self.work / "bin" / name
@@ -265,20 +307,18 @@ def damage(path):
 
 
 def faults(site, trial):
-    stop_broker = lambda: site.sh("rabbitmqctl stop_app")
-    start_broker = lambda: site.sh("rabbitmqctl start_app")
     site.load()
     site.wait("payments are announced", lambda: site.query(
         'sum(rate(alipay_gateway_events_total{result="confirmed"}[15s])) > 0'))
     trial.fault(["AlipayGatewayBrokerDown", "AlipayGatewayErrorBudgetBurnFast", "AlipayGatewayBacklogGrowing",
-                 "AlipayGatewayBacklogStuck"], stop_broker, start_broker)
+                 "AlipayGatewayBacklogStuck"], site.link.cut, site.link.mend)
     trial.fault(["AlipayGatewayBrokerBlocked"],
                 lambda: site.sh("rabbitmqctl set_vm_memory_high_watermark 0.00001"),
                 lambda: site.sh("rabbitmqctl set_vm_memory_high_watermark 0.4"))
 
     def reconnect():
-        stop_broker()
-        start_broker()
+        site.link.cut()
+        site.link.mend()
     # A gateway that connects declares its queues.
     trial.fault(["AlipayGatewayUnroutable", "AlipayGatewayTopologyIncomplete"],
                 lambda: site.sh("rabbitmqctl delete_queue payments.orders"), reconnect)
@@ -329,7 +369,9 @@ def main():
         site.configure()
         site.start_gateway()
         site.start_prometheus()
-        look(site, arguments.picture)
+        look(site)
+        if arguments.picture:
+            draw(site, arguments.picture)
         trial = Trial(site)
         faults(site, trial)
         for section in trial.sections:
@@ -339,7 +381,19 @@ def main():
         site.end()
 
 
-def look(site, picture):
+def draw(site, file):
+    """Load, and the broker away for a while."""
+    site.load(rate=30, shares="payment=78,redelivery=10,refund=6,finish=2,forged=4")
+    time.sleep(60)
+    site.link.cut()
+    time.sleep(40)
+    site.link.mend()
+    time.sleep(80)
+    dashboard.draw(dashboard.look(DASHBOARD, site.prometheus_url(), 180, 1), "Alipay notify gateway", file)
+    site.stop("load")
+
+
+def look(site):
     """The metrics as Prometheus' own tool judges them, the dashboard at rest and under load."""
     judged = subprocess.run(["promtool", "check", "metrics"], input=site.metrics(), stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, text=True, check=False)
@@ -352,8 +406,6 @@ def look(site, picture):
     site.load(rate=30, shares="payment=78,redelivery=10,refund=6,finish=2,forged=4")
     time.sleep(60)
     seen = dashboard.look(DASHBOARD, site.prometheus_url(), 45, 1)
-    if picture:
-        dashboard.draw(seen, "Alipay notify gateway", picture)
     dashboard.refuse(seen)
     site.stop("load")
 

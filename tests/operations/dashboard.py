@@ -29,6 +29,8 @@ def ask(url, what, **parameters):
         with urllib.request.urlopen(f"{url}/api/v1/{what}?{urllib.parse.urlencode(parameters)}", timeout=20) as answer:
             return json.load(answer)["data"]["result"]
     except urllib.error.HTTPError as error:
+        if error.code not in (400, 422):
+            raise
         raise SystemExit(f"{parameters}: {json.load(error)['error']}") from error
 
 
