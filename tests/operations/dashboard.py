@@ -124,10 +124,11 @@ def graph(panel, series, width, height):
     drawn = [f'<svg width="{width}" height="{height}">']
     for part in range(4):
         value, at = low + (top - low) * part / 3, begin + (end - begin) * part / 3
+        is_crowded = width < 300 and part in (1, 2)
         drawn.append(f'<line x1="52" x2="{width - 6}" y1="{up(value):.1f}" y2="{up(value):.1f}" stroke="#2c3235"/>'
                      f'<text x="48" y="{up(value) + 4:.1f}" text-anchor="end">{written(value, defaults["unit"])}</text>'
                      f'<text x="{min(across(at), width - 26):.1f}" y="{height - 4}" text-anchor="middle">'
-                     f'{time.strftime("%H:%M:%S", time.gmtime(at))}</text>')
+                     f'{"" if is_crowded else time.strftime("%H:%M:%S", time.gmtime(at))}</text>')
     # The topmost of a stack is drawn first, so that each shows its own part.
     for line, colour in reversed(list(zip(lines, colours(panel, series)))):
         points = " ".join(f"{across(at):.1f},{up(value):.1f}" for at, value in line)
@@ -160,8 +161,8 @@ def draw(seen, title, file):
 body{{background:#111217;color:#ccccdc;font:12px sans-serif;margin:8px}} section{{position:absolute;background:#181b1f;
 border:1px solid #2c3235;overflow:hidden;box-sizing:border-box;padding:0 4px}} b{{display:block;padding:4px}}
 main{{position:relative}} text{{fill:#9fa7b3;font-size:10px}} i{{font-style:normal;font-size:11px;margin-right:10px}}
-s{{display:inline-block;width:10px;height:3px;margin:0 4px 3px 0}} section div{{height:18px;overflow:hidden}}
-p{{margin:0 -4px;height:100%;text-align:center;font-size:24px;padding-top:18px;color:#111;font-weight:bold}}
+s{{display:inline-block;width:10px;height:3px;margin:0 4px 3px 0}} section div{{height:18px;overflow:hidden}} b{{white-space:nowrap}}
+p{{margin:0 -4px;height:100%;text-align:center;font-size:22px;padding-top:18px;color:#111;font-weight:bold}}
 </style><h3>{html.escape(title)}</h3><main>{"".join(boxes)}</main>""")
 
 
