@@ -35,6 +35,9 @@ pub struct Metrics {
     pub batch_size: Histogram,
     /// From the signed payment time to the broker's confirm, in seconds.
     pub payment_lag: Histogram,
+    /// From a payment's arrival (or when it was first kept, where the drain announces it) to the broker's confirm, in
+    /// seconds: the gateway's share of `payment_lag`, of the same events.
+    pub handling_lag: Histogram,
     /// From `notify_time` to the arrival, in seconds.
     pub delivery_lag: Histogram,
     /// How far the last `notify_time` lay in the future of the gateway's clock, in seconds; 0 if it did not.
@@ -71,6 +74,8 @@ pub struct Metrics {
     pub store_unrecorded: IntGauge,
     /// Store files that were set aside as damaged and not yet salvaged.
     pub store_damaged: IntGauge,
+    /// Bytes that are free for the store on its file system; +Inf where that cannot be told.
+    pub store_free: Gauge,
     /// Signatures verified, by app and key.
     pub key_verifications: IntCounterVec,
     /// When a key's certificate ends, in Unix seconds, by app and key; keys that came in no certificate have none.
@@ -262,6 +267,11 @@ impl Metrics {
             events: at.counters("events_total", "Publishes by type and result.", &["type", "result"])?,
             batch_size: at.histogram("batch_size", "Events in one published batch.", BATCH_BUCKETS)?,
             payment_lag: at.histogram("payment_lag_seconds", "From payment to confirm.", LAG_BUCKETS)?,
+            handling_lag: at.histogram(
+                "handling_lag_seconds",
+                "From arrival to confirm.",
+                HANDLING_BUCKETS,
+            )?,
             delivery_lag: at.histogram("delivery_lag_seconds", "From notify_time on.", LAG_BUCKETS)?,
             clock_skew: at.float("clock_skew_seconds", "How far the last notify_time lay in the future.")?,
             backlog_events: at.gauges("backlog_events", "What is kept, by state.", &["state"])?,
@@ -294,6 +304,7 @@ impl Metrics {
                 .gauge("store_unrecorded", "Confirmed events whose record is still to be written.")?,
             store_damaged: at
                 .gauge("store_damaged_files", "Damaged store files set aside and not yet salvaged.")?,
+            store_free: at.float("store_free_bytes", "What is free on the store's file system.")?,
             key_verifications: at.counters("key_verifications_total", "Signatures verified.", &KEY)?,
             key_expires: at.gauges("key_expires_timestamp_seconds", "Its certificate's end.", &KEY)?,
             policy_reloads: at.counters("policy_reloads_total", "Reloads of the policy.", &["result"])?,
@@ -372,6 +383,7 @@ impl Metrics {
             let _ = self.connections_refused.with_label_values(&[refusal.as_str()]);
         }
         self.unannounced_last_retry.set(f64::INFINITY);
+        self.store_free.set(f64::INFINITY);
     }
 }
 
@@ -451,3 +463,6 @@ const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 /// Up to an hour Alipay is late; past that it is its retry schedule (protocol.md §6).
 const LAG_BUCKETS: &[f64] =
     &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 90_000.0];
+/// The objective is a payment confirmed within 1 s of its arrival; past `http.answer_timeout` it is the backlog.
+const HANDLING_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 90_000.0];

@@ -224,6 +224,8 @@ enum Role {
 #[derive(Debug)]
 struct Errand {
     event: Event,
+    /// When it came, or was first kept.
+    arrived: Timestamp,
     /// Kept only where the event may have to be held.
     body: Option<Bytes>,
     traceparent: Option<String>,
@@ -271,7 +273,8 @@ impl Publication {
         let event = admitted.into_event();
         let (event_id, event_type, digest) = (event.id.as_str().to_owned(), event.event_type, event.digest);
         let body = event.stale.then(|| body.clone());
-        let errand = Errand { event, body, traceparent, deadline, place: Some(place) };
+        let arrived = self.shared.clock.now();
+        let errand = Errand { event, arrived, body, traceparent, deadline, place: Some(place) };
         match self.shared.settle(errand, Some(deadline)).await {
             None => Outcome::Pending,
             Some((role, settlement)) => settlement.outcome(role, event_id, event_type, digest),

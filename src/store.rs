@@ -245,6 +245,8 @@ pub struct Waiting {
     pub event_type: Option<EventType>,
     /// When the buyer paid, as far as it is known.
     pub payment_time: Option<Timestamp>,
+    /// When it was first kept.
+    pub first_at: Timestamp,
     /// Deferred, in doubt or held.
     pub state: State,
     /// Why.

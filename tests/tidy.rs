@@ -64,7 +64,7 @@ const LADDER: [(&str, &[&str]); 18] = [
 const HOMES: [(&str, &[&str]); 22] = [
     ("lapin", &["src/broker/amqp", "src/broker/tap", "src/broker/topology"]),
     ("rusqlite", &["src/store/sqlite"]),
-    ("rustix", &["src/failpoint.rs"]),
+    ("rustix", &["src/failpoint.rs", "src/store/sqlite"]),
     ("prometheus", &["src/metrics.rs", "src/publication"]),
     ("clap", &["src/cli"]),
     ("indicatif", &["src/cli/simulate"]),
@@ -229,5 +229,88 @@ fn the_readme_exists_in_both_languages_with_both_commands() {
     for name in ["README.md", "README.zh-CN.md"] {
         let readme = std::fs::read_to_string(root().join(name)).unwrap();
         assert!(readme.contains("./deploy/demo.sh") && readme.contains("./tests/run.sh"), "{name}");
+    }
+}
+
+const RULES: &str = "deploy/prometheus/alipay-notify-gateway.rules.yml";
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// Each alert of the rules with the lines of it.
+fn alerts() -> Vec<(String, String)> {
+    let rules = read(RULES);
+    let rules = rules.split("\n      - ");
+    rules
+        .filter_map(|rule| {
+            let (name, rest) = rule.strip_prefix("alert: ")?.split_once('\n')?;
+            Some((name.to_owned(), rest.to_owned()))
+        })
+        .collect()
+}
+
+/// The words of a text that metrics and recorded series are made of.
+fn series_names(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
+    let is_ours = |word: &&str| {
+        word.starts_with("alipay_gateway_")
+            || word.starts_with("process_")
+            || word.contains(":alipay_gateway_")
+    };
+    words.filter(is_ours).collect()
+}
+
+#[test]
+fn every_alert_has_a_delay_a_severity_and_its_section_of_the_runbook() {
+    let runbook = read("docs/runbook.md");
+    let sections: BTreeSet<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let alerts = alerts();
+    let names: BTreeSet<&str> = alerts.iter().map(|(name, _)| name.as_str()).collect();
+    assert!(names.len() > 30, "the rules are read as they are written");
+    assert_eq!(names, sections);
+    for (name, rule) in &alerts {
+        let url = format!("runbook_url: docs/runbook.md#{}\n", name.to_lowercase());
+        for part in [&url, "dashboard_url: /d/alipay-notify-gateway", "for: ", "summary: ", "description: "] {
+            assert!(format!("{rule}\n").contains(part), "{name}: {part}");
+        }
+        assert!(
+            ["critical", "warning"].iter().any(|severity| rule.contains(&format!("severity: {severity}")))
+        );
+        let section = runbook.split(&format!("\n## {name}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+        for part in ["**Symptom.**", "**Checks", "ctions.**", "\n$ "] {
+            assert!(section.contains(part), "docs/runbook.md, {name}: {part}");
+        }
+    }
+}
+
+#[test]
+fn every_alert_has_a_test_in_which_it_fires_and_one_in_which_it_does_not() {
+    let folder = std::fs::read_dir(root().join("deploy/prometheus/tests")).unwrap();
+    let tests: String = folder.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
+    for (name, _) in alerts() {
+        let fires = format!("alertname: {name}\n        exp_alerts:\n");
+        let is_silent = format!("alertname: {name}\n        exp_alerts: []\n");
+        assert!(tests.contains(&fires) && tests.contains(&is_silent), "{name}");
+    }
+}
+
+#[test]
+fn the_rules_and_the_dashboard_ask_for_what_there_is() {
+    let reference = read("docs/metrics.md");
+    let metrics: BTreeSet<&str> = reference
+        .lines()
+        .filter_map(|line| line.strip_prefix("### `").and_then(|rest| rest.split('`').next()))
+        .collect();
+    let rules = read(RULES);
+    let recorded: BTreeSet<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- record: ")).collect();
+    for path in [RULES, "deploy/grafana/alipay-notify-gateway.json"] {
+        let text = read(path);
+        for name in series_names(&text) {
+            let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+            let is_there = recorded.contains(name) || metrics.contains(family.unwrap_or(name));
+            assert!(is_there, "{path} asks for {name}");
+        }
     }
 }

@@ -109,7 +109,8 @@ impl Shared {
         };
         let traceparent = message.and_then(|message| message.traceparent);
         let deadline = Instant::now() + DRAIN_PATIENCE;
-        let errand = Errand { event, body: None, traceparent, deadline, place: None };
+        let arrived = waiting.first_at;
+        let errand = Errand { event, arrived, body: None, traceparent, deadline, place: None };
         failpoint::reached(Point::Draining);
         if let Err(job) = self.queue.push(Job::drained(errand)) {
             drop(job);

@@ -58,6 +58,7 @@ impl Shared {
                 && let Some(paid) = payment_time(done.job.event())
             {
                 self.metrics.payment_lag.observe(done.at.since(paid).as_secs_f64());
+                self.metrics.handling_lag.observe(done.at.since(done.job.errand.arrived).as_secs_f64());
             }
             let (event_id, event_type) =
                 (done.job.event().id.as_str().to_owned(), done.job.event().event_type);

@@ -133,6 +133,11 @@ impl Sqlite {
         place::count_set_aside(&self.config.path)
     }
 
+    /// Bytes that are free for it on its file system; infinity where the file system does not tell.
+    pub fn free_bytes(&self) -> f64 {
+        place::free_bytes(&self.config.path)
+    }
+
     /// How much of each bound is used, by the name of its key.
     pub fn used(&self) -> [(&'static str, f64); 5] {
         self.load.lock().unwrap_or_else(PoisonError::into_inner).used(&self.config)

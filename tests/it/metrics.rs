@@ -119,6 +119,8 @@ fn every_counter_starts_at_zero() {
             series if series.starts_with("alipay_gateway_build_info{") => "1",
             // Nothing waits, so there is no last retry to come.
             "alipay_gateway_unannounced_last_retry_seconds" => "+Inf",
+            // Nobody has looked yet.
+            "alipay_gateway_store_free_bytes" => "+Inf",
             _ => "0",
         };
         assert_eq!(value, expected, "{series}");

@@ -485,6 +485,8 @@ async fn what_a_payment_took_and_how_the_clocks_differ_is_measured() {
     // Paid at 10:15:31, notified at 10:15:32, and now it is 10:16:31.
     assert_eq!(pair("payment_lag_seconds"), (1.0, 60.0));
     assert_eq!(pair("delivery_lag_seconds"), (1.0, 59.0));
+    // It was confirmed at once: all of the lag is Alipay's.
+    assert_eq!(pair("handling_lag_seconds"), (1.0, 0.0));
     assert_eq!(pair("batch_size"), (1.0, 1.0));
     for stage in ["admission", "claim", "publish", "record"] {
         let sample = format!("stage_duration_seconds_count{{stage=\"{stage}\"}}");

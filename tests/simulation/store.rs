@@ -252,6 +252,7 @@ impl Line {
             notify_id: self.notify_id.clone(),
             event_type: self.event_type,
             payment_time: self.payment_time,
+            first_at: self.first_at,
             state: self.state,
             reason: self.reason.clone().unwrap_or_default(),
             content: message.unwrap_or_else(|| self.body.clone()),

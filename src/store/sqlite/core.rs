@@ -621,6 +621,7 @@ fn waiting_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
         reason: row.get::<_, Option<String>>(6)?.unwrap_or_default(),
         content: row.get::<_, Option<Vec<u8>>>(7)?.unwrap_or_default(),
         event_type: row.get::<_, Option<String>>(8)?.as_deref().and_then(EventType::from_name),
+        first_at: Timestamp::from_unix_millis(row.get(9)?),
     })
 }
 
@@ -643,10 +644,10 @@ fn entry_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
-const WAITING: &str = "subject, id, state, digest, notify_id, payment_at, reason, message, type";
+const WAITING: &str = "subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at";
 const ENTRY: &str = "subject, id, state, digest, notify_id, type, first_at, at, attempts, expires_at, reason,
   payment_at, message";
-const DUE: &str = "SELECT subject, id, state, digest, notify_id, payment_at, reason, message, type FROM event
+const DUE: &str = "SELECT subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at FROM event
   WHERE state IN (1, 2) AND is_refused = ?1 AND due_at <= ?2 AND instr(?4, '|' || type || '|') = 0
   ORDER BY due_at LIMIT ?3";
 const TALLY: &str = "SELECT state, count(*), min(first_at), min(coalesce(payment_at, first_at))

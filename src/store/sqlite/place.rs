@@ -34,6 +34,14 @@ impl Identity {
     }
 }
 
+/// What an unprivileged process may still write beside the file; infinity where the file system does not tell.
+pub(super) fn free_bytes(path: &Path) -> f64 {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    #[expect(clippy::cast_precision_loss, reason = "for a gauge")]
+    rustix::fs::statvfs(folder)
+        .map_or(f64::INFINITY, |free| free.f_bavail.saturating_mul(free.f_frsize) as f64)
+}
+
 /// An advisory lock on a file beside the store. It is gone with the process, however that ends.
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let unusable = |error: io::Error| OpenError::Unusable(path.to_owned(), error.to_string());

@@ -1,0 +1,421 @@
+#!/usr/bin/env python3
+"""Makes alerts fire for real: a gateway, a broker of its own, a Prometheus that watches it, and faults.
+
+    tests/operations/alerts_live.py --gateway PROGRAM --work FOLDER [--picture FILE.html]
+
+While a fault lasts, the commands of the runbook's sections for its alerts are run, so that they are tried where they are
+needed; those of all other sections at the end. The rules are the shipped ones with shorter windows. Needs prometheus,
+promtool, curl, bash and Python, and a RabbitMQ that deploy/broker.sh can start as a private node.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import dashboard
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RULES = ROOT / "deploy/prometheus/alipay-notify-gateway.rules.yml"
+DASHBOARD = ROOT / "deploy/grafana/alipay-notify-gateway.json"
+RUNBOOK = ROOT / "docs/runbook.md"
+# Windows of minutes to weeks, as seconds; two samples in the shortest of them at the least.
+WINDOWS = {"5m": "15s", "15m": "20s", "30m": "90s", "1h": "30s", "6h": "60s", "3d": "120s", "1d": "120s"}
+# Bound: how long an alert may take to fire or to end. The gateway looks at its topology every minute.
+PATIENCE = 300
+
+
+class Link:
+    """The way from the gateway to the broker, which can be cut and mended without the broker's leave."""
+
+    def __init__(self, broker):
+        self.broker, self.is_cut, self.sockets = broker, False, []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            if self.is_cut:
+                client.close()
+                continue
+            broker = socket.create_connection(("127.0.0.1", self.broker))
+            self.sockets += [client, broker]
+            for source, sink in ((client, broker), (broker, client)):
+                threading.Thread(target=self.pump, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def pump(source, sink):
+        with contextlib.suppress(OSError):
+            while some := source.recv(65536):
+                sink.sendall(some)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def cut(self):
+        self.is_cut = True
+        for one in self.sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self.sockets.clear()
+
+    def mend(self):
+        self.is_cut = False
+
+
+class Site:
+    """Everything that runs, in one folder."""
+
+    def __init__(self, program, work):
+        self.program, self.work, self.home = program, work, work / "site"
+        self.processes = {}
+        self.http, self.admin, self.prometheus = free_port(), free_port(), free_port()
+        shutil.rmtree(work, ignore_errors=True)
+        for folder in (self.home, work / "bin", work / "prometheus"):
+            folder.mkdir(parents=True)
+
+    def start_broker(self):
+        environment = {name: value for name, value in os.environ.items() if name != "AMQP_URL"}
+        broker = subprocess.run([ROOT / "deploy/broker.sh", "start", self.work / "broker"], env=environment,
+                                stdout=subprocess.PIPE, text=True, check=True)
+        node = self.work / "broker/node"
+        if not node.is_dir():
+            raise SystemExit("a broker runs here already, and this would hurt it: stop it, so that a private one is made")
+        epmd = pathlib.Path(f"/proc/{(self.work / 'broker/epmd.pid').read_text().strip()}/cmdline").read_bytes()
+        port = (self.work / "broker/broker.port").read_text().strip()
+        environment = (f"HOME={node}/home ERL_EPMD_PORT={epmd.split(bytes(1))[2].decode()} ERL_EPMD_ADDRESS=127.0.0.1 "
+                       f"RABBITMQ_NODENAME=gateway-{port}@localhost RABBITMQ_CONF_ENV_FILE=/dev/null LANG=C.UTF-8 "
+                       f"PATH=$PATH:/usr/lib/erlang/bin")
+        for tool in ("rabbitmqctl", "rabbitmq-queues", "rabbitmq-diagnostics"):
+            self.wrap(tool, f"exec env {environment} /usr/lib/rabbitmq/bin/{tool} \"$@\"")
+        self.wrap("alipay-notify-gateway", f"exec {self.program} \"$@\"")
+        self.link = Link(int(port))
+        self.uri = broker.stdout.strip().replace(f":{port}/", f":{self.link.port}/")
+
+    def wrap(self, name, line):
+        path = self.work / "bin" / name
+        path.write_text(f"#!/usr/bin/env bash\n{line}\n")
+        path.chmod(0o755)
+
+    def configure(self):
+        for keys in ("keys", "next-keys", "strange-keys"):
+            self.sh(f"alipay-notify-gateway simulate keys {keys}")
+        (self.home / "data").mkdir()
+        (self.home / "admin.token").write_text("a-token-that-nobody-guesses")
+        self.write_config("")
+        self.sh("alipay-notify-gateway simulate send --key keys/alipay-private.pem --count 1 --bodies-out bodies")
+        self.sh("head -n 1 bodies > captured-body.txt")
+
+    def write_config(self, more):
+        # At once and not in place: half a file would be another fault.
+        (self.home / "gateway.toml.new").write_text(f"""{more}
+[http]
+listen = "127.0.0.1:{self.http}"
+[admin]
+listen = "127.0.0.1:{self.admin}"
+token_file = "admin.token"
+[amqp]
+uri = "{self.uri}"
+[[amqp.queues]]
+name = "payments.orders"
+bind = ["payment.succeeded"]
+[[amqp.queues]]
+name = "payments.others"
+bind = ["payment.refunded", "payment.late", "payment.conflict", "trade.#", "notification.#"]
+[store]
+path = "data/gateway.db"
+[[apps]]
+app_id = "2021000000000001"
+environment = "sandbox"
+seller_ids = ["2088101117955611"]
+alipay_public_keys = ["keys/alipay-public.pem"]
+shadow_public_keys = ["next-keys/alipay-public.pem"]
+""")
+        (self.home / "gateway.toml.new").rename(self.home / "gateway.toml")
+
+    def start_gateway(self):
+        self.start("gateway", [self.program, "serve", "--config", "gateway.toml"])
+        self.wait("the gateway is ready", lambda: self.metrics() and "gateway_ready 1" in self.metrics())
+
+    def start_prometheus(self):
+        text = re.sub(r"for: \d+[mh]", "for: 4s", RULES.read_text())
+        text = re.sub(r"\[(\d+\w)\]", lambda found: f"[{WINDOWS[found[1]]}]", text)
+        text = text.replace("offset 1w", "offset 60s").replace("offset 2w", "offset 120s").replace("> 1800", "> 20")
+        folder = self.work / "prometheus"
+        (folder / "rules.yml").write_text(text)
+        (folder / "prometheus.yml").write_text(f"""
+global: {{scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 2s}}
+rule_files: [rules.yml]
+scrape_configs:
+  - job_name: alipay-notify-gateway
+    static_configs: [{{targets: ["127.0.0.1:{self.admin}"]}}]
+""")
+        self.start("prometheus", ["prometheus", f"--config.file={folder}/prometheus.yml",
+                                  f"--storage.tsdb.path={folder}/data", "--log.level=warn",
+                                  f"--web.listen-address=127.0.0.1:{self.prometheus}"])
+        self.wait("Prometheus has scraped the gateway",
+                  lambda: self.query('up{job="alipay-notify-gateway"} == 1'))
+
+    def start(self, name, command):
+        with open(self.work / f"{name}.log", "ab") as log:
+            self.processes[name] = subprocess.Popen(command, cwd=self.home, stdout=log, stderr=log)
+
+    def stop(self, name):
+        process = self.processes.pop(name, None)
+        if process is not None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
+
+    def load(self, name="load", key="keys", rate=5, shares="payment=90,redelivery=10"):
+        """Until it is stopped."""
+        self.start(name, [self.program, "simulate", "send", "--url", self.url(), "--key", f"{key}/alipay-private.pem",
+                          "--count", "1000000", "--rate", str(rate), "--shares", shares])
+
+    def url(self):
+        return f"http://127.0.0.1:{self.http}/alipay/notify"
+
+    def send(self, key="keys", count=20, more=""):
+        """Some that are refused, which simulate then complains about."""
+        self.sh(f"alipay-notify-gateway simulate send --url {self.url()} --key {key}/alipay-private.pem "
+                f"--count {count} {more}", allowed={0, 1})
+
+    def sh(self, command, allowed=frozenset({0})):
+        environment = {**os.environ, "PATH": f"{self.work}/bin:{os.environ['PATH']}"}
+        done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], cwd=self.home, env=environment,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              timeout=PATIENCE)
+        if done.returncode not in allowed:
+            raise SystemExit(f"exit {done.returncode}: {command}\n{done.stdout[-3000:]}")
+        return done.stdout
+
+    def metrics(self):
+        with contextlib.suppress(OSError):
+            return urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=5).read().decode()
+
+    def query(self, expression):
+        with contextlib.suppress(OSError):
+            return dashboard.ask(self.prometheus_url(), "query", query=expression)
+
+    def prometheus_url(self):
+        return f"http://127.0.0.1:{self.prometheus}"
+
+    def firing(self):
+        found = self.query('ALERTS{alertstate="firing"}') or []
+        return {one["metric"]["alertname"] for one in found}
+
+    def wait(self, what, condition):
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            if condition():
+                return
+            time.sleep(0.5)
+        raise SystemExit(f"waited {PATIENCE} s in vain: {what}; firing: {sorted(self.firing())}")
+
+    def trade(self):
+        """One that waits, or else any."""
+        lines = self.sh("alipay-notify-gateway store export --config gateway.toml").splitlines()
+        rows = [row for row in map(json.loads, lines) if "subject" in row]
+        waits = [row for row in rows if row["state"] == "held"] or [row for row in rows if row["state"] == "deferred"]
+        return (waits or rows)[0]["subject"]
+
+    def end(self):
+        for name in ("load", "stranger", "gateway", "prometheus"):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.stop(name)
+        subprocess.run([ROOT / "deploy/broker.sh", "stop", self.work / "broker"], check=False)
+
+
+class Trial:
+    """What fired, and which sections of the runbook were tried."""
+
+    def __init__(self, site):
+        self.site, self.fired, self.tried = site, set(), set()
+        self.sections = runbook()
+
+    def fault(self, alerts, make, mend):
+        print(f"== {', '.join(alerts)}", flush=True)
+        make()
+        for alert in alerts:
+            self.site.wait(f"{alert} fires", lambda alert=alert: alert in self.site.firing())
+            print(f"   {alert} fires", flush=True)
+            self.fired.add(alert)
+        for alert in alerts:
+            self.run(alert)
+        mend()
+        for alert in alerts:
+            self.site.wait(f"{alert} ends", lambda alert=alert: alert not in self.site.firing())
+        print("   ended", flush=True)
+
+    def run(self, section):
+        if section in self.tried:
+            return
+        self.tried.add(section)
+        for command, allowed in self.sections[section]:
+            command = command.replace("http://127.0.0.1:9090", f"http://127.0.0.1:{self.site.admin}")
+            command = command.replace("http://127.0.0.1:8080", f"http://127.0.0.1:{self.site.http}")
+            if "2026112322001427340000000000" in command:
+                command = command.replace("2026112322001427340000000000", self.site.trade())
+            for damaged in (self.site.home / "data").glob("*.damaged-*[0-9]"):
+                command = command.replace("gateway.db.damaged-1764000000", damaged.name)
+            self.site.sh(command, allowed)
+            print(f"   $ {command}", flush=True)
+
+
+def runbook():
+    """Section → [(command, exit codes)]."""
+    sections, name = {}, None
+    for line in RUNBOOK.read_text().splitlines():
+        if line.startswith("#"):
+            name = line.lstrip("# ")
+            sections[name] = []
+        elif line.startswith("$ "):
+            command, _, remark = line[2:].partition("  # exits ")
+            codes = {int(code) for code in re.findall(r"\b\d+\b", remark)}
+            sections[name].append((command, codes | {0}))
+    return sections
+
+
+def free_port():
+    # Below what the kernel hands out by itself, as deploy/broker.sh does.
+    import random
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+
+
+def damage(path):
+    """The first page of the database, after its log was written into it."""
+    connection = sqlite3.connect(path, timeout=30)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    with open(path, "r+b") as file:
+        file.write(b"\xa5" * 4096)
+
+
+def faults_of_the_gateway(site, trial):
+    # Two, and the runbook releases one: the other is dropped.
+    trial.fault(["AlipayGatewayHeld"],
+                lambda: site.send(count=2, more="--seller-id 2088000000000042"),
+                lambda: site.sh(f"alipay-notify-gateway trade drop {site.trade()} --who test --reason 'not ours' "
+                                f"--admin http://127.0.0.1:{site.admin} --token-file admin.token"))
+    trial.fault(["AlipayGatewayPolicyRefused"], lambda: site.write_config("nonsense = 1"),
+                lambda: site.write_config(""))
+    trial.fault(["AlipayGatewayKeyNotBelieved"], lambda: site.send("next-keys"), lambda: None)
+
+    def rotate():
+        site.stop("load")
+        site.load("stranger", key="strange-keys")
+
+    def rotate_back():
+        site.stop("stranger")
+        site.load()
+    trial.fault(["AlipayGatewaySignatureFailures", "AlipayGatewaySignatureRotation", "AlipayGatewaySilence"], rotate,
+                rotate_back)
+
+    def restart():
+        for _ in range(3):
+            before = site.query("process_start_time_seconds")
+            site.stop("gateway")
+            site.start_gateway()
+            site.wait("it is seen", lambda: site.query("process_start_time_seconds") != before)
+    trial.fault(["AlipayGatewayDown"], lambda: site.stop("gateway"), site.start_gateway)
+    trial.fault(["AlipayGatewayRestarts"], restart, lambda: None)
+    # With something held, so that the commands that look for what waits find something.
+    site.send(count=2, more="--seller-id 2088000000000042")
+    for section in ("AlipayGatewayLastRetryNear", "AlipayGatewayLastRetryPast"):
+        trial.run(section)
+    trial.fault(["AlipayGatewayStoreDamaged"], lambda: damage(site.home / "data/gateway.db"), lambda: None)
+
+
+def faults_of_the_broker(site, trial):
+    trial.fault(["AlipayGatewayBrokerDown", "AlipayGatewayErrorBudgetBurnFast", "AlipayGatewayBacklogGrowing",
+                 "AlipayGatewayBacklogStuck"], site.link.cut, site.link.mend)
+    trial.fault(["AlipayGatewayBrokerBlocked"],
+                lambda: site.sh("rabbitmqctl set_vm_memory_high_watermark 0.00001"),
+                lambda: site.sh("rabbitmqctl set_vm_memory_high_watermark 0.4"))
+
+    def reconnect():
+        site.link.cut()
+        site.link.mend()
+    # A gateway that connects declares its queues.
+    trial.fault(["AlipayGatewayUnroutable", "AlipayGatewayTopologyIncomplete"],
+                lambda: site.sh("rabbitmqctl delete_queue payments.orders"), reconnect)
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--gateway", required=True, type=pathlib.Path)
+    arguments.add_argument("--work", required=True, type=pathlib.Path)
+    arguments.add_argument("--picture", type=pathlib.Path)
+    arguments.add_argument("--faults-only", action="store_true", help="leave the dashboard out")
+    arguments = arguments.parse_args()
+    site = Site(arguments.gateway.resolve(), arguments.work.resolve())
+    try:
+        site.start_broker()
+        site.configure()
+        site.start_gateway()
+        site.start_prometheus()
+        if not arguments.faults_only:
+            look(site)
+        if arguments.picture:
+            draw(site, arguments.picture)
+        trial = Trial(site)
+        site.load()
+        site.wait("payments are announced", lambda: site.query(
+            'sum(rate(alipay_gateway_events_total{result="confirmed"}[15s])) > 0'))
+        faults_of_the_gateway(site, trial)
+        faults_of_the_broker(site, trial)
+        site.stop("load")
+        for section in trial.sections:
+            trial.run(section)
+        print(f"{len(trial.fired)} alerts fired and ended: {', '.join(sorted(trial.fired))}")
+    finally:
+        site.end()
+
+
+def draw(site, file):
+    """Load, and the broker away for a while."""
+    site.load(rate=30, shares="payment=78,redelivery=10,refund=6,finish=2,forged=4")
+    time.sleep(60)
+    site.link.cut()
+    time.sleep(40)
+    site.link.mend()
+    time.sleep(80)
+    dashboard.draw(dashboard.look(DASHBOARD, site.prometheus_url(), 180, 1), "Alipay notify gateway", file)
+    site.stop("load")
+
+
+def look(site):
+    """The metrics as Prometheus' own tool judges them, the dashboard at rest and under load."""
+    judged = subprocess.run(["promtool", "check", "metrics"], input=site.metrics(), stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True, check=False)
+    if judged.returncode != 0 or judged.stdout:
+        raise SystemExit(f"promtool check metrics: {judged.stdout}")
+    print("== the dashboard at rest", flush=True)
+    time.sleep(20)  # A window of samples, which is what is looked at.
+    dashboard.refuse(dashboard.look(DASHBOARD, site.prometheus_url(), 15, 1))
+    print("== the dashboard under load", flush=True)
+    site.load(rate=30, shares="payment=78,redelivery=10,refund=6,finish=2,forged=4")
+    time.sleep(60)
+    seen = dashboard.look(DASHBOARD, site.prometheus_url(), 45, 1)
+    dashboard.refuse(seen)
+    site.stop("load")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
