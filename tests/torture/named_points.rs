@@ -21,8 +21,8 @@ fn a_death_at_each_named_point_loses_nothing() {
     let proxy = runtime.block_on(Proxy::before(&amqp_url()));
     let program = std::env::var_os("TORTURE_FAILPOINTS").unwrap();
     let mut ground = Ground::of(program.into(), "points", |amqp| proxy.through(amqp));
-    // Its second delivery comes after two seconds: what is kept is drained before.
-    ground.scale = 120;
+    // Slow enough that what is kept is drained before Alipay brings it again.
+    ground.scale = 600;
     ground.gateway.start(&[]);
     ground.gateway.wait_until_up();
     let consumer = runtime.block_on(ground.consumer());
