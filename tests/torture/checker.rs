@@ -5,7 +5,8 @@
 //! - *lost*: acknowledged, and their event is not in the queue;
 //! - *duplicated*: a further copy of an event that is in the queue already, with the same id. *Inside* the documented
 //!   windows if an interruption (a kill, a fault of the broker) lies between the two copies so that the gateway cannot
-//!   have written down the first, *outside* if none does, or if Alipay had been answered `success` before;
+//!   have written down the first, *outside* if none does, or if Alipay had been answered `success` before; inside too if
+//!   it says of itself that the store could not be asked;
 //! - *unexpected*: in the queue, and nobody attempted it: another id, another type, a forged one;
 //! - *recovered*: never acknowledged, and in the queue all the same;
 //! - *unannounced*: never acknowledged, answered `fail` at least once, and not in the queue after everything has drained:
@@ -187,9 +188,11 @@ impl Chronicle {
                 let (first, second) = (pair[0], pair[1]);
                 let (earlier, later) = (span(first, &by_context), span(second, &by_context));
                 let was_answered = succeeded.get(*id).is_some_and(|at| *at < later.from);
-                let between = self.between(earlier, later);
-                match between.filter(|_| !was_answered) {
-                    Some(between) => *report.inside.entry(between.what().to_owned()).or_default() += 1,
+                let between = self.between(earlier, later).filter(|_| !was_answered);
+                // One that says that the store was not asked may repeat anything.
+                match between.map(Interruption::what).or(second.unchecked.then_some("a store that was away"))
+                {
+                    Some(what) => *report.inside.entry(what.to_owned()).or_default() += 1,
                     None => report.outside.push(format!("{id} answered={was_answered} {first:?} {second:?}")),
                 }
             }

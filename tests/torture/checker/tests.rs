@@ -109,6 +109,21 @@ fn a_copy_of_a_delivery_after_success_is_outside_whatever_died_between() {
 }
 
 #[test]
+fn a_copy_that_says_that_the_store_was_not_asked_is_inside() {
+    let mut unchecked = copy("1.payment.succeeded", 500, 505);
+    unchecked.unchecked = true;
+    let report = chronicle(
+        vec![
+            delivery(Kind::Payment, "1", 400, Answer::Success),
+            delivery(Kind::Redelivery, "1", 500, Answer::Success),
+        ],
+        vec![copy("1.payment.succeeded", 400, 405), unchecked],
+    )
+    .check();
+    assert_eq!((report.inside(), report.is_clean()), (1, true), "{report:?}");
+}
+
+#[test]
 fn three_copies_need_two_interruptions() {
     let copies = vec![
         copy("1.payment.succeeded", 100, 105),
