@@ -11,6 +11,8 @@
 //! - *recovered*: never acknowledged, and in the queue all the same;
 //! - *unannounced*: never acknowledged, answered `fail` at least once, and not in the queue after everything has drained:
 //!   what was answered at all was kept;
+//! - *merged*: a finish that was never acknowledged while its payment was not announced either. Until then it is the
+//!   payment's announcement too, so the two are kept as one, and that one is in the queue;
 //! - *unheard*: none of the eight deliveries was answered by a living gateway, and it is not in the queue. Nobody's
 //!   fault but the killer's;
 //! - *false records*: the store says that it was announced, and the queue does not have it;
@@ -63,6 +65,7 @@ pub struct Report {
     pub recovered: usize,
     pub unannounced: Vec<String>,
     pub unheard: usize,
+    pub merged: usize,
     pub false_records: Vec<String>,
     pub forgotten: Vec<String>,
 }
@@ -136,6 +139,7 @@ impl Chronicle {
                 (true, true) => {}
                 (true, false) => report.lost.push(notification.notify_id.clone()),
                 (false, true) => report.recovered += 1,
+                (false, false) if notification.is_merged_in(&queue) => report.merged += 1,
                 (false, false) if !notification.was_answered => report.unheard += 1,
                 (false, false) => report.unannounced.push(notification.notify_id.clone()),
             }
@@ -264,6 +268,10 @@ impl Notification {
         first.into_iter().chain(second).map(String::as_str)
     }
 
+    fn is_merged_in(&self, queue: &HashMap<&str, Vec<&Copy>>) -> bool {
+        self.kind == Kind::Finish && queue.contains_key(self.payment.as_str())
+    }
+
     fn is_in(&self, queue: &HashMap<&str, Vec<&Copy>>) -> bool {
         match self.kind {
             Kind::Payment | Kind::Redelivery | Kind::Refund => self.events().all(|id| queue.contains_key(id)),
@@ -314,6 +322,7 @@ impl Report {
         figure(run, "duplicated outside", self.outside.len());
         figure(run, "unexpected", self.unexpected.len());
         figure(run, "recovered", self.recovered);
+        figure(run, "merged", self.merged);
         figure(run, "unheard", self.unheard);
         figure(run, "unannounced, false records, forgotten", self.broken_otherwise());
     }

@@ -135,4 +135,4 @@ const OUTAGE: Duration = Duration::from_secs(8);
 const BETWEEN: Duration = Duration::from_secs(3);
 /// The bar: announcing again within 5 s of the broker's return.
 const RECOVERY: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);

@@ -168,7 +168,11 @@ fn what_nobody_attempted_is_unexpected() {
 fn a_finish_is_there_as_itself_or_as_the_payment_that_it_announced() {
     let finish = || vec![delivery(Kind::Finish, "1", 100, Answer::Success)];
     assert!(chronicle(finish(), vec![copy("1.trade.finished", 100, 105)]).check().is_clean());
+    let refused = chronicle(vec![delivery(Kind::Finish, "1", 100, Answer::Fail)], vec![]);
+    assert_eq!(refused.check().unannounced, ["n1f"]);
     let mut payment = copy("1.payment.succeeded", 100, 105);
+    let refused = vec![delivery(Kind::Finish, "1", 100, Answer::Fail)];
+    assert_eq!(chronicle(refused, vec![payment.clone()]).check().merged, 1);
     assert_eq!(chronicle(finish(), vec![payment.clone()]).check().lost, ["n1f"]);
     payment.notify_id = "n1f".to_owned();
     assert!(chronicle(finish(), vec![payment]).check().is_clean());
