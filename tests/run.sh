@@ -14,6 +14,14 @@ export AMQP_URL
 # The portable engine, in every unit test; then everything with the default one.
 cargo test --locked --quiet --no-default-features --lib
 cargo test --locked --test tidy --test model --test it --lib --bins "$@"
+if [ $# = 0 ]; then
+  # Real crashes, in short: at random moments, and at each named point of a build that can be made to die there.
+  program=${CARGO_TARGET_DIR:-target}/debug/alipay-notify-gateway
+  cargo build --locked --quiet --features failpoints
+  cp "$program" "$work/with-failpoints"
+  cargo build --locked --quiet
+  TORTURE_FAILPOINTS="$work/with-failpoints" cargo test --locked --test torture -- --include-ignored --skip outage
+fi
 cargo test --locked --doc
 # A million notifications through simulated worlds (docs/reliability.md, "Simulation"); not where one test is asked for.
 if (($# == 0)); then

@@ -225,6 +225,21 @@ fn the_architecture_names_every_dependency() {
 }
 
 #[test]
+fn every_test_that_the_reliability_page_names_exists() {
+    let page = std::fs::read_to_string(root().join("docs/reliability.md")).unwrap();
+    let code: String = sources("tests").into_iter().chain(sources("src")).map(|(_, text)| text).collect();
+    let is_sentence = |word: &str| {
+        word.matches('_').count() >= 4
+            && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let named: Vec<&str> = page.split('`').skip(1).step_by(2).filter(|word| is_sentence(word)).collect();
+    assert!(named.len() > 20, "the page names its tests");
+    for name in named {
+        assert!(code.contains(&format!("fn {name}(")), "docs/reliability.md names {name}, which is no test");
+    }
+}
+
+#[test]
 fn the_readme_exists_in_both_languages_with_both_commands() {
     for name in ["README.md", "README.zh-CN.md"] {
         let readme = std::fs::read_to_string(root().join(name)).unwrap();

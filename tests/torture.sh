@@ -61,9 +61,22 @@ run() { # NAME COMMAND...
     tail -n 40 "$work/$name.log" >&2
   fi
 }
-torture() { # NAME FILTER: with the program as it is shipped
-  run "$1" cargo test --locked --release --test torture "$2" -- --nocapture --test-threads 1 "${@:3}"
+torture() { # NAME FILTER OPTION...: the harness; the program is what TORTURE_PROGRAM says
+  run "$1" cargo test --locked --test torture "$2" -- --nocapture --test-threads 1 "${@:3}"
 }
+
+if wanted kills || wanted faults || wanted outage || wanted points; then
+  say "building what is shipped, and the same with crash points"
+  cargo build --locked --release --quiet --features failpoints
+  cp "$targets/release/alipay-notify-gateway" "$work/with-failpoints"
+  cargo build --locked --release --quiet
+  cp "$targets/release/alipay-notify-gateway" "$work/shipped"
+  export TORTURE_PROGRAM="$work/shipped" TORTURE_FAILPOINTS="$work/with-failpoints"
+  if grep --quiet confirmed_unrecorded "$work/shipped" || ! grep --quiet confirmed_unrecorded "$work/with-failpoints"; then
+    say "the program that is shipped knows crash points, or the other one does not"
+    broken+=(shipped)
+  fi
+fi
 
 if wanted kills; then
   TORTURE_KILLS=$kills TORTURE_KILL_EVERY_MS=$every torture kills kills::
@@ -79,14 +92,7 @@ if wanted outage; then
   fi
 fi
 if wanted points; then
-  # Elsewhere, so that what is shipped and what can be made to die are never taken for each other.
-  CARGO_TARGET_DIR="$targets/failpoints" TORTURE_ROUNDS=$rounds run points \
-    cargo test --locked --release --features failpoints --test torture named_points:: -- --nocapture
-  cargo build --locked --release --quiet
-  if grep --quiet confirmed_unrecorded "$targets/release/alipay-notify-gateway"; then
-    say "the program that is shipped knows crash points"
-    broken+=(shipped)
-  fi
+  TORTURE_ROUNDS=$rounds torture points named_points:: --ignored
 fi
 # Tests of their own: what each counts is in its log, and its last lines are shown.
 if wanted simulation && [ -d tests/simulation ]; then

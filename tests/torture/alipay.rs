@@ -6,7 +6,6 @@ use std::process::{Child, Command, Stdio};
 
 use serde::Deserialize;
 
-use crate::gateway::PROGRAM;
 use crate::moment::Moment;
 
 /// A simulated Alipay at work.
@@ -57,9 +56,9 @@ pub enum Answer {
 
 impl Alipay {
     /// Begins. `folder` has the keys; the journal of each task is a file of its own in it.
-    pub fn start(folder: &Path, to: SocketAddr, task: &Task) -> Self {
+    pub fn start(program: &Path, folder: &Path, to: SocketAddr, task: &Task) -> Self {
         let journal = folder.join(format!("journal.{:016x}", task.seed));
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program);
         command.args(["simulate", "send", "--format", "json", "--concurrency", "48"]);
         command.args(["--shares", "payment=68,redelivery=12,refund=9,finish=7,forged=4"]);
         command.arg("--url").arg(format!("http://{to}/alipay/notify"));

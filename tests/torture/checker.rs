@@ -5,11 +5,14 @@
 //! - *lost*: acknowledged, and their event is not in the queue;
 //! - *duplicated*: a further copy of an event that is in the queue already, with the same id. *Inside* the documented
 //!   windows if an interruption (a kill, a fault of the broker) lies between the two copies so that the gateway cannot
-//!   have written down the first, *outside* if none does, or if Alipay had been answered `success` before;
+//!   have written down the first, *outside* if none does, or if Alipay had been answered `success` before; inside too if
+//!   it says of itself that the store could not be asked;
 //! - *unexpected*: in the queue, and nobody attempted it: another id, another type, a forged one;
 //! - *recovered*: never acknowledged, and in the queue all the same;
 //! - *unannounced*: never acknowledged, answered `fail` at least once, and not in the queue after everything has drained:
 //!   what was answered at all was kept;
+//! - *merged*: a finish that was never acknowledged while its payment was not announced either. Until then it is the
+//!   payment's announcement too, so the two are kept as one, and that one is in the queue;
 //! - *unheard*: none of the eight deliveries was answered by a living gateway, and it is not in the queue. Nobody's
 //!   fault but the killer's;
 //! - *false records*: the store says that it was announced, and the queue does not have it;
@@ -62,6 +65,7 @@ pub struct Report {
     pub recovered: usize,
     pub unannounced: Vec<String>,
     pub unheard: usize,
+    pub merged: usize,
     pub false_records: Vec<String>,
     pub forgotten: Vec<String>,
 }
@@ -135,6 +139,7 @@ impl Chronicle {
                 (true, true) => {}
                 (true, false) => report.lost.push(notification.notify_id.clone()),
                 (false, true) => report.recovered += 1,
+                (false, false) if notification.is_merged_in(&queue) => report.merged += 1,
                 (false, false) if !notification.was_answered => report.unheard += 1,
                 (false, false) => report.unannounced.push(notification.notify_id.clone()),
             }
@@ -187,9 +192,11 @@ impl Chronicle {
                 let (first, second) = (pair[0], pair[1]);
                 let (earlier, later) = (span(first, &by_context), span(second, &by_context));
                 let was_answered = succeeded.get(*id).is_some_and(|at| *at < later.from);
-                let between = self.between(earlier, later);
-                match between.filter(|_| !was_answered) {
-                    Some(between) => *report.inside.entry(between.what().to_owned()).or_default() += 1,
+                let between = self.between(earlier, later).filter(|_| !was_answered);
+                // One that says that the store was not asked may repeat anything.
+                match between.map(Interruption::what).or(second.unchecked.then_some("a store that was away"))
+                {
+                    Some(what) => *report.inside.entry(what.to_owned()).or_default() += 1,
                     None => report.outside.push(format!("{id} answered={was_answered} {first:?} {second:?}")),
                 }
             }
@@ -261,6 +268,10 @@ impl Notification {
         first.into_iter().chain(second).map(String::as_str)
     }
 
+    fn is_merged_in(&self, queue: &HashMap<&str, Vec<&Copy>>) -> bool {
+        self.kind == Kind::Finish && queue.contains_key(self.payment.as_str())
+    }
+
     fn is_in(&self, queue: &HashMap<&str, Vec<&Copy>>) -> bool {
         match self.kind {
             Kind::Payment | Kind::Redelivery | Kind::Refund => self.events().all(|id| queue.contains_key(id)),
@@ -311,6 +322,7 @@ impl Report {
         figure(run, "duplicated outside", self.outside.len());
         figure(run, "unexpected", self.unexpected.len());
         figure(run, "recovered", self.recovered);
+        figure(run, "merged", self.merged);
         figure(run, "unheard", self.unheard);
         figure(run, "unannounced, false records, forgotten", self.broken_otherwise());
     }

@@ -12,12 +12,11 @@ use rand::rngs::SmallRng;
 
 use crate::moment::Moment;
 
-/// The program under test, which is the simulated Alipay too.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_alipay-notify-gateway");
 pub const APP_ID: &str = "2021000000000001";
 
 /// A folder with its configuration, keys, store and logs, and the process that runs on them.
 pub struct Gateway {
+    program: PathBuf,
     folder: PathBuf,
     http: SocketAddr,
     admin: SocketAddr,
@@ -44,8 +43,13 @@ impl Life {
 
 impl Gateway {
     /// Writes the configuration, with a queue of the exchange's name that takes every type. Nothing runs yet.
-    pub fn new(folder: &Path, amqp: &str, exchange: &str, random: &mut SmallRng) -> Self {
-        let made = Command::new(PROGRAM).args(["simulate", "keys"]).arg(folder).output().unwrap();
+    pub fn new(
+        program: PathBuf,
+        folder: &Path,
+        (amqp, exchange): (&str, &str),
+        random: &mut SmallRng,
+    ) -> Self {
+        let made = Command::new(&program).args(["simulate", "keys"]).arg(folder).output().unwrap();
         assert!(made.status.success(), "{made:?}");
         let (http, admin) = (port(random), port(random));
         let text = format!(
@@ -56,14 +60,14 @@ impl Gateway {
              alipay_public_keys = [\"alipay-public.pem\"]\n"
         );
         std::fs::write(folder.join("gateway.toml"), text).unwrap();
-        Self { folder: folder.to_owned(), http, admin, child: None, lives: Vec::new() }
+        Self { program, folder: folder.to_owned(), http, admin, child: None, lives: Vec::new() }
     }
 
     /// Starts it, and waits for nothing.
     pub fn start(&mut self, environment: &[(&str, String)]) {
         let log = self.folder.join(format!("log.{}", self.lives.len()));
         let file = File::create(&log).unwrap();
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(&self.program);
         for name in ["AMQP_URL", "ALIPAY_APP_ID", "ALIPAY_PUBLIC_KEY", "RUST_LOG", "LOG_FORMAT"] {
             command.env_remove(name);
         }
@@ -166,6 +170,10 @@ impl Gateway {
         let log = log.unwrap_or_default();
         let lines: Vec<&str> = log.lines().filter(|line| !line.contains("\"target\":\"audit\"")).collect();
         lines[lines.len().saturating_sub(10)..].join("\n")
+    }
+
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     pub fn http(&self) -> SocketAddr {

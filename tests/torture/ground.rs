@@ -30,6 +30,13 @@ pub struct Ground {
 impl Ground {
     /// A gateway with a queue of its own at the broker of the test run; it reaches the broker through `amqp`.
     pub fn new(name: &str, through: impl FnOnce(&str) -> String) -> Self {
+        // The release build, where the harness itself is not one.
+        let program = std::env::var_os("TORTURE_PROGRAM").map(PathBuf::from);
+        Self::of(program.unwrap_or_else(|| PROGRAM.into()), name, through)
+    }
+
+    /// With a program of the test's choice.
+    pub fn of(program: PathBuf, name: &str, through: impl FnOnce(&str) -> String) -> Self {
         let seed = number("TORTURE_SEED").unwrap_or_else(rand::random);
         let mut random = SmallRng::seed_from_u64(seed);
         let name = format!("torture.{name}.{:08x}", rand::random::<u32>());
@@ -37,7 +44,7 @@ impl Ground {
         std::fs::create_dir_all(&folder).unwrap();
         println!("{name}: seed {seed}, in {}", folder.display());
         let amqp = amqp_url();
-        let gateway = Gateway::new(&folder, &through(&amqp), &name, &mut random);
+        let gateway = Gateway::new(program, &folder, (&through(&amqp), &name), &mut random);
         let (deliveries, at_work) = (Vec::new(), Vec::new());
         Self {
             name,
@@ -58,7 +65,12 @@ impl Ground {
         while Instant::now() >= self.next_task {
             let task =
                 Task { count: rate * SECONDS_A_TASK, rate, seed: self.random.random(), scale: self.scale };
-            self.at_work.push(Alipay::start(&self.folder, self.gateway.http(), &task));
+            self.at_work.push(Alipay::start(
+                self.gateway.program(),
+                &self.folder,
+                self.gateway.http(),
+                &task,
+            ));
             let over = self.next_task + Duration::from_secs(SECONDS_A_TASK.into());
             self.next_task = over.max(Instant::now());
         }
@@ -117,6 +129,8 @@ impl Drop for Ground {
     }
 }
 
+/// The program under test, which is the simulated Alipay too.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_alipay-notify-gateway");
 /// What is in doubt after a kill waits for a minute, and what the broker refused steps aside for as long.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// How long one simulated Alipay has new notifications.

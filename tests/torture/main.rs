@@ -19,7 +19,6 @@ mod gateway;
 mod ground;
 mod kills;
 mod moment;
-#[cfg(feature = "failpoints")]
 mod named_points;
 mod outage;
 mod proxy;

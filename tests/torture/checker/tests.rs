@@ -109,6 +109,21 @@ fn a_copy_of_a_delivery_after_success_is_outside_whatever_died_between() {
 }
 
 #[test]
+fn a_copy_that_says_that_the_store_was_not_asked_is_inside() {
+    let mut unchecked = copy("1.payment.succeeded", 500, 505);
+    unchecked.unchecked = true;
+    let report = chronicle(
+        vec![
+            delivery(Kind::Payment, "1", 400, Answer::Success),
+            delivery(Kind::Redelivery, "1", 500, Answer::Success),
+        ],
+        vec![copy("1.payment.succeeded", 400, 405), unchecked],
+    )
+    .check();
+    assert_eq!((report.inside(), report.is_clean()), (1, true), "{report:?}");
+}
+
+#[test]
 fn three_copies_need_two_interruptions() {
     let copies = vec![
         copy("1.payment.succeeded", 100, 105),
@@ -153,7 +168,11 @@ fn what_nobody_attempted_is_unexpected() {
 fn a_finish_is_there_as_itself_or_as_the_payment_that_it_announced() {
     let finish = || vec![delivery(Kind::Finish, "1", 100, Answer::Success)];
     assert!(chronicle(finish(), vec![copy("1.trade.finished", 100, 105)]).check().is_clean());
+    let refused = chronicle(vec![delivery(Kind::Finish, "1", 100, Answer::Fail)], vec![]);
+    assert_eq!(refused.check().unannounced, ["n1f"]);
     let mut payment = copy("1.payment.succeeded", 100, 105);
+    let refused = vec![delivery(Kind::Finish, "1", 100, Answer::Fail)];
+    assert_eq!(chronicle(refused, vec![payment.clone()]).check().merged, 1);
     assert_eq!(chronicle(finish(), vec![payment.clone()]).check().lost, ["n1f"]);
     payment.notify_id = "n1f".to_owned();
     assert!(chronicle(finish(), vec![payment]).check().is_clean());
