@@ -265,6 +265,7 @@ fn a_restart_remembers_what_was_announced() {
         assert!(program.post(&payment(1).body()).is_success());
         program.kill();
         program.restart();
+        program.is_connected();
         assert!(program.post(&payment(1).body()).is_success());
         assert_eq!(published(&program, &mut queue, 2).await, ["payment.succeeded"]);
     });

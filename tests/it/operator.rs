@@ -76,7 +76,7 @@ fn a_held_notification_is_released_once_and_its_redeliveries_are_answered_succes
         let released =
             program.rows(paid.trade_no()).into_iter().find(|row| !row["reason"].is_null()).unwrap();
         assert_eq!(released["reason"], "anna: it is ours");
-        assert!(program.log().contains("\"who\":\"anna\""), "{}", program.log());
+        program.wait_until("it is logged", || program.log().contains("\"who\":\"anna\""));
         let second = order(&program, &path, Some(TOKEN));
         assert_eq!((second.status, &json(&second)["outcome"]), (404, &"nothing_waits".into()));
         assert!(queue.published(&program, 5).await.is_empty());

@@ -61,7 +61,7 @@ fn a_key_that_comes_with_sighup_is_believed_without_a_restart() {
         assert_eq!(published(&program, &mut queue, 4).await.len(), 2);
         // No file has changed since: only the signal makes it load again.
         tell(&program, "applied");
-        assert!(program.log().contains("and are the same"), "{}", program.log());
+        program.wait_until("it is logged", || program.log().contains("and are the same"));
     });
 }
 

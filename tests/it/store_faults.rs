@@ -245,6 +245,7 @@ fn files_that_are_deleted_under_it_are_made_again_with_what_was_in_them() {
             assert_eq!(program.states(second.trade_no()), ["deferred"], "{parts:?}");
             program.kill();
             program.restart();
+            program.is_connected();
             assert_eq!(program.states(waits.trade_no()), ["deferred"], "{parts:?}");
             assert_eq!(program.states(second.trade_no()), ["deferred"], "{parts:?}");
             let mut payments = Queue::bound(&program.exchange, &["payment.succeeded"]).await;
@@ -383,6 +384,7 @@ fn what_a_salvage_writes_is_imported_when_the_gateway_stands_still_and_not_befor
         let done = cli(&["import", "--config", config, backup]);
         assert!(done.status.success(), "{done:?}");
         program.restart();
+        program.is_connected();
         let mut queue = Queue::bound(&program.exchange, &["#"]).await;
         assert_eq!(queue.next().await.id(), waits.event_id("payment.succeeded"));
         program.wait_until("it is recorded", || program.states(waits.trade_no()) == ["recorded"]);
@@ -392,6 +394,7 @@ fn what_a_salvage_writes_is_imported_when_the_gateway_stands_still_and_not_befor
         let again = cli(&["import", "--config", config, backup]);
         assert!(String::from_utf8(again.stdout).unwrap().contains("0 entries taken, 1 were known"));
         program.restart();
+        program.is_connected();
         assert!(program.post(&waits.body()).is_success());
         assert!(queue.published(&program, 2).await.is_empty());
     });

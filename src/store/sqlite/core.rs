@@ -647,7 +647,8 @@ fn entry_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
 const WAITING: &str = "subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at";
 const ENTRY: &str = "subject, id, state, digest, notify_id, type, first_at, at, attempts, expires_at, reason,
   payment_at, message";
-const DUE: &str = "SELECT subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at FROM event
+const DUE: &str =
+    "SELECT subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at FROM event
   WHERE state IN (1, 2) AND is_refused = ?1 AND due_at <= ?2 AND instr(?4, '|' || type || '|') = 0
   ORDER BY due_at LIMIT ?3";
 const TALLY: &str = "SELECT state, count(*), min(first_at), min(coalesce(payment_at, first_at))

@@ -79,14 +79,21 @@ impl Drop for Folder {
 }
 
 impl Program {
-    /// Starts it with the test app, and waits until it is ready.
+    /// Starts it with the test app, and waits until it is ready and connected.
     pub fn start(name: &str) -> Self {
         Self::with(name, "")
     }
 
     /// With more sections of configuration.
     pub fn with(name: &str, more: &str) -> Self {
-        Self::launch(name, more, &amqp_url(), |command| command)
+        let program = Self::launch(name, more, &amqp_url(), |command| command);
+        program.is_connected();
+        program
+    }
+
+    /// Waits for its connection: what comes before it is deferred.
+    pub fn is_connected(&self) {
+        self.wait_until("it is connected", || self.metric("broker_up") > 0.5);
     }
 
     /// With more keys of `[admin]`.
