@@ -31,7 +31,7 @@ RULES = ROOT / "deploy/prometheus/alipay-notify-gateway.rules.yml"
 DASHBOARD = ROOT / "deploy/grafana/alipay-notify-gateway.json"
 RUNBOOK = ROOT / "docs/runbook.md"
 # Windows of minutes to weeks, as seconds; two samples in the shortest of them at the least.
-WINDOWS = {"5m": "15s", "15m": "20s", "30m": "90s", "1h": "30s", "6h": "60s", "3d": "120s", "1d": "120s"}
+WINDOWS = {"5m": "15s", "15m": "20s", "30m": "240s", "1h": "30s", "6h": "60s", "3d": "120s", "1d": "120s"}
 # Bound: how long an alert may take to fire or to end. The gateway looks at its topology every minute.
 PATIENCE = 300
 
