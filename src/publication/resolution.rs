@@ -27,16 +27,24 @@ pub(super) fn resolve(event: &Event, known: Option<&Known>) -> Resolution {
         return settled.unwrap_or(Resolution::Hold);
     }
     // TRADE_FINISHED months after the payment is a new notification about the same trade, and perhaps with a
-    // refund_fee: its finish, not a second payment and not a conflict.
-    let recorded_from_another =
-        known.is_some_and(|known| known.state == State::Recorded && known.notify_id != event.notify_id);
-    if event.finishes && recorded_from_another {
+    // refund_fee: its finish, not a second payment and not a conflict. While the payment only waits, it is announced from
+    // what is kept of it, and a finish kept in its place would be lost with it.
+    let anothers =
+        known.is_some_and(|known| is_announced_or_kept(known.state) && known.notify_id != event.notify_id);
+    if event.finishes && anothers {
         return Resolution::Announce(Box::new(event.as_finish()));
     }
     match (known, same) {
         (None, _) if event.late => Resolution::Announce(Box::new(event.as_late())),
         (Some(_), None) => Resolution::Announce(Box::new(event.as_conflict())),
         (None, None) | (_, Some(_)) => settled.unwrap_or(Resolution::Publish),
+    }
+}
+
+fn is_announced_or_kept(state: State) -> bool {
+    match state {
+        State::Recorded | State::Deferred | State::InDoubt => true,
+        State::Held | State::Unrouted | State::Dropped => false,
     }
 }
 
@@ -124,6 +132,16 @@ mod tests {
         }
         // A re-delivery of the finish that was itself the payment.
         assert_eq!(resolve(&event, Some(&known(State::Recorded, "1.00", "n2"))), Resolution::Duplicate);
+    }
+
+    #[test]
+    fn a_finish_of_a_payment_that_is_kept_is_a_finish_and_its_own_is_published_again() {
+        let event = Event { finishes: true, notify_id: "n2".to_owned(), ..payment() };
+        for state in [State::Deferred, State::InDoubt] {
+            let resolution = resolve(&event, Some(&known(state, "1.00", "n1")));
+            assert_eq!(announced_as(resolution), Some(EventType::TradeFinished), "{state:?}");
+            assert_eq!(resolve(&event, Some(&known(state, "1.00", "n2"))), Resolution::Publish);
+        }
     }
 
     #[test]

@@ -59,6 +59,28 @@ async fn what_was_deferred_is_announced_without_a_delivery_and_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_payment_and_its_finish_that_were_both_refused_are_both_announced() {
+    let bench = Bench::new();
+    let finish = trade(1).set("trade_status", "TRADE_FINISHED").set("notify_id", "other");
+    bench.broker.set(Link::Down);
+    for notification in [&trade(1), &finish, &trade(1), &finish] {
+        assert!(is_unavailable(&bench.deliver(notification).await.unwrap()));
+    }
+    bench.broker.set(Link::Up(2));
+    bench.clock.set(later(60));
+    let mut ids = Vec::new();
+    while ids.len() < 2 {
+        let batch = bench.broker.batch().await;
+        ids.extend(batch.ids().iter().map(|id| (*id).to_owned()));
+        batch.confirm_all().await;
+    }
+    ids.sort();
+    assert_eq!(ids, [trade(1).event_id("payment.succeeded"), trade(1).event_id("trade.finished")]);
+    settle().await;
+    assert_eq!(bench.states(), ["recorded", "recorded"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_drained_while_the_broker_is_away_or_blocked() {
     let bench = Bench::new();
     deferred(&bench, [1, 2]).await;

@@ -11,8 +11,8 @@
 //! - *recovered*: never acknowledged, and in the queue all the same;
 //! - *unannounced*: never acknowledged, answered `fail` at least once, and not in the queue after everything has drained:
 //!   what was answered at all was kept;
-//! - *merged*: a finish that was never acknowledged while its payment was not announced either. Until then it is the
-//!   payment's announcement too, so the two are kept as one, and that one is in the queue;
+//! - *merged*: a finish that was never acknowledged, of which nothing but the payment's announcement is in the queue: as
+//!   long as nothing is known of the payment, that is what a finish is;
 //! - *unheard*: none of the eight deliveries was answered by a living gateway, and it is not in the queue. Nobody's
 //!   fault but the killer's;
 //! - *false records*: the store says that it was announced, and the queue does not have it;
