@@ -254,16 +254,8 @@ impl Metrics {
             outcomes: Outcome::ALL.map(|outcome| notifications.with_label_values(&[outcome.as_str()])),
             notifications,
             stage_duration,
-            rejections: at.counters(
-                "rejections_total",
-                "Requests refused and not held, by reason.",
-                &["reason"],
-            )?,
-            held: at.counters(
-                "held_total",
-                "Authentic notifications refused and held, by reason.",
-                &["reason"],
-            )?,
+            rejections: at.counters("rejections_total", "Refused and not held.", &["reason"])?,
+            held: at.counters("held_total", "Authentic, refused and held.", &["reason"])?,
             events: at.counters("events_total", "Publishes by type and result.", &["type", "result"])?,
             batch_size: at.histogram("batch_size", "Events in one published batch.", BATCH_BUCKETS)?,
             payment_lag: at.histogram("payment_lag_seconds", "From payment to confirm.", LAG_BUCKETS)?,
@@ -276,11 +268,7 @@ impl Metrics {
             clock_skew: at.float("clock_skew_seconds", "How far the last notify_time lay in the future.")?,
             backlog_events: at.gauges("backlog_events", "What is kept, by state.", &["state"])?,
             type_suspended: at.gauges("type_suspended", "1 while its confirms do not come.", &["type"])?,
-            backlog_used: at.floats(
-                "backlog_used_ratio",
-                "How full the backlog is, by bound.",
-                &["bound"],
-            )?,
+            backlog_used: at.floats("backlog_used_ratio", "How full the backlog is.", &["bound"])?,
             backlog_oldest: at.float("backlog_oldest_seconds", "Age of the oldest event that waits.")?,
             unannounced_last_retry: at.float(
                 "unannounced_last_retry_seconds",
@@ -297,7 +285,7 @@ impl Metrics {
             broker_blocked: at.gauge("broker_blocked", "1 while the broker takes nothing.")?,
             topology_problems: at
                 .gauge("topology_problems", "What should stand at the broker and does not.")?,
-            store_up: at.gauge("store_up", "1 while the store can be read.")?,
+            store_up: at.gauge("store_up", "1 while the store can be read and written.")?,
             store_unchecked: at
                 .gauge("store_unchecked", "1 while events are announced without asking the store.")?,
             store_unrecorded: at
