@@ -106,6 +106,7 @@ pub mod portable {
 mod tests {
     use rsa::traits::PublicKeyParts as _;
 
+    use super::portable::Verifier as Portable;
     use super::*;
     use crate::admission::tests::support::signer::{Hash, alipay, shared, signature, stranger};
 
@@ -125,7 +126,7 @@ mod tests {
             (alipay(), Hash::Sha1, Hash::Sha256, SignType::Rsa),
         ] {
             let public = key.to_public_key();
-            let engine = portable::Verifier::new(&public, sign_type).unwrap();
+            let engine = Portable::new(&public, sign_type).unwrap();
             let default = Verifier::new(&public, sign_type).unwrap();
             for (signature, content, expected) in [
                 (signature(key, hash, b"abc"), b"abc", true),
