@@ -403,13 +403,16 @@ async fn a_damaged_file_is_set_aside_and_a_fresh_one_started() {
 async fn a_database_of_another_program_or_a_newer_version_is_refused_and_left_alone() {
     for pragma in [
         "CREATE TABLE theirs (x); PRAGMA user_version = 7",
+        "CREATE TABLE theirs (x)",
         "PRAGMA application_id = 1095649111; PRAGMA user_version = 99",
     ] {
         let fixture = Fixture::new();
         std::fs::create_dir_all(fixture.path().parent().unwrap()).unwrap();
         rusqlite::Connection::open(fixture.path()).unwrap().execute_batch(pragma).unwrap();
+        let before = std::fs::read(fixture.path()).unwrap();
         let error = fixture.open().err().unwrap().to_string();
         assert!(error.contains("store.path"), "{error}");
+        assert!(std::fs::read(fixture.path()).unwrap() == before, "left alone: {pragma}");
         assert!(set_aside(&fixture.path()).is_empty());
     }
 }

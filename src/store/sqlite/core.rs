@@ -41,8 +41,15 @@ pub(super) enum Error {
 impl Error {
     /// Whether it means that the file is not what it should be, and not that it cannot be written.
     pub(super) fn is_damage(&self) -> bool {
-        let Self::Sql(error) = self else { return false };
-        matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        match self {
+            Self::Sql(error) => {
+                matches!(
+                    error.sqlite_error_code(),
+                    Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+                )
+            }
+            Self::Refused(_) | Self::Away(_) => false,
+        }
     }
 
     /// Whether another connection has the lock just now.
@@ -85,8 +92,9 @@ impl Core {
     /// Opens the file, or makes it; migrates it to this version.
     pub(super) fn open(config: &Config) -> Result<Self> {
         place::prepare(&config.path);
-        let connection = Connection::open(&config.path)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
+        let connection = Self::connect(config, OpenFlags::default())?;
+        // Before anything is written: another program's file is left as it is.
+        whose(&connection)?;
         connection.set_prepared_statement_cache_capacity(32);
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -8192;
@@ -98,12 +106,17 @@ impl Core {
 
     /// Opens the file as it is, to be read beside whoever writes it.
     pub(super) fn open_to_read(config: &Config) -> Result<Self> {
-        let connection = Connection::open_with_flags(&config.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
+        let connection = Self::connect(config, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         match versions(&connection)? {
             (1 | VERSION, APPLICATION_ID) => Self::of(connection, config),
             other => Err(refusal(other)),
         }
+    }
+
+    fn connect(config: &Config, flags: OpenFlags) -> Result<Connection> {
+        let connection = Connection::open_with_flags(&config.path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        Ok(connection)
     }
 
     fn of(connection: Connection, config: &Config) -> Result<Self> {
@@ -571,16 +584,36 @@ fn weight_of(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<Weight> {
 }
 
 fn migrate(connection: &Connection) -> Result<()> {
-    let from = match versions(connection)? {
-        (VERSION, APPLICATION_ID) => return Ok(()),
-        (1, APPLICATION_ID) => "",
-        (0, 0) => SCHEMA,
-        other => return Err(refusal(other)),
+    let from = match whose(connection)? {
+        Whose::Ours => return Ok(()),
+        Whose::First => "",
+        Whose::Nobodys => SCHEMA,
     };
     Ok(connection.execute_batch(&format!(
         "BEGIN IMMEDIATE; {from} {SECOND} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};
          COMMIT;"
     ))?)
+}
+
+/// Whose the file is, if we may write it.
+enum Whose {
+    Ours,
+    /// Ours, of the first version.
+    First,
+    /// It is empty.
+    Nobodys,
+}
+
+fn whose(connection: &Connection) -> Result<Whose> {
+    let is_empty =
+        || connection.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0));
+    match versions(connection)? {
+        (VERSION, APPLICATION_ID) => Ok(Whose::Ours),
+        (1, APPLICATION_ID) => Ok(Whose::First),
+        // Most programs give their files neither number.
+        (0, 0) if is_empty()? => Ok(Whose::Nobodys),
+        other => Err(refusal(other)),
+    }
 }
 
 /// The version of the file, and whose it is.
@@ -647,7 +680,8 @@ fn entry_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
 const WAITING: &str = "subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at";
 const ENTRY: &str = "subject, id, state, digest, notify_id, type, first_at, at, attempts, expires_at, reason,
   payment_at, message";
-const DUE: &str = "SELECT subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at FROM event
+const DUE: &str =
+    "SELECT subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at FROM event
   WHERE state IN (1, 2) AND is_refused = ?1 AND due_at <= ?2 AND instr(?4, '|' || type || '|') = 0
   ORDER BY due_at LIMIT ?3";
 const TALLY: &str = "SELECT state, count(*), min(first_at), min(coalesce(payment_at, first_at))
