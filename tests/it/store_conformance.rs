@@ -399,6 +399,53 @@ async fn a_damaged_file_is_set_aside_and_a_fresh_one_started() {
     assert_eq!(fixture.open().unwrap().damaged_files(), 1, "the alarm stays until it is salvaged");
 }
 
+/// What a process that was killed leaves: the newest of it is in the log, and so may everything be.
+fn killed(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+    for part in ["", "-wal"] {
+        let name = |path: &Path| PathBuf::from(format!("{}{part}", path.display()));
+        std::fs::copy(name(from), name(to)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_log_whose_database_is_empty_or_gone_is_set_aside_alarmed_and_salvaged() {
+    for is_gone in [false, true] {
+        let (living, fixture) = (Fixture::new(), Fixture::new());
+        let store = living.open().unwrap();
+        store.defer(vec![deferral(1, State::Deferred)]).await.unwrap();
+        killed(&living.path(), &fixture.path());
+        if is_gone {
+            std::fs::remove_file(fixture.path()).unwrap();
+        } else {
+            std::fs::File::create(fixture.path()).unwrap();
+        }
+        assert!(read_all(&fixture.config(), |_| Ok(())).is_err(), "neither does an export touch it");
+        let opened = fixture.open().unwrap();
+        assert_eq!(opened.damaged_files(), 1, "alarmed");
+        assert_eq!(opened.tally().await.unwrap().deferred, 0, "it starts cold");
+        let aside =
+            set_aside(&fixture.path()).into_iter().find(|path| !path.to_string_lossy().contains("-wal"));
+        let (entries, _) = salvaged(&aside.unwrap());
+        let found: Vec<_> = entries.iter().map(|entry| (entry.key.clone(), entry.state)).collect();
+        assert_eq!(found, [(key(1), State::Deferred)]);
+    }
+}
+
+#[tokio::test]
+async fn what_a_log_alone_does_not_have_is_missed() {
+    let (living, fixture) = (Fixture::new(), Fixture::new());
+    let (store, config) = furnished(&living).await;
+    drop(store);
+    let store = Sqlite::open(&config, Arc::<StillClock>::clone(&living.clock)).unwrap();
+    // One page, of some hundreds.
+    store.record(Vec::new()).await.unwrap();
+    killed(&living.path(), &fixture.path());
+    std::fs::File::create(fixture.path()).unwrap();
+    let (_, found) = salvaged(&fixture.path());
+    assert!(found.pages > 200 && found.unreadable > 200, "{found:?}");
+}
+
 #[tokio::test]
 async fn a_database_of_another_program_or_a_newer_version_is_refused_and_left_alone() {
     for pragma in [

@@ -30,6 +30,9 @@ pub(super) enum Error {
     /// SQLite's own words.
     #[error(transparent)]
     Sql(#[from] rusqlite::Error),
+    /// The database is empty or gone, and its log is not. SQLite deletes such a log without a word.
+    #[error("its log is there, and the database is empty or gone")]
+    Beheaded,
     /// The file is none of ours, or of a newer version.
     #[error("{0}")]
     Refused(String),
@@ -48,6 +51,7 @@ impl Error {
                     Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
                 )
             }
+            Self::Beheaded => true,
             Self::Refused(_) | Self::Away(_) => false,
         }
     }
@@ -114,6 +118,9 @@ impl Core {
     }
 
     fn connect(config: &Config, flags: OpenFlags) -> Result<Connection> {
+        if place::is_beheaded(&config.path) {
+            return Err(Error::Beheaded);
+        }
         let connection = Connection::open_with_flags(&config.path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         Ok(connection)
