@@ -16,6 +16,7 @@ use rusqlite::{
 use super::Config;
 use super::load::{Books, Load, Weight};
 use super::place::{self, Identity};
+use super::rival::{self, rival_at};
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key};
 use crate::failpoint::{self, Point};
@@ -399,6 +400,10 @@ fn write_record(transaction: &Transaction<'_>, record: &Record, books: &mut Book
         && let Some(waits) = weight_at(transaction, &record.key)?
     {
         books.load.remove(waits);
+        if let Some(rival) = rival_at(transaction, &record.key, &record.digest)? {
+            // What cannot be read cannot be announced either: only Alipay can bring it again.
+            let _ = rival.step_aside(transaction, &record.key, waits, books)?;
+        }
     }
     let mut insert = transaction.prepare_cached(
         "INSERT INTO event (subject, id, state, type, digest, notify_id, first_at, at, attempts, expires_at)
@@ -440,7 +445,16 @@ fn write_deferral(transaction: &Transaction<'_>, deferral: &Deferral, books: &mu
         Some(Weight { state: settled @ (State::Recorded | State::Unrouted | State::Dropped), .. }) => {
             return Ok(Kept::Settled(settled));
         }
-        Some(old) => books.load.remove(old),
+        Some(old) => {
+            if let Some(rival) = rival_at(transaction, &deferral.key, &deferral.digest)?
+                && !(rival.yields_to(deferral) && rival.step_aside(transaction, &deferral.key, old, books)?)
+            {
+                // Bound: an id of a conflict has the digest in it.
+                return rival::as_conflict(deferral)
+                    .map_or(Ok(Kept::Full), |conflict| write_deferral(transaction, &conflict, books));
+            }
+            books.load.remove(old);
+        }
         None if !books.has_room_for(new) => return Ok(Kept::Full),
         None => {}
     }
@@ -570,7 +584,7 @@ fn merge_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<Merged> {
 }
 
 /// What is kept under a key, as far as the load knows it.
-fn weight_at(transaction: &Transaction<'_>, key: &Key) -> Result<Option<Weight>> {
+pub(super) fn weight_at(transaction: &Transaction<'_>, key: &Key) -> Result<Option<Weight>> {
     let mut select = transaction
         .prepare_cached("SELECT state, reason, length(message) FROM event WHERE subject = ?1 AND id = ?2")?;
     let mut rows = select.query(params![key.subject, key.id])?;
