@@ -65,13 +65,15 @@ impl EventId {
         Self::build(app_id, notify_id, EventType::NotificationOther, part, None)
     }
 
-    /// The id of an event that was kept: its text is final, and nothing is derived from it any more.
+    /// The id of an event that was kept: its text is final, and only the id of a conflict is derived from it.
     pub fn kept(app_id: &str, subject: &str, event_type: EventType, text: &str) -> Self {
+        let part = text.strip_prefix(&format!("{app_id}.{subject}.{event_type}."));
         Self {
             app_id: app_id.to_owned(),
             subject: subject.to_owned(),
             event_type,
-            part: Part::None,
+            // Of a refund without a number, too: as text it is the same, and short.
+            part: part.map_or(Part::None, |part| Part::OutBizNo(pull_part(part))),
             conflict: None,
             text: text.to_owned(),
         }
@@ -195,6 +197,18 @@ fn push_part(text: &mut String, bytes: &[u8], hashed: bool) {
     }
 }
 
+/// The bytes that [`push_part`] encoded.
+fn pull_part(text: &str) -> Vec<u8> {
+    let mut pieces = text.split('%');
+    let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        let (code, plain) = piece.split_at_checked(2).unwrap_or((piece, ""));
+        bytes.extend(u8::from_str_radix(code, 16));
+        bytes.extend_from_slice(plain.as_bytes());
+    }
+    bytes
+}
+
 fn push_hex(text: &mut String, byte: u8, upper: bool) {
     // Writing to a String cannot fail.
     let _ = if upper { write!(text, "{byte:02X}") } else { write!(text, "{byte:02x}") };
@@ -232,6 +246,23 @@ mod tests {
         let conflict = paid.conflict(&digest);
         assert_eq!(conflict.as_str(), format!("{}.conflict.{}", paid.as_str(), digest.short()));
         assert_eq!(conflict.key().subject, TRADE);
+    }
+
+    #[test]
+    fn a_kept_id_has_the_conflict_that_the_original_has() {
+        let digest = Digest::of(b"o", Money::parse(b"1.00"), b"", None);
+        for id in [
+            EventId::of_trade(APP, TRADE, EventType::PaymentSucceeded),
+            EventId::of_refund(APP, TRADE, b"R-1_x"),
+            EventId::of_refund(APP, TRADE, &[0xcd, 0xcb, b'.', b'%', b'/', 0]),
+            EventId::of_refund(APP, TRADE, "退".repeat(64).as_bytes()),
+            // Short enough alone, and too long with the digest.
+            EventId::of_refund(APP, TRADE, "退".repeat(14).as_bytes()),
+            EventId::of_refund_at(APP, TRADE, b"2026-11-23 10:15:31.250", 1000),
+        ] {
+            let kept = EventId::kept(APP, TRADE, id.event_type, id.as_str());
+            assert_eq!(kept.conflict(&digest).as_str(), id.conflict(&digest).as_str());
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod core;
 mod load;
 pub mod pages;
 mod place;
+mod rival;
 mod shelf;
 mod slot;
 

@@ -399,17 +399,151 @@ async fn a_damaged_file_is_set_aside_and_a_fresh_one_started() {
     assert_eq!(fixture.open().unwrap().damaged_files(), 1, "the alarm stays until it is salvaged");
 }
 
+/// What a process that was killed leaves: the newest of it is in the log, and so may everything be.
+fn killed(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+    for part in ["", "-wal"] {
+        let name = |path: &Path| PathBuf::from(format!("{}{part}", path.display()));
+        std::fs::copy(name(from), name(to)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_log_whose_database_is_empty_or_gone_is_set_aside_alarmed_and_salvaged() {
+    for is_gone in [false, true] {
+        let (living, fixture) = (Fixture::new(), Fixture::new());
+        let store = living.open().unwrap();
+        store.defer(vec![deferral(1, State::Deferred)]).await.unwrap();
+        killed(&living.path(), &fixture.path());
+        if is_gone {
+            std::fs::remove_file(fixture.path()).unwrap();
+        } else {
+            std::fs::File::create(fixture.path()).unwrap();
+        }
+        assert!(read_all(&fixture.config(), |_| Ok(())).is_err(), "neither does an export touch it");
+        let opened = fixture.open().unwrap();
+        assert_eq!(opened.damaged_files(), 1, "alarmed");
+        assert_eq!(opened.tally().await.unwrap().deferred, 0, "it starts cold");
+        let aside =
+            set_aside(&fixture.path()).into_iter().find(|path| !path.to_string_lossy().contains("-wal"));
+        let (entries, _) = salvaged(&aside.unwrap());
+        let found: Vec<_> = entries.iter().map(|entry| (entry.key.clone(), entry.state)).collect();
+        assert_eq!(found, [(key(1), State::Deferred)]);
+    }
+}
+
+#[tokio::test]
+async fn what_a_log_alone_does_not_have_is_missed() {
+    let (living, fixture) = (Fixture::new(), Fixture::new());
+    let (store, config) = furnished(&living).await;
+    drop(store);
+    let store = Sqlite::open(&config, Arc::<StillClock>::clone(&living.clock)).unwrap();
+    // One page, of some hundreds.
+    store.record(Vec::new()).await.unwrap();
+    killed(&living.path(), &fixture.path());
+    std::fs::File::create(fixture.path()).unwrap();
+    let (_, found) = salvaged(&fixture.path());
+    assert!(found.pages > 200 && found.unreadable > 200, "{found:?}");
+}
+
+/// A payment of this trade with this amount, that waits.
+fn kept(n: u64, amount: &str) -> Deferral {
+    let deferral = deferral(n, State::Deferred);
+    let head = format!(r#"{{"event_id":"{}","event_type":"payment.succeeded","#, deferral.key.id);
+    let digest = digest(amount);
+    let body = format!(r#"{head}"out_trade_no":"o","total_amount":"{amount}"}}"#);
+    let message = Message { digest: digest.short(), body, ..deferral.message.clone() };
+    Deferral { digest, message, notify_id: format!("n{amount}"), ..deferral }
+}
+
+/// What waits of a trade: the digest, the id, and what its message says.
+async fn waiting(store: &dyn Store, n: u64) -> Vec<(Digest, String, Message)> {
+    let mut found = Vec::new();
+    for row in store.find(trade(n)).await.unwrap() {
+        if let Some(waiting) = store.waiting(row.key).await.unwrap() {
+            let message = serde_json::from_slice(&waiting.content).unwrap();
+            found.push((waiting.digest.unwrap(), waiting.key.id, message));
+        }
+    }
+    found.sort_by_key(|(digest, ..)| digest.to_string());
+    found
+}
+
+/// They are kept, one under the plain id and the other as the conflict, each ready to be published.
+async fn both_are_kept(store: &dyn Store, plain: &str, conflict: &str) {
+    let mut found = waiting(store, 1).await;
+    assert_eq!(found.len(), 2, "{found:?}");
+    let (id, is_first) =
+        (format!("{}.conflict.{}", key(1).id, digest(conflict).short()), found[0].1 == key(1).id);
+    let (second, first) =
+        (if is_first { found.pop() } else { Some(found.remove(0)) }.unwrap(), found.remove(0));
+    assert_eq!((first.0, first.1.as_str()), (digest(plain), key(1).id.as_str()));
+    assert!(first.2.body.contains(plain), "{first:?}");
+    assert_eq!(
+        (second.0, second.1.as_str(), second.2.id.as_str()),
+        (digest(conflict), id.as_str(), id.as_str())
+    );
+    assert_eq!(second.2.event_type, "payment.conflict");
+    assert!(second.2.body.contains(conflict) && second.2.body.contains(&id), "{second:?}");
+    let due = store.due(alipay::now().plus(Duration::from_secs(3600)), 9, Vec::new()).await.unwrap();
+    assert_eq!(due.len(), 2);
+}
+
+#[tokio::test]
+async fn a_deferral_of_other_money_is_kept_beside_the_first_and_not_over_it() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    for amount in ["1.00", "2.00", "1.00", "2.00"] {
+        assert_eq!(store.defer(vec![kept(1, amount)]).await.unwrap(), [Kept::Yes]);
+        assert!(waiting(&store, 1).await.iter().any(|(digest, ..)| *digest == self::digest("1.00")));
+    }
+    both_are_kept(&store, "1.00", "2.00").await;
+    let [(_, used), ..] = store.used();
+    assert!((used - 2.0 / 3.0).abs() < 1e-9, "each is counted once: {used}");
+}
+
+#[tokio::test]
+async fn what_may_be_in_a_queue_under_the_id_keeps_it_and_what_waited_steps_aside() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    store.defer(vec![kept(1, "1.00")]).await.unwrap();
+    let doubtful = Deferral { state: State::InDoubt, cause: Cause::InDoubt, ..kept(1, "2.00") };
+    assert_eq!(store.defer(vec![doubtful]).await.unwrap(), [Kept::Yes]);
+    both_are_kept(&store, "2.00", "1.00").await;
+    let [(_, used), ..] = store.used();
+    assert!((used - 2.0 / 3.0).abs() < 1e-9, "{used}");
+}
+
+#[tokio::test]
+async fn a_record_of_other_money_leaves_what_waited_waiting() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    store.defer(vec![kept(1, "2.00")]).await.unwrap();
+    for _ in 0..2 {
+        store.record(vec![record(1)]).await.unwrap();
+        let found = waiting(&store, 1).await;
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].0, found[0].2.event_type.as_str()), (digest("2.00"), "payment.conflict"));
+    }
+    assert_eq!(known(&store, 1).await.unwrap().digest, digest("1.00"));
+    let [(_, used), ..] = store.used();
+    assert!((used - 1.0 / 3.0).abs() < 1e-9, "{used}");
+}
+
 #[tokio::test]
 async fn a_database_of_another_program_or_a_newer_version_is_refused_and_left_alone() {
     for pragma in [
         "CREATE TABLE theirs (x); PRAGMA user_version = 7",
+        "CREATE TABLE theirs (x)",
         "PRAGMA application_id = 1095649111; PRAGMA user_version = 99",
     ] {
         let fixture = Fixture::new();
         std::fs::create_dir_all(fixture.path().parent().unwrap()).unwrap();
         rusqlite::Connection::open(fixture.path()).unwrap().execute_batch(pragma).unwrap();
+        let before = std::fs::read(fixture.path()).unwrap();
         let error = fixture.open().err().unwrap().to_string();
         assert!(error.contains("store.path"), "{error}");
+        assert!(std::fs::read(fixture.path()).unwrap() == before, "left alone: {pragma}");
         assert!(set_aside(&fixture.path()).is_empty());
     }
 }

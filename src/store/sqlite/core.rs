@@ -16,6 +16,7 @@ use rusqlite::{
 use super::Config;
 use super::load::{Books, Load, Weight};
 use super::place::{self, Identity};
+use super::rival::{self, rival_at};
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key};
 use crate::failpoint::{self, Point};
@@ -30,6 +31,9 @@ pub(super) enum Error {
     /// SQLite's own words.
     #[error(transparent)]
     Sql(#[from] rusqlite::Error),
+    /// The database is empty or gone, and its log is not. SQLite deletes such a log without a word.
+    #[error("its log is there, and the database is empty or gone")]
+    Beheaded,
     /// The file is none of ours, or of a newer version.
     #[error("{0}")]
     Refused(String),
@@ -41,8 +45,16 @@ pub(super) enum Error {
 impl Error {
     /// Whether it means that the file is not what it should be, and not that it cannot be written.
     pub(super) fn is_damage(&self) -> bool {
-        let Self::Sql(error) = self else { return false };
-        matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        match self {
+            Self::Sql(error) => {
+                matches!(
+                    error.sqlite_error_code(),
+                    Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+                )
+            }
+            Self::Beheaded => true,
+            Self::Refused(_) | Self::Away(_) => false,
+        }
     }
 
     /// Whether another connection has the lock just now.
@@ -85,8 +97,9 @@ impl Core {
     /// Opens the file, or makes it; migrates it to this version.
     pub(super) fn open(config: &Config) -> Result<Self> {
         place::prepare(&config.path);
-        let connection = Connection::open(&config.path)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
+        let connection = Self::connect(config, OpenFlags::default())?;
+        // Before anything is written: another program's file is left as it is.
+        whose(&connection)?;
         connection.set_prepared_statement_cache_capacity(32);
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -8192;
@@ -98,12 +111,20 @@ impl Core {
 
     /// Opens the file as it is, to be read beside whoever writes it.
     pub(super) fn open_to_read(config: &Config) -> Result<Self> {
-        let connection = Connection::open_with_flags(&config.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
+        let connection = Self::connect(config, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         match versions(&connection)? {
             (1 | VERSION, APPLICATION_ID) => Self::of(connection, config),
             other => Err(refusal(other)),
         }
+    }
+
+    fn connect(config: &Config, flags: OpenFlags) -> Result<Connection> {
+        if place::is_beheaded(&config.path) {
+            return Err(Error::Beheaded);
+        }
+        let connection = Connection::open_with_flags(&config.path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        Ok(connection)
     }
 
     fn of(connection: Connection, config: &Config) -> Result<Self> {
@@ -379,6 +400,10 @@ fn write_record(transaction: &Transaction<'_>, record: &Record, books: &mut Book
         && let Some(waits) = weight_at(transaction, &record.key)?
     {
         books.load.remove(waits);
+        if let Some(rival) = rival_at(transaction, &record.key, &record.digest)? {
+            // What cannot be read cannot be announced either: only Alipay can bring it again.
+            let _ = rival.step_aside(transaction, &record.key, waits, books)?;
+        }
     }
     let mut insert = transaction.prepare_cached(
         "INSERT INTO event (subject, id, state, type, digest, notify_id, first_at, at, attempts, expires_at)
@@ -420,7 +445,16 @@ fn write_deferral(transaction: &Transaction<'_>, deferral: &Deferral, books: &mu
         Some(Weight { state: settled @ (State::Recorded | State::Unrouted | State::Dropped), .. }) => {
             return Ok(Kept::Settled(settled));
         }
-        Some(old) => books.load.remove(old),
+        Some(old) => {
+            if let Some(rival) = rival_at(transaction, &deferral.key, &deferral.digest)?
+                && !(rival.yields_to(deferral) && rival.step_aside(transaction, &deferral.key, old, books)?)
+            {
+                // Bound: an id of a conflict has the digest in it.
+                return rival::as_conflict(deferral)
+                    .map_or(Ok(Kept::Full), |conflict| write_deferral(transaction, &conflict, books));
+            }
+            books.load.remove(old);
+        }
         None if !books.has_room_for(new) => return Ok(Kept::Full),
         None => {}
     }
@@ -550,7 +584,7 @@ fn merge_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<Merged> {
 }
 
 /// What is kept under a key, as far as the load knows it.
-fn weight_at(transaction: &Transaction<'_>, key: &Key) -> Result<Option<Weight>> {
+pub(super) fn weight_at(transaction: &Transaction<'_>, key: &Key) -> Result<Option<Weight>> {
     let mut select = transaction
         .prepare_cached("SELECT state, reason, length(message) FROM event WHERE subject = ?1 AND id = ?2")?;
     let mut rows = select.query(params![key.subject, key.id])?;
@@ -571,16 +605,36 @@ fn weight_of(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<Weight> {
 }
 
 fn migrate(connection: &Connection) -> Result<()> {
-    let from = match versions(connection)? {
-        (VERSION, APPLICATION_ID) => return Ok(()),
-        (1, APPLICATION_ID) => "",
-        (0, 0) => SCHEMA,
-        other => return Err(refusal(other)),
+    let from = match whose(connection)? {
+        Whose::Ours => return Ok(()),
+        Whose::First => "",
+        Whose::Nobodys => SCHEMA,
     };
     Ok(connection.execute_batch(&format!(
         "BEGIN IMMEDIATE; {from} {SECOND} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};
          COMMIT;"
     ))?)
+}
+
+/// Whose the file is, if we may write it.
+enum Whose {
+    Ours,
+    /// Ours, of the first version.
+    First,
+    /// It is empty.
+    Nobodys,
+}
+
+fn whose(connection: &Connection) -> Result<Whose> {
+    let is_empty =
+        || connection.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0));
+    match versions(connection)? {
+        (VERSION, APPLICATION_ID) => Ok(Whose::Ours),
+        (1, APPLICATION_ID) => Ok(Whose::First),
+        // Most programs give their files neither number.
+        (0, 0) if is_empty()? => Ok(Whose::Nobodys),
+        other => Err(refusal(other)),
+    }
 }
 
 /// The version of the file, and whose it is.

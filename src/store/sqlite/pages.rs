@@ -31,6 +31,8 @@ pub struct Pages {
     newer: HashMap<u32, u64>,
     /// Pages in the log behind a break, by their place.
     loose: Vec<u64>,
+    /// How many the database had after the newest commit in the log.
+    committed: u32,
 }
 
 /// What was found.
@@ -57,11 +59,11 @@ impl Pages {
         let stated = usize::from(u16_at(&head, 16).unwrap_or(0));
         let is_sound = head.starts_with(b"SQLite format 3\0") && stated.is_power_of_two() && stated >= 512;
         let page_size = if is_sound { stated } else { PAGE_SIZE };
-        let mut pages = Self { file, log, page_size, count: 0, newer: HashMap::new(), loose: Vec::new() };
+        let mut pages =
+            Self { file, log, page_size, count: 0, newer: HashMap::new(), loose: Vec::new(), committed: 0 };
         pages.read_log()?;
         let in_file = pages.file.metadata()?.len() / u64::try_from(page_size).unwrap_or(1);
-        let in_log = pages.newer.keys().copied().max().unwrap_or(0);
-        pages.count = u32::try_from(in_file).unwrap_or(u32::MAX).max(in_log);
+        pages.count = u32::try_from(in_file).unwrap_or(u32::MAX).max(pages.committed);
         Ok(pages)
     }
 
@@ -237,7 +239,8 @@ impl Pages {
             }
             pending.push((u32_at(&frame, 0).unwrap_or(0), place));
             // What was not committed never was.
-            if u32_at(&frame, 4) != Some(0) {
+            if let Some(count) = u32_at(&frame, 4).filter(|count| *count != 0) {
+                self.committed = count;
                 self.newer.extend(pending.drain(..));
             }
         }

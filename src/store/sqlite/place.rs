@@ -69,6 +69,12 @@ pub(super) fn prepare(path: &Path) {
     let _ = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
 }
 
+/// Whether there is a log of a database that is empty or gone.
+pub(super) fn is_beheaded(path: &Path) -> bool {
+    let has_content = |part| fs::metadata(beside(path, part)).is_ok_and(|file| file.len() > 0);
+    !has_content("") && has_content("-wal")
+}
+
 /// Renames the file and its log, so that a fresh one can be made and the damaged one be salvaged.
 pub(super) fn set_damaged_aside(path: &Path, clock: &dyn Clock) -> io::Result<PathBuf> {
     let mut second = clock.now().unix_seconds();
