@@ -3,6 +3,8 @@
 # and shows the events out of the queue beside what Alipay was answered. Leaves nothing running (--keep does).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# The demo has a configuration of its own: nothing of the caller's but AMQP_URL may change it.
+unset ALIPAY_APP_ID ALIPAY_PUBLIC_KEY RUST_LOG LOG_FORMAT $(compgen -v GATEWAY_)
 keep=no
 case "${1:-}" in
   "") ;;

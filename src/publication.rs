@@ -428,7 +428,10 @@ impl Settlement {
                 announced(event_id, event_type, how)
             }
             Self::Recorded { event_id, event_type } => announced(event_id, event_type, How::Recorded),
-            Self::Unrouted => announced(event_id, event_type, How::Unrouted),
+            Self::Unrouted => {
+                let how = if role == Role::Leader { How::Unrouted } else { How::Followed };
+                announced(event_id, event_type, how)
+            }
             Self::Dropped => announced(event_id, event_type, How::Dropped),
             Self::Deferred(cause) => Outcome::Deferred(cause),
             Self::Held => Outcome::Held(Objection::Stale),

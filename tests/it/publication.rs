@@ -259,9 +259,12 @@ async fn an_unroutable_event_of_an_ignored_type_is_unrouted_and_success() {
     let pending = Notification::payment().set("trade_status", "WAIT_BUYER_PAY").without("gmt_payment");
     let reply = bench.deliver(&pending);
     let batch = bench.broker.batch().await;
+    let follower = bench.deliver(&pending);
+    settle().await;
     let id = batch.ids()[0].to_owned();
     batch.say(&[(0, Confirm::Ack(Some(id)))]).await;
-    assert!(is_success(&reply.await.unwrap()));
+    assert!(is_success(&reply.await.unwrap()) && is_success(&follower.await.unwrap()));
+    assert_eq!((bench.outcomes("announced"), bench.outcomes("duplicate")), (1.0, 1.0));
     assert_eq!(bench.states(), ["unrouted"]);
     assert!(is_success(&bench.deliver(&pending).await.unwrap()));
     assert!(bench.broker.is_quiet().await);
