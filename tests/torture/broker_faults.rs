@@ -70,6 +70,7 @@ fn disturb(ground: &mut Ground, proxy: &Proxy, way: Way) -> (Interruption, Durat
     ground.keep_busy(RATE);
     ground.gateway.wait_until(RECOVERY, "it announces again", |gateway| gateway.confirmed() > Some(before));
     let recovery = Moment::now().since(until);
+    println!("{way:?} for {lasts:?}: it announced again after {recovery:?}");
     let pause = Duration::from_millis(ground.random.random_range(0..1500));
     ground.go_on(pause, RATE);
     (Interruption::Fault { what: way.as_str().to_owned(), from, until }, recovery)
