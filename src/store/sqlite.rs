@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::core::{Change, Core, Error};
 use self::load::Load;
@@ -58,7 +58,9 @@ pub struct Config {
 
 /// A running store.
 pub struct Sqlite {
-    calls: Mutex<Option<SyncSender<Call>>>,
+    calls: Mutex<Option<SyncSender<Asked>>>,
+    /// What waits for the thread may weigh this much, in KiB.
+    room: Arc<Semaphore>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     config: Config,
     load: Arc<Mutex<Load>>,
@@ -77,6 +79,12 @@ pub enum OpenError {
     Unusable(PathBuf, String),
 }
 
+/// A call on its way to the thread, and the room that it takes until it is there.
+struct Asked {
+    call: Call,
+    room: OwnedSemaphorePermit,
+}
+
 /// What the thread is asked, and whom it is to answer.
 enum Call {
     Known(Vec<Key>, Answer<Vec<Claim>>),
@@ -85,6 +93,27 @@ enum Call {
     Due(Timestamp, usize, Vec<EventType>, Answer<Vec<Waiting>>),
     Tally(Answer<Tally>),
     Write(Change, Answer<Vec<Kept>>),
+}
+
+impl Call {
+    /// About what it holds in memory, in bytes.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Known(keys, _) => keys.len() * 256,
+            Self::Write(Change::Record(records), _) => records.len() * 512,
+            Self::Write(Change::Defer(deferrals), _) => {
+                deferrals.iter().map(|deferral| 512 + deferral.message.weight()).sum()
+            }
+            Self::Write(Change::Hold(holdings), _) => {
+                holdings.iter().map(|holding| 512 + holding.body.len()).sum()
+            }
+            Self::Write(Change::Decide(_) | Change::Probe, _)
+            | Self::Find(..)
+            | Self::Waiting(..)
+            | Self::Due(..)
+            | Self::Tally(_) => 512,
+        }
+    }
 }
 
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -122,6 +151,7 @@ impl Sqlite {
             .ok();
         Ok(Self {
             calls: Mutex::new(Some(calls)),
+            room: Arc::new(Semaphore::new(ROOM_KIB)),
             thread: Mutex::new(thread),
             config: config.clone(),
             load,
@@ -147,9 +177,12 @@ impl Sqlite {
     async fn ask<T>(&self, call: impl FnOnce(Answer<T>) -> Call) -> Result<T, StoreError> {
         let (done, answer) = oneshot::channel();
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let sent = calls.ok_or_else(closed)?.try_send(call(done));
+        let call = call(done);
+        // A single call always has room, or it could never be kept.
+        let kib = u32::try_from((call.weight() / 1024 + 1).min(ROOM_KIB)).unwrap_or(u32::MAX);
         // Full: the thread is stuck, and the gateway goes on without it rather than wait.
-        sent.map_err(|_| closed())?;
+        let room = Arc::clone(&self.room).try_acquire_many_owned(kib).map_err(|_| stuck())?;
+        calls.ok_or_else(closed)?.try_send(Asked { call, room }).map_err(|_| stuck())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 }
@@ -241,7 +274,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, calls: Receiver<Call>) {
+    fn run(mut self, calls: Receiver<Asked>) {
         let mut writes = Vec::with_capacity(WAITING);
         let mut swept_at = Instant::now();
         let mut busy = false;
@@ -273,7 +306,7 @@ impl Worker {
 
     /// Where several lanes had something to commit the last time, they will again: a moment's wait makes one synced
     /// commit of theirs. Questions are answered meanwhile, and a single caller never waits.
-    fn gather(&mut self, calls: &Receiver<Call>, writes: &mut Vec<(Change, Answer<Vec<Kept>>)>) {
+    fn gather(&mut self, calls: &Receiver<Asked>, writes: &mut Vec<(Change, Answer<Vec<Kept>>)>) {
         let until = Instant::now() + GROUP_COMMIT;
         while writes.len() < WAITING {
             match calls.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -284,7 +317,8 @@ impl Worker {
     }
 
     /// Answers a question at once, and gathers what is to be written.
-    fn take(&mut self, call: Call, writes: &mut Vec<(Change, Answer<Vec<Kept>>)>) {
+    fn take(&mut self, Asked { call, room }: Asked, writes: &mut Vec<(Change, Answer<Vec<Kept>>)>) {
+        drop(room);
         // Whoever asked and hung up does not want the answer.
         match call {
             Call::Write(change, done) => writes.push((change, done)),
@@ -358,16 +392,26 @@ fn set_aside(config: &Config, clock: &dyn Clock, why: &Error) -> bool {
     }
 }
 
+fn stuck() -> StoreError {
+    StoreError { message: "the store has not done what it was asked before".to_owned() }
+}
+
 fn closed() -> StoreError {
     StoreError { message: "the store is closed".to_owned() }
 }
 
 /// Bound: calls that wait for the thread. Each is of a batch of events in flight, so that a full one means that the
-/// thread is stuck; about 1 MiB.
+/// thread is stuck.
 const CALLS: usize = 16_384;
+/// Bound: what they hold. Whoever asked has given up after some seconds, and what he asked stays: a disk that hangs for
+/// hours beside a broker that is away would fill the memory with deferrals.
+const ROOM_KIB: usize = 32 * 1024;
 /// Bound: about the callers in one transaction.
 const WAITING: usize = 256;
 /// Bound: how long a commit waits for others, under load.
 const GROUP_COMMIT: Duration = Duration::from_millis(3);
 /// Expired rows are looked for this often at the most, between batches.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;
