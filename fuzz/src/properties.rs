@@ -145,7 +145,8 @@ fn other_readings(pairs: &Pairs) -> Vec<Pairs> {
 pub fn keys(data: &[u8]) {
     for sign_type in [SignType::Rsa2, SignType::Rsa] {
         let Ok((key, _)) = PublicKey::read(data, APP, sign_type) else { continue };
-        assert!(!data.windows(11).any(|window| window == b"PRIVATE KEY"));
+        // In DER the words mean nothing: they can be bytes of a modulus (found by this target).
+        assert!(!std::str::from_utf8(data).is_ok_and(|text| text.contains("PRIVATE KEY")));
         assert!(!key.is_half_of(data));
         assert_eq!(key.fingerprint().len(), 12);
         let sizes: &[usize] = if sign_type == SignType::Rsa2 { &[256, 384, 512] } else { &[128, 256] };
