@@ -15,7 +15,7 @@ use crate::moment::Moment;
 use crate::proxy::{Proxy, Way};
 
 #[test]
-#[ignore = "needs a program with crash points: tests/run.sh and tests/torture.sh build one"]
+#[ignore = "needs a program with crash points: tests/torture.sh builds one"]
 fn a_death_at_each_named_point_loses_nothing() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let proxy = runtime.block_on(Proxy::before(&amqp_url()));
