@@ -28,6 +28,15 @@ fn plan(core: &Core, sql: &str) -> Vec<String> {
 }
 
 #[test]
+fn every_commit_is_synced() {
+    let folder = folder();
+    let core = Core::open(&config(&folder)).unwrap();
+    let synchronous: i64 = core.connection.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+    assert_eq!(synchronous, 2, "FULL: in WAL mode, 1 would lose the last commits in a power cut");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn what_is_due_and_how_much_waits_is_answered_by_indices_of_what_waits_alone() {
     let folder = folder();
     let core = Core::open(&config(&folder)).unwrap();
