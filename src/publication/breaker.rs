@@ -93,7 +93,11 @@ impl Breaker {
         state
             .suspended
             .entry(event_type)
+            // What was published before it was suspended says nothing new: the lanes' batches were all out.
             .and_modify(|suspension| {
+                if now < suspension.probe_at {
+                    return;
+                }
                 suspension.pause = (suspension.pause * 2).min(MAX_PAUSE);
                 suspension.probe_at = now + suspension.pause;
             })

@@ -67,6 +67,24 @@ async fn a_type_whose_confirms_time_out_goes_to_the_backlog_and_the_others_do_no
 }
 
 #[tokio::test(start_paused = true)]
+async fn batches_that_were_out_together_are_one_silence_and_the_first_probe_goes_a_second_later() {
+    let bench = Bench::with(|config| config.lanes = 4);
+    let (mut replies, mut silent) = (Vec::new(), Vec::new());
+    for n in 1..=4 {
+        replies.push(bench.deliver(&refund(n)));
+        silent.push(bench.broker.batch().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for reply in replies {
+        assert!(is_unavailable(&reply.await.unwrap()));
+    }
+    settle().await;
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    publishes(&bench, 5).await;
+    assert!(!suspended(&bench));
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_probe_at_a_time_finds_out_and_its_confirm_ends_the_suspension() {
     let bench = Bench::new();
     let _silent = refunds_are_silent(&bench, 1).await;
