@@ -103,6 +103,7 @@ if wanted model && [ -d tests/model ]; then
 fi
 if wanted orders && [ -e tests/it/scripted_orders.rs ]; then
   run orders cargo test --locked --test it scripted_orders -- --nocapture
+  run cluster cargo test --locked --test it a_cluster -- --ignored --nocapture
 fi
 
 echo "commit $(git describe --always --dirty), $(date -u +%Y-%m-%dT%H:%MZ), $length, $(uname -m), $(nproc) cores, $(

@@ -648,6 +648,7 @@ fn what_is_required_is_looked_at_every_minute_and_what_is_ours_declared_again() 
 }
 
 #[test]
+#[ignore = "a cluster of three nodes, killed in turn, which RabbitMQ 3.10 does not always survive itself: tests/torture.sh"]
 fn a_cluster_that_loses_one_node_goes_on_and_one_that_loses_two_gets_all_when_they_are_back() {
     let Some(mut farm) = cluster() else { return };
     multi_thread(async {
