@@ -258,7 +258,13 @@ alipay_public_keys = ["alipay.pem"]
 
 /// A port that was free a moment ago.
 pub fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    // Below those that the kernel hands out to connections, one of which could take it before its owner listens.
+    loop {
+        let port = rand::random_range(20_000..32_000);
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap();
+        }
+    }
 }
 
 pub fn post(to: SocketAddr, path: &str, body: &[u8]) -> std::io::Result<Answer> {
