@@ -69,7 +69,7 @@ impl Shared {
         let count = due.len();
         let (probes, due): (Vec<_>, Vec<_>) = due.into_iter().partition(|waiting| self.is_suspended(waiting));
         // One probe is enough, and nothing waits for it.
-        let probed = probes.into_iter().next().and_then(|waiting| self.put_in(waiting));
+        let probed = probes.into_iter().find_map(|waiting| self.put_in(waiting));
         let waiting: Vec<_> = due.into_iter().filter_map(|waiting| self.put_in(waiting)).collect();
         let moved = !waiting.is_empty();
         *stuck = (count - waiting.len() - usize::from(probed.is_some())).min(MAX_STUCK);

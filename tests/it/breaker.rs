@@ -199,3 +199,17 @@ async fn the_drain_sends_one_of_a_suspended_type_and_everything_of_the_others() 
     settle().await;
     assert!(bench.states().iter().all(|state| *state == "recorded"), "{:?}", bench.states());
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_still_watched_for_does_not_keep_the_drain_from_probing_with_another() {
+    let bench = Bench::with(|config| config.lanes = 1);
+    let _silent = refunds_are_silent(&bench, 1).await;
+    is_deferred_at_once(&bench, 2).await;
+    // By its row the first is due again; its confirm is still watched for.
+    bench.clock.set(alipay::now().plus(Duration::from_secs(70)));
+    let probe = tokio::time::timeout(Duration::from_secs(20), bench.broker.batch()).await.unwrap();
+    assert_eq!(probe.ids(), [refund_id(2)]);
+    probe.confirm_all().await;
+    settle().await;
+    assert!(!suspended(&bench));
+}
