@@ -12,6 +12,7 @@ use crate::support::alipay::{self, Notification};
 use crate::support::program::{Program, amqp_url};
 use crate::support::proxy::Proxy;
 use crate::support::queue::Queue;
+use crate::support::run;
 
 fn trade(n: u64) -> Notification {
     Notification::payment().trade(&format!("20261123220014273400{n:08}"))
@@ -217,18 +218,9 @@ fn the_back_off_doubles_from_a_second_to_ten_minutes() {
     assert_eq!(back_off(u32::MAX), Duration::from_secs(600));
 }
 
-fn multi_thread(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(test);
-}
-
 #[test]
 fn what_was_unroutable_is_announced_when_it_is_bound_without_a_delivery() {
-    multi_thread(async {
+    run(async {
         let program = Program::start("heals");
         let paid = Notification::payment_now(1);
         assert!(program.post(&paid.body()).is_fail(503));
@@ -244,7 +236,7 @@ fn what_was_unroutable_is_announced_when_it_is_bound_without_a_delivery() {
 
 #[test]
 fn what_came_while_the_broker_was_away_is_announced_when_it_is_back_even_by_another_process() {
-    multi_thread(async {
+    run(async {
         let mut proxy = Some(Proxy::to(&place()).await);
         let port = proxy.as_ref().unwrap().port();
         let amqp = through(proxy.as_ref().unwrap());
@@ -287,7 +279,7 @@ fn what_came_while_the_broker_was_away_is_announced_when_it_is_back_even_by_anot
 
 #[test]
 fn an_operator_releases_a_deferred_event_ahead_of_its_back_off() {
-    multi_thread(async {
+    run(async {
         let program = Program::launch_with_admin("hurry", "token = \"a-token-that-nobody-guesses\"");
         let paid = Notification::payment_now(1);
         // Its back-off grows with each delivery.

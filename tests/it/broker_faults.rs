@@ -24,18 +24,10 @@ use crate::support::eventually;
 use crate::support::program::{Folder, Program, amqp_url, free_port, unique};
 use crate::support::proxy::Proxy;
 use crate::support::rabbit::{Farm, cluster, lone_node};
+use crate::support::run;
 
 /// How soon after the broker's return what was kept for it is announced.
 const PROMISE: Duration = Duration::from_secs(5);
-
-fn multi_thread(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(test);
-}
 
 fn payment(n: u64) -> Notification {
     Notification::payment_now(n)
@@ -158,7 +150,7 @@ fn gateway_with(name: &str, url: &str, more: &str, wrap: impl FnOnce(Command) ->
 #[test]
 fn a_broker_that_is_killed_or_restarted_gets_what_came_meanwhile_once_it_is_back() {
     let Some(mut farm) = lone_node() else { return };
-    multi_thread(async {
+    run(async {
         let program = gateway("killed", &farm.url(0));
         let mut paid = vec![];
         let queue = Operator::at(&farm.url(0)).await.queue(&program.exchange, &[]).await;
@@ -194,7 +186,7 @@ fn a_broker_that_is_killed_or_restarted_gets_what_came_meanwhile_once_it_is_back
 #[test]
 fn a_broker_that_is_frozen_for_a_moment_confirms_late_and_for_long_is_left_and_found_again() {
     let Some(farm) = lone_node() else { return };
-    multi_thread(async {
+    run(async {
         // One lane, so that its channel is there when the broker freezes.
         let program = gateway_with("frozen", &farm.url(0), "", |mut command| {
             command.env("GATEWAY_AMQP__LANES", "1");
@@ -232,7 +224,7 @@ fn a_broker_with_an_alarm_gets_what_came_meanwhile_when_it_takes_again_and_memor
         (["set_vm_memory_high_watermark", "0.0001"], ["set_vm_memory_high_watermark", "0.4"]),
         (["set_disk_free_limit", "9999GB"], ["set_disk_free_limit", "50MB"]),
     ];
-    multi_thread(async {
+    run(async {
         let program = gateway("blocked", &farm.url(0));
         let queue = Operator::at(&farm.url(0)).await.queue(&program.exchange, &[]).await;
         for (round, (raise, clear)) in alarms.into_iter().enumerate() {
@@ -266,7 +258,7 @@ fn resident_bytes(program: &Program) -> u64 {
 #[test]
 fn a_connection_that_dies_while_blocked_is_noticed_and_replaced() {
     let Some(farm) = lone_node() else { return };
-    multi_thread(async {
+    run(async {
         let proxy = Proxy::to(&farm.place(0)).await;
         let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f?heartbeat=1", proxy.port());
         let program = gateway("blockeddead", &url);
@@ -289,7 +281,7 @@ fn a_connection_that_dies_while_blocked_is_noticed_and_replaced() {
 #[test]
 fn a_line_that_is_dead_and_does_not_say_so_is_noticed_with_and_without_traffic() {
     let Some(farm) = lone_node() else { return };
-    multi_thread(async {
+    run(async {
         let proxy = Proxy::to(&farm.place(0)).await;
         let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f?heartbeat=1", proxy.port());
         let program = gateway("halfopen", &url);
@@ -320,7 +312,7 @@ fn a_line_that_is_dead_and_does_not_say_so_is_noticed_with_and_without_traffic()
 #[test]
 fn an_event_that_a_full_queue_refuses_is_announced_when_there_is_room() {
     let Some(farm) = lone_node() else { return };
-    multi_thread(async {
+    run(async {
         let program = gateway("nacked", &farm.url(0));
         let operator = Operator::at(&farm.url(0)).await;
         let full = [
@@ -341,7 +333,7 @@ fn an_event_that_a_full_queue_refuses_is_announced_when_there_is_room() {
 #[test]
 fn an_event_whose_binding_is_gone_is_announced_when_it_is_put_back() {
     let Some(farm) = lone_node() else { return };
-    multi_thread(async {
+    run(async {
         let program = gateway("returned", &farm.url(0));
         let operator = Operator::at(&farm.url(0)).await;
         let queue = operator.queue(&program.exchange, &[]).await;
@@ -363,7 +355,7 @@ fn an_event_whose_binding_is_gone_is_announced_when_it_is_put_back() {
 #[test]
 fn a_queue_and_an_exchange_that_somebody_deleted_are_declared_again_at_once() {
     let Some(farm) = lone_node() else { return };
-    multi_thread(async {
+    run(async {
         let orders = unique("orders");
         let more = format!("[[amqp.queues]]\nname = \"{orders}\"\nbind = [\"payment.#\"]\n");
         let program = gateway_with("deleted", &farm.url(0), &more, |command| command);
@@ -402,7 +394,7 @@ fn user(farm: &Farm, password: &str) {
 #[test]
 fn a_revoked_login_is_told_and_a_renewed_one_is_found_in_its_file() {
     let Some(farm) = lone_node() else { return };
-    multi_thread(async {
+    run(async {
         let url = |password: &str| farm.url(0).replace("guest:guest", &format!("shop:{password}"));
         let secrets = Folder::new();
         let file = secrets.write("amqp-uri", url("first"));
@@ -474,7 +466,7 @@ fn tls(folder: &Folder, uri: &str, authority: &Authority, client: Option<(String
 #[test]
 fn over_tls_only_the_right_broker_is_believed_and_a_certificate_can_be_the_login() {
     let Some(farm) = lone_node() else { return };
-    multi_thread(async {
+    run(async {
         let folder = Folder::new();
         let port = farm.node(0).tls_port;
         let good = tls(&folder, &amqps(port, "localhost", ""), &farm.authority, None);
@@ -521,7 +513,7 @@ fn over_tls_only_the_right_broker_is_believed_and_a_certificate_can_be_the_login
 #[test]
 fn a_renewed_certificate_is_found_in_its_file_and_without_one_a_strict_broker_lets_nobody_in() {
     let Some(farm) = cluster() else { return };
-    multi_thread(async {
+    run(async {
         let folder = Folder::new();
         let uri = amqps(farm.node(0).tls_port, "localhost", "");
         assert!(check(&tls(&folder, &uri, &farm.authority, None)).await.is_err());
@@ -542,7 +534,7 @@ fn a_renewed_certificate_is_found_in_its_file_and_without_one_a_strict_broker_le
 
 #[test]
 fn the_next_node_is_tried_when_one_is_away_frozen_or_unheard_of() {
-    multi_thread(async {
+    run(async {
         let mute = Peer::start(Script::mute()).await;
         let gone = free_port();
         let url = amqp_url();
@@ -581,7 +573,7 @@ fn a_name_is_looked_up_anew_at_each_attempt() {
         eprintln!("skipped: no mount namespace to be had here, so names cannot be changed beneath a gateway");
         return;
     }
-    multi_thread(async {
+    run(async {
         let port = farm.node(0).port;
         let url = format!("amqp://guest:guest@rabbit.test:{port}/%2f");
         let program = Program::launch("names", "", &url, |command| {
@@ -609,7 +601,7 @@ fn a_name_is_looked_up_anew_at_each_attempt() {
 
 #[test]
 fn what_is_required_is_looked_at_every_minute_and_what_is_ours_declared_again() {
-    multi_thread(async {
+    run(async {
         let (exchange, theirs, ours) = (unique("minute"), unique("theirs"), unique("ours"));
         let mut config = config(&amqp_url(), &exchange);
         config.required_queues = vec![theirs.clone()];
@@ -651,7 +643,7 @@ fn what_is_required_is_looked_at_every_minute_and_what_is_ours_declared_again() 
 #[ignore = "a cluster of three nodes, killed in turn, which RabbitMQ 3.10 does not always survive itself: tests/torture.sh"]
 fn a_cluster_that_loses_one_node_goes_on_and_one_that_loses_two_gets_all_when_they_are_back() {
     let Some(mut farm) = cluster() else { return };
-    multi_thread(async {
+    run(async {
         let orders = unique("cluster");
         let more = format!("[[amqp.queues]]\nname = \"{orders}\"\nbind = [\"payment.#\"]\n");
         let nodes: Vec<String> = (0..3).map(|at| farm.place(at)).collect();

@@ -9,17 +9,9 @@ use serde_json::Value;
 use crate::support::alipay::{APP_ID, Notification};
 use crate::support::program::{Answer, Program, exchange};
 use crate::support::queue::Queue;
+use crate::support::run;
 
 const TOKEN: &str = "a-token-that-nobody-guesses";
-
-fn run(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(test);
-}
 
 /// A gateway with an admin token.
 fn start(name: &str) -> Program {

@@ -7,19 +7,11 @@ use std::path::Path;
 use crate::support::alipay::{self, APP_ID, Notification, SELLER_ID};
 use crate::support::program::Program;
 use crate::support::queue::Queue;
+use crate::support::run;
 use crate::support::signer::{pem, stranger};
 
 fn payment(trade: u64) -> Notification {
     Notification::payment_now(trade)
-}
-
-fn run(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(test);
 }
 
 /// Changes the configuration file.

@@ -13,15 +13,7 @@ use crate::support::alipay::Notification;
 use crate::support::faults::{EACCES, EIO, ENOSPC, EROFS, Faults, load};
 use crate::support::program::{Folder, Program, exchange};
 use crate::support::queue::{Event, Queue};
-
-fn run(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(test);
-}
+use crate::support::run;
 
 fn is_unchecked(event: &Event) -> bool {
     let headers = event.delivery.properties.headers().as_ref().unwrap();

@@ -31,5 +31,11 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: imp
     assert!(tokio::time::timeout(PATIENCE, patience).await.is_ok(), "never happened: {what}");
 }
 
+/// Runs a test that blocks, too: on one thread its consumers would wait for it.
+pub fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.unwrap().block_on(test);
+}
+
 /// Bound: how long a test waits for anything before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
