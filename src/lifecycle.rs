@@ -127,7 +127,8 @@ mod tests {
             return;
         }
         Tasks::default().spawn_vital(async { panic!("on purpose") });
-        std::future::pending::<()>().await;
+        // Bound: where the process is not ended, the test below is to fail, not to wait for ever.
+        tokio::time::sleep(Duration::from_secs(20)).await;
     }
 
     #[test]
