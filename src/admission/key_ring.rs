@@ -143,6 +143,11 @@ impl PublicKey {
         SHARED.iter().find(|(fingerprint, _)| *fingerprint == self.fingerprint).map(|(_, shared)| *shared)
     }
 
+    /// Whether both believe the same signatures, whatever files they came in.
+    pub fn is_same_key(&self, other: &Self) -> bool {
+        self.spki == other.spki
+    }
+
     /// Whether this is the public half of a private key, in any of the formats of a private key.
     pub fn is_half_of(&self, private: &[u8]) -> bool {
         let der = std::str::from_utf8(private).ok().and_then(base64_of).unwrap_or_else(|| private.to_vec());
@@ -157,9 +162,10 @@ impl PublicKey {
     }
 }
 
+/// With what its file says of it: a renewed certificate of the same key is another.
 impl PartialEq for PublicKey {
     fn eq(&self, other: &Self) -> bool {
-        self.spki == other.spki
+        self.is_same_key(other) && self.expires_at == other.expires_at && self.account == other.account
     }
 }
 

@@ -113,9 +113,10 @@ fn app(reader: &mut Reader, index: usize) -> Option<App> {
     }
     let keys = believed.read(reader, &full_key, &full);
     let mut shadow_keys = believed.read(reader, &shadow_key, &shadow);
-    if shadow_keys.iter().any(|shadow| keys.contains(shadow)) {
+    let listed = shadow_keys.len();
+    shadow_keys.retain(|shadow| !keys.iter().any(|key| key.is_same_key(shadow)));
+    if shadow_keys.len() < listed {
         reader.remark(format!("{shadow_key} has a key that is believed anyway"));
-        shadow_keys.retain(|shadow| !keys.contains(shadow));
     }
     let seller_ids = believed.seller_ids;
     Some(App {
@@ -184,7 +185,7 @@ struct KeyList<'a> {
 
 impl KeyList<'_> {
     fn read(&self, reader: &mut Reader, key: &str, entries: &[String]) -> Vec<PublicKey> {
-        let mut keys = Vec::with_capacity(entries.len());
+        let mut keys: Vec<PublicKey> = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
             let (name, content) = match entry.strip_prefix(INLINE) {
                 Some(inline) => ("ALIPAY_PUBLIC_KEY".to_owned(), Ok(inline.as_bytes().to_vec())),
@@ -203,10 +204,15 @@ impl KeyList<'_> {
                     if !entry.starts_with(INLINE) {
                         remark_private_half(reader, &name, &public, entry);
                     }
-                    if keys.contains(&public) {
-                        reader.remark(format!("{name}: the same key is there twice"));
-                    } else {
-                        keys.push(public);
+                    match keys.iter_mut().find(|key| key.is_same_key(&public)) {
+                        None => keys.push(public),
+                        Some(twin) => {
+                            reader.remark(format!("{name}: the same key is there twice"));
+                            // Of an old certificate and its renewal the later end counts.
+                            if public.expires_at() > twin.expires_at() {
+                                *twin = public;
+                            }
+                        }
                     }
                 }
                 Err(fault) => reader.problem(&name, fault),

@@ -4,7 +4,11 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use alipay_notify_gateway::admission::key_ring::PublicKey;
+use alipay_notify_gateway::admission::policy::SignType;
+
 use crate::support::alipay::{self, APP_ID, Notification, SELLER_ID};
+use crate::support::certificate::certificate_until;
 use crate::support::program::Program;
 use crate::support::queue::Queue;
 use crate::support::run;
@@ -131,6 +135,32 @@ fn a_mounted_secret_that_is_exchanged_by_turning_a_link_is_believed_without_a_si
         let ids = [queue.next().await, queue.next().await].map(|event| event.id().to_owned());
         assert_eq!(ids, [&paid, &marked].map(|sent| sent.event_id("payment.succeeded")));
     });
+}
+
+#[test]
+fn a_renewed_certificate_of_the_same_key_brings_its_own_end() {
+    let program = Program::start("renewed");
+    let name = "支付宝(中国)网络技术有限公司-2088001111111111";
+    let until = |end| certificate_until(alipay::private_key(), name, "Ant Financial", end);
+    let (key, _) = PublicKey::read(alipay::public_pem().as_bytes(), APP_ID, SignType::Rsa2).unwrap();
+    let labels = format!("app_id=\"{APP_ID}\",key=\"{}\"", key.fingerprint());
+    let shown = || program.metric(&format!("key_expires_timestamp_seconds{{{labels}}}"));
+    let ends = |at: f64| program.wait_until("the end is shown", || (shown() - at).abs() < 1.0);
+    program.folder().write("alipay.pem", until("310101000000Z"));
+    tell(&program, "applied");
+    ends(1_924_992_000.0);
+    program.folder().write("alipay.pem", until("360101000000Z"));
+    tell(&program, "applied");
+    ends(2_082_758_400.0);
+    // Both, in either order: the later one counts.
+    program.folder().write("old.crt", until("310101000000Z"));
+    configure(&program, |text| text.replace("[\"alipay.pem\"]", "[\"old.crt\", \"alipay.pem\"]"));
+    tell(&program, "applied");
+    ends(2_082_758_400.0);
+    let paid = payment(1);
+    // Nothing is bound: it is authentic, and waits for a queue.
+    assert!(program.post(&paid.body()).is_fail(503), "it is the same key: {}", program.log());
+    assert_eq!(program.states(paid.trade_no()), ["deferred"]);
 }
 
 /// What a kubelet does with a Secret: the files in a folder of their own, and the link `..data` turned to it in one step.
