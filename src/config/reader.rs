@@ -83,17 +83,15 @@ impl Reader {
     ) -> Duration {
         let text = self.text_or(key, default);
         match humantime::parse_duration(&text) {
-            Ok(duration) if bounds.contains(&duration) => duration,
+            Ok(duration) if bounds.contains(&duration) => return duration,
             Ok(_) => {
                 let (from, to) = (plain(*bounds.start()), plain(*bounds.end()));
                 self.problem(key, format!("{text:?} is not between {from} and {to}"));
-                *bounds.start()
             }
-            Err(_) => {
-                self.problem(key, format!("{text:?} is not a duration such as {default:?}"));
-                *bounds.start()
-            }
+            Err(_) => self.problem(key, format!("{text:?} is not a duration such as {default:?}")),
         }
+        // What is wrong with it is said: what is compared with it should find no second problem.
+        humantime::parse_duration(default).unwrap_or(*bounds.start())
     }
 
     pub(super) fn size(&mut self, key: &str, default: &str, bounds: RangeInclusive<usize>) -> usize {

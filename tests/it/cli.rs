@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::thread::JoinHandle;
 
 use crate::support::alipay;
-use crate::support::program::{Folder, free_port};
+use crate::support::program::{Folder, Program, amqp_url, free_port};
 
 fn gateway() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
@@ -131,6 +131,14 @@ fn usage_that_is_wrong_exits_with_2() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(!err(&output).is_empty(), "{arguments:?}");
     }
+}
+
+#[test]
+fn serve_logs_what_check_remarks() {
+    let sellers = format!("seller_ids = [\"{}\"]", alipay::SELLER_ID);
+    let without = |text: String| text.replace(&sellers, "");
+    let program = Program::launch_configured("remarks", &amqp_url(), without, |command| command);
+    program.wait_until("it is logged", || program.log().contains("the seller of a trade is not checked"));
 }
 
 #[test]

@@ -244,6 +244,11 @@ mod values {
     }
 
     #[test]
+    fn a_duration_that_is_out_of_bounds_is_one_problem_and_not_two() {
+        refused(with_app("[store]\nretention = \"1h\""), "store.retention", "is not between");
+    }
+
+    #[test]
     fn a_retention_that_forgets_before_the_last_delivery_is_refused() {
         let text =
             |retention| format!("[freshness]\nmax_age = \"24h\"\n[store]\nretention = \"{retention}\"");

@@ -175,6 +175,25 @@ async fn a_thousand_deliveries_at_once_share_one_event() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_comes_at_once_is_published_in_batches_and_their_sizes_are_shown() {
+    let bench = Bench::with(|config| config.lanes = 1);
+    let trade = |number: u64| Notification::payment().trade(&format!("2026112322001427340000{number:06}"));
+    let first = bench.deliver(&trade(0));
+    let alone = bench.broker.batch().await;
+    let rest: Vec<_> = (1..=9).map(|number| bench.deliver(&trade(number))).collect();
+    settle().await;
+    alone.confirm_all().await;
+    let together = bench.broker.batch().await;
+    assert_eq!((alone.messages.len(), together.messages.len()), (1, 9));
+    together.confirm_all().await;
+    for reply in [first].into_iter().chain(rest) {
+        assert!(is_success(&reply.await.unwrap()));
+    }
+    let sizes = &bench.metrics.batch_size;
+    assert_eq!((sizes.get_sample_count(), sizes.get_sample_sum()), (2, 10.0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_amounts_at_once_give_one_payment_and_one_conflict() {
     let bench = Bench::new();
     let other = Notification::payment().set("total_amount", "88.89");
