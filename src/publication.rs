@@ -364,10 +364,15 @@ impl Shared {
     }
 
     /// Leads or follows the flight of an event. `None` if the deadline came first.
-    async fn settle(&self, errand: Errand, deadline: Option<Instant>) -> Option<(Role, Settlement)> {
+    async fn settle(
+        self: &Arc<Self>,
+        errand: Errand,
+        deadline: Option<Instant>,
+    ) -> Option<(Role, Settlement)> {
         let boarding = Boarding::of(&errand.event);
         let mut errand = Some(errand);
         loop {
+            let mut ahead = None;
             let (role, receiver) = match self.flight.join(&boarding) {
                 Join::Lead(receiver) => {
                     if let Some(errand) = errand.take()
@@ -382,13 +387,24 @@ impl Shared {
                     self.queue.hasten(&boarding.key);
                     (Some(Role::Follower), receiver)
                 }
-                Join::Other(receiver) => (None, receiver),
+                Join::Other(receiver, known) => {
+                    ahead = Some(known);
+                    (None, receiver)
+                }
             };
             // A sender that is dropped without a word means that the process is going down.
             let wait = async { receiver.await.unwrap_or(Settlement::Refused) };
             let settlement = match deadline {
                 None => wait.await,
-                Some(deadline) => tokio::time::timeout_at(deadline, wait).await.ok()?,
+                Some(deadline) => match tokio::time::timeout_at(deadline, wait).await {
+                    Ok(settlement) => settlement,
+                    Err(_) => {
+                        if let (Some(errand), Some(ahead)) = (errand, ahead) {
+                            self.keep_apart(errand, &ahead);
+                        }
+                        return None;
+                    }
+                },
             };
             if let Some(role) = role {
                 return Some((role, settlement));

@@ -105,7 +105,7 @@ impl Shared {
         };
         let receiver = match self.flight.join(&Boarding::of(&event)) {
             Join::Lead(receiver) => receiver,
-            Join::Follow(_) | Join::Other(_) => return None,
+            Join::Follow(_) | Join::Other(..) => return None,
         };
         let traceparent = message.and_then(|message| message.traceparent);
         let deadline = Instant::now() + DRAIN_PATIENCE;

@@ -14,7 +14,7 @@ use crate::admission::acceptance::Objection;
 use crate::event::{Event, Key};
 use crate::failpoint::{self, Point};
 use crate::metrics::Stage;
-use crate::store::{Cause, Claim, Kept, State};
+use crate::store::{Cause, Claim, Kept, Known, State};
 
 impl Shared {
     /// Claims, and resolves what the store has to say: duplicates, tombstones, the stale, the late and the
@@ -98,6 +98,18 @@ impl Shared {
                 None => Settlement::Refused,
             };
             shared.flight.complete(&original, &settlement);
+        });
+    }
+
+    /// Somebody is at the same key with other facts, beyond this one's deadline (his confirm is in doubt): what it will be
+    /// once those are known, a conflict or a finish, is kept under the id that it will have. This may have been Alipay's
+    /// last delivery of it (simulation, seed 104657).
+    pub(super) fn keep_apart(self: &Arc<Self>, errand: Errand, ahead: &Known) {
+        let Resolution::Announce(event) = resolve(&errand.event, Some(ahead)) else { return };
+        let errand = Errand { event: *event, body: None, ..errand };
+        let shared = Arc::clone(self);
+        self.tasks.spawn_vital(async move {
+            Box::pin(shared.settle(errand, None)).await;
         });
     }
 

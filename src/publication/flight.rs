@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::Settlement;
 use crate::event::{Digest, Event, Key};
+use crate::store::{Known, State};
 
 /// The events in the process.
 #[derive(Debug, Default)]
@@ -28,6 +29,12 @@ struct Entry {
     waiting: Vec<oneshot::Sender<Settlement>>,
 }
 
+impl Entry {
+    fn known(&self) -> Known {
+        Known { state: State::Deferred, digest: self.digest, notify_id: self.notify_id.clone() }
+    }
+}
+
 /// What a delivery has to do.
 #[derive(Debug)]
 pub(super) enum Join {
@@ -35,8 +42,9 @@ pub(super) enum Join {
     Lead(oneshot::Receiver<Settlement>),
     /// Somebody is announcing the same facts: wait for his outcome.
     Follow(oneshot::Receiver<Settlement>),
-    /// Somebody is announcing other facts under this key, or what this one finishes: wait for him, then join again.
-    Other(oneshot::Receiver<Settlement>),
+    /// Somebody is announcing other facts under this key, or what this one finishes: wait for him, then join again. What
+    /// he announces, as the store will know it.
+    Other(oneshot::Receiver<Settlement>, Known),
 }
 
 /// What a flight has to know of an event that wants to join it.
@@ -71,7 +79,11 @@ impl Flight {
             Some(entry) => {
                 entry.waiting.retain(|waiting| !waiting.is_closed());
                 entry.waiting.push(sender);
-                if aboard.shares(entry) { Join::Follow(receiver) } else { Join::Other(receiver) }
+                if aboard.shares(entry) {
+                    Join::Follow(receiver)
+                } else {
+                    Join::Other(receiver, entry.known())
+                }
             }
             None => {
                 let (digest, finishes, notify_id) =

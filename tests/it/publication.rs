@@ -218,6 +218,51 @@ async fn two_amounts_at_once_give_one_payment_and_one_conflict() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn other_money_that_came_while_the_first_is_in_doubt_is_kept_and_announced_as_the_conflict_that_it_is()
+{
+    let bench = Bench::new();
+    let other = Notification::payment().set("total_amount", "88.89").set("notify_id", "n2");
+    let first = bench.deliver(&Notification::payment());
+    let silent = bench.broker.batch().await;
+    // Alipay's last delivery of it: what is not kept now is lost.
+    let reply = bench.deliver(&other).await.unwrap();
+    assert!(is_unavailable(&reply));
+    assert!(is_unavailable(&first.await.unwrap()));
+    settle().await;
+    let states = bench.store.states();
+    assert_eq!(bench.states(), ["in_doubt", "deferred"], "{states:?}");
+    assert!(states[1].0.contains(".payment.succeeded.conflict."), "{states:?}");
+    bench.clock.set(alipay::now().plus(Duration::from_secs(2)));
+    let conflict = bench.broker.batch().await;
+    assert_eq!(conflict.ids(), [&states[1].0]);
+    conflict.confirm_all().await;
+    silent.confirm_all().await;
+    settle().await;
+    assert_eq!(bench.states(), ["recorded", "recorded"]);
+    assert!(is_success(&bench.deliver(&other).await.unwrap()));
+    assert!(bench.broker.is_quiet().await, "announced once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finish_that_came_while_its_payment_is_in_doubt_is_kept_and_announced_as_the_finish_that_it_is() {
+    let bench = Bench::new();
+    let finish = Notification::payment().set("trade_status", "TRADE_FINISHED").set("notify_id", "n2");
+    let first = bench.deliver(&Notification::payment());
+    let silent = bench.broker.batch().await;
+    assert!(is_unavailable(&bench.deliver(&finish).await.unwrap()));
+    assert!(is_unavailable(&first.await.unwrap()));
+    settle().await;
+    assert_eq!(bench.states(), ["in_doubt", "deferred"]);
+    bench.clock.set(alipay::now().plus(Duration::from_secs(2)));
+    let finished = bench.broker.batch().await;
+    assert_eq!(finished.ids(), [finish.event_id("trade.finished")]);
+    finished.confirm_all().await;
+    silent.confirm_all().await;
+    settle().await;
+    assert_eq!(bench.states(), ["recorded", "recorded"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_payment_that_comes_again_while_its_finish_is_announced_is_answered_by_its_own_record() {
     let bench = Bench::new();
     bench.announce(&Notification::payment()).await;
