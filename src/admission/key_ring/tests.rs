@@ -43,7 +43,11 @@ fn a_private_key_is_refused_by_name_in_every_format() {
     let bare: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
     let pkcs1 = key.to_pkcs1_pem(LineEnding::LF).unwrap().to_string();
     let bare_pkcs1: String = pkcs1.lines().filter(|line| !line.starts_with("---")).collect();
-    for content in [pem, bare, pkcs1, bare_pkcs1] {
+    // By its armour alone: what is encrypted cannot be looked into, and behind Alipay's key it is as leaked.
+    let encrypted =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n".to_owned();
+    let behind = format!("{}{encrypted}", self::pem(key));
+    for content in [pem, bare, pkcs1, bare_pkcs1, encrypted, behind] {
         assert_eq!(read(&content), Err(KeyFault::Private));
     }
 }
