@@ -470,6 +470,11 @@ fn the_buyer_is_shown_only_where_it_is_asked_for() {
         let shown = screen(&body, &["--lang", lang, "--show-buyer"]);
         assert!(shown.out.contains("2088000000000016") && shown.out.contains("abc***"), "{}", shown.out);
     }
+    // A message has a map in a value, with whatever is in it.
+    let message = [("app_id", APP), ("msg_method", "m"), ("notify_id", "n"), ("sign_type", "RSA2")];
+    let message = Draft::of(message).set("biz_content", r#"{"logon_id":"abc***"}"#).signed().body();
+    let hidden = screen(&message, &[]);
+    assert!(hidden.code == 0 && !hidden.out.contains("abc***"), "{}", hidden.out);
 }
 
 #[test]

@@ -198,6 +198,14 @@ mod tests {
         ("java", r#"{text=it's, a \ "b", c, amount=0.10, list=[{"b":"1","a":"2"}], sign=ab+/==}"#),
         ("lines", "text=it's, a \\ \"b\", c\namount=0.10\nlist=[{\"b\":\"1\",\"a\":\"2\"}]\nsign=ab+/==\n"),
         (
+            "lines with colons",
+            "text: it's, a \\ \"b\", c\namount: 0.10\nlist: [{\"b\":\"1\",\"a\":\"2\"}]\nsign: ab+/==\n",
+        ),
+        (
+            "lines with tabs",
+            "text\tit's, a \\ \"b\", c\namount\t0.10\nlist\t[{\"b\":\"1\",\"a\":\"2\"}]\nsign\tab+/==\n",
+        ),
+        (
             "lines, encoded",
             "text=it%27s%2C+a+%5C+%22b%22%2C+c\namount=0.10\nlist=[{\"b\":\"1\",\"a\":\"2\"}]\nsign=ab%2B%2F%3D%3D\n",
         ),

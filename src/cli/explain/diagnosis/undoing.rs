@@ -117,8 +117,15 @@ fn everywhere(start: &Parameters) -> Candidates {
         offer(Mistake::SplitAfterDecoding(torn), (glued != *start).then_some(glued));
     }
     // Where nothing is percent-encoded, a plus is no encoded space: it came in the space's place.
-    if start.pairs().any(|(_, value)| value.contains(&b'%')) {
-        let all = || Mistake::EncodedTwice(vec!["every value".to_owned()]);
+    let encoded_names: Vec<&[u8]> =
+        start.signed().filter(|(_, value)| value.contains(&b'%')).map(|(name, _)| name).collect();
+    if !encoded_names.is_empty() {
+        let all = || {
+            Mistake::EncodedTwice(match *encoded_names {
+                [name] => vec![told(name)],
+                _ => vec!["every value".to_owned()],
+            })
+        };
         offer(all(), start.mapped(|_, value| Some(decode(value))));
         offer(all(), start.mapped(|_, value| Some(decode_escapes(value))));
     }
