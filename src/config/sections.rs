@@ -138,7 +138,8 @@ fn seller_ids(reader: &mut Reader, key: &str) -> BTreeSet<String> {
         let text = content.and_then(|content| String::from_utf8(content).map_err(|error| error.to_string()));
         match text {
             Ok(text) => ids.extend(
-                text.lines()
+                text.trim_start_matches('\u{feff}')
+                    .lines()
                     .filter_map(|line| line.split('#').next().map(str::trim))
                     .filter(|id| !id.is_empty())
                     .map(str::to_owned),

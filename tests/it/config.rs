@@ -473,6 +473,8 @@ mod apps {
         let sellers = &loaded.config.policy.apps["2021000000000001"].seller_ids;
         assert_eq!(sellers.iter().collect::<Vec<_>>(), ["2088000000000001", "2088000000000002"]);
         assert!(loaded.watched.iter().any(|file| file.ends_with("sellers.txt")), "{:?}", loaded.watched);
+        // As an editor of Windows writes it.
+        assert!(with_file(Some("\u{feff}2088000000000001\r\n"), "").is_ok());
         let key = "apps[0].seller_ids";
         refused(with_file(Some("# nobody\n"), ""), key, "names no seller");
         refused(with_file(Some("me@example.com\n"), ""), key, "not a seller");
