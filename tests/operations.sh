@@ -102,8 +102,9 @@ trap finish EXIT
 
 # at_end COMMAND...: run when everything is over, however it ends. Checks run in shells of their own, hence the files.
 at_end() {
-  local all=("$work"/ending.*)
-  printf '%q ' "$@" >"$work/ending.$(printf '%04d' ${#all[@]})"
+  local all
+  all=$(compgen -G "$work/ending.*" | wc -l) || true # None is no failure.
+  printf '%q ' "$@" >"$work/ending.$(printf '%04d' "$all")"
 }
 
 # end_at_end PID: if it is still the process that was started, which has our folder among its arguments.
