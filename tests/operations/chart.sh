@@ -37,6 +37,33 @@ chart_readme() {
     { echo "appVersion is not Cargo.toml's version" >&2; return 1; }
 }
 
+# What is seen without a Helm: every file that the chart needs, and the shared ones from where they are kept.
+check chart_is_whole
+chart_is_whole() {
+  need python3
+  local shared name
+  for shared in prometheus/alipay-notify-gateway.rules.yml grafana/alipay-notify-gateway.json; do
+    [ "helm/files/$(basename "$shared")" -ef "deploy/$shared" ] || { echo "helm/files has another $shared" >&2; return 1; }
+  done
+  for name in sqlite redis redis-hpa redis-keda everything; do
+    [ -s "helm/ci/$name-values.yaml" ] || { echo "no helm/ci/$name-values.yaml" >&2; return 1; }
+  done
+  [ -s helm/LICENSE ]
+  python3 - <<'PYTHON'
+import json, pathlib, re
+chart = pathlib.Path("helm")
+schema = json.loads((chart / "values.schema.json").read_text())
+# In every object that is the chart's own, what is not known is refused.
+assert schema["additionalProperties"] is False
+templates = "".join(path.read_text() for path in (chart / "templates").rglob("*") if path.is_file())
+# A value that no template reads does nothing.
+for name in schema["properties"]:
+    assert name == "global" or re.search(rf"[.$]([Vv]alues)\.{name}\b", templates), f"no template reads .Values.{name}"
+json.loads(pathlib.Path("deploy/grafana/alipay-notify-gateway.json").read_text())
+json.loads(pathlib.Path("deploy/rabbitmq/definitions.json").read_text())
+PYTHON
+}
+
 check chart_renders
 chart_renders() {
   need_helm

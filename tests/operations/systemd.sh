@@ -4,7 +4,7 @@
 
 check unit_runs_under_systemd
 unit_runs_under_systemd() {
-  need systemctl unshare nsenter python3
+  need systemctl unshare nsenter curl
   [ -x /usr/lib/systemd/systemd ] || skip "there is no systemd here"
   [ "$(id -u)" = 0 ] || skip "namespaces with a systemd in them need root"
   local gateway folder="$work/systemd" http admin exchange="operations-systemd-$$"
@@ -74,7 +74,7 @@ install_unit() {
 [Service]
 StandardOutput=append:/var/log/trial.log
 StandardError=append:/var/log/trial.log
-WatchdogSec=5
+WatchdogSec=10
 UNIT
   # Nothing of this machine is started in it.
   echo '[Unit]' >"$files/etc/systemd/system/trial.target"
