@@ -144,7 +144,8 @@ try_node() {
   if [ "$files" = unlimited ] || [ "$files" -gt 65536 ]; then ulimit -n 65536; fi
   # Nothing of the caller's: no RABBITMQ_ or ERL_ variable, and a home, so a cookie, of its own. In a session of its
   # own, so that Ctrl-C at the demo does not take the broker away before the gateway has stopped.
-  local alone=(setsid env -i "PATH=$PATH:/usr/lib/erlang/bin" "HOME=$node/home" LANG=C.UTF-8
+  # And in its own folder, where Erlang leaves what it has to say when it dies.
+  local alone=(setsid env --chdir="$node" -i "PATH=$PATH:/usr/lib/erlang/bin" "HOME=$node/home" LANG=C.UTF-8
     "ERL_EPMD_PORT=$epmd" ERL_EPMD_ADDRESS=127.0.0.1)
   "${alone[@]}" epmd -port "$epmd" >"$node/epmd.output" 2>&1 </dev/null &
   echo $! >"$dir/epmd.pid"
