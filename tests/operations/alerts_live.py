@@ -321,6 +321,7 @@ def main():
     arguments.add_argument("--work", required=True, type=pathlib.Path)
     arguments.add_argument("--picture", type=pathlib.Path)
     arguments.add_argument("--faults-only", action="store_true", help="leave the dashboard out")
+    arguments.add_argument("--parts", nargs="*", help="of faults.py, such as of_the_store; all if there are none")
     arguments = arguments.parse_args()
     if os.geteuid() == 0 and OWN_MOUNTS not in os.environ and shutil.which("unshare"):
         # A small volume that is gone with this process.
@@ -341,7 +342,8 @@ def main():
         site.wait("payments are announced", lambda: site.query(
             'sum(rate(alipay_gateway_events_total{result="confirmed"}[15s])) > 0'))
         for part in faults.ALL:
-            part(site, trial)
+            if arguments.parts is None or part.__name__ in arguments.parts:
+                part(site, trial)
         site.stop("load")
         for section in trial.sections:
             trial.run(section)

@@ -84,12 +84,6 @@ def of_payments(site, trial):
     # Two, and the runbook releases one: the other is dropped.
     trial.fault(["AlipayGatewayHeld"], lambda: site.send(count=2, more="--seller-id 2088000000000042"), lambda: drop(site))
 
-    def hold(hours):
-        expect(Payment(site, seller_id="2088000000000042").paid(hours * 3600).post(), "fail")
-    # The last delivery comes a day and some after the payment.
-    trial.fault(["AlipayGatewayLastRetryNear"], lambda: hold(22), lambda: drop(site))
-    trial.fault(["AlipayGatewayLastRetryPast"], lambda: hold(30), lambda: drop(site))
-
     def conflict():
         payment = Payment(site)
         expect(payment.post(), "success")
@@ -161,6 +155,13 @@ def of_the_broker(site, trial):
     trial.fault(["AlipayGatewayBrokerDown", "AlipayGatewayErrorBudgetBurnFast", "AlipayGatewayErrorBudgetBurn",
                  "AlipayGatewayErrorBudgetBurnSlow", "AlipayGatewayBacklogGrowing", "AlipayGatewayBacklogStuck"],
                 site.link.cut, site.link.mend)
+
+    def keep(hours):
+        site.link.cut()
+        expect(Payment(site).paid(hours * 3600).post(), "fail")
+    # The last delivery comes a day and some after the payment.
+    trial.fault(["AlipayGatewayLastRetryNear"], lambda: keep(22), site.link.mend)
+    trial.fault(["AlipayGatewayLastRetryPast"], lambda: keep(30), site.link.mend)
 
     def slow():
         site.link.cut()
