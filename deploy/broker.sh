@@ -168,8 +168,8 @@ try_node() {
 # Waits for a broker to come up; gives up at once when the process of the pid file has ended.
 wait_for_guest() {
   local port=$1 pid_file=${2:-} tries
-  # Bound: 90 s. A node needs 3 to 10, a container on a slow machine 30.
-  for ((tries = 0; tries < 300; tries++)); do
+  # Bound: 180 s. A node needs 3 to 10, a container on a slow machine 30; on one with a load of 20 a node needs 100.
+  for ((tries = 0; tries < 600; tries++)); do
     if lets_guest_in "$port"; then return 0; fi
     if [ -n "$pid_file" ] && ! kill -0 "$(cat "$pid_file")" 2>/dev/null; then return 1; fi
     sleep 0.3
