@@ -64,8 +64,11 @@ def of_keys(site, trial):
     def certificate():
         # Not an authority's, and not a key that is there already.
         site.sh("alipay-notify-gateway simulate keys soon-keys")
-        site.sh("openssl req -x509 -new -key soon-keys/alipay-private.pem -days 5 -subj /CN=soon -out soon.crt "
-                "-config <(printf '[req]\\ndistinguished_name=d\\n[d]\\n')")
+        site.sh("printf '[req]\\ndistinguished_name=d\\n[d]\\n' >openssl.cnf; export OPENSSL_CONF=openssl.cnf; "
+                "openssl req -x509 -new -key strange-keys/alipay-private.pem -days 5 -subj /CN=root -out root.crt; "
+                "openssl req -new -key soon-keys/alipay-private.pem -subj /CN=soon -out soon.csr; "
+                "openssl x509 -req -in soon.csr -CA root.crt -CAkey strange-keys/alipay-private.pem -CAcreateserial -days 5 "
+                "-out soon.crt")
         site.write_config(keys=["keys/alipay-public.pem", "soon.crt"])
     trial.fault(["AlipayGatewayCertificateExpiry"], certificate, site.write_config)
 
