@@ -248,6 +248,7 @@ impl Watch {
         let metrics = &self.metrics;
         metrics.store_damaged.set(i64::try_from(self.store.damaged_files()).unwrap_or(i64::MAX));
         metrics.store_free.set(self.store.free_bytes());
+        metrics.store_size.set(self.store.size_bytes());
         for (bound, used) in self.store.used() {
             metrics.backlog_used.with_label_values(&[bound]).set(used);
         }

@@ -76,6 +76,8 @@ pub struct Metrics {
     pub store_damaged: IntGauge,
     /// Bytes that are free for the store on its file system; +Inf where that cannot be told.
     pub store_free: Gauge,
+    /// How large the store's file system is, in bytes; +Inf where that cannot be told.
+    pub store_size: Gauge,
     /// Signatures verified, by app and key.
     pub key_verifications: IntCounterVec,
     /// When a key's certificate ends, in Unix seconds, by app and key; keys that came in no certificate have none.
@@ -293,6 +295,7 @@ impl Metrics {
             store_damaged: at
                 .gauge("store_damaged_files", "Damaged store files set aside and not yet salvaged.")?,
             store_free: at.float("store_free_bytes", "What is free on the store's file system.")?,
+            store_size: at.float("store_size_bytes", "How large the store's file system is.")?,
             key_verifications: at.counters("key_verifications_total", "Signatures verified.", &KEY)?,
             key_expires: at.gauges("key_expires_timestamp_seconds", "Its certificate's end.", &KEY)?,
             policy_reloads: at.counters("policy_reloads_total", "Reloads of the policy.", &["result"])?,
@@ -372,6 +375,7 @@ impl Metrics {
         }
         self.unannounced_last_retry.set(f64::INFINITY);
         self.store_free.set(f64::INFINITY);
+        self.store_size.set(f64::INFINITY);
     }
 }
 

@@ -169,6 +169,11 @@ impl Sqlite {
         place::free_bytes(&self.config.path)
     }
 
+    /// How large that file system is, in bytes; infinity where it does not tell.
+    pub fn size_bytes(&self) -> f64 {
+        place::size_bytes(&self.config.path)
+    }
+
     /// How much of each bound is used, by the name of its key.
     pub fn used(&self) -> [(&'static str, f64); 5] {
         self.load.lock().unwrap_or_else(PoisonError::into_inner).used(&self.config)

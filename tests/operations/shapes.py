@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a rendered chart has to be, whatever the values.
 
-    shapes.py RENDERED VALUES_FILE SPLIT_DIR
+    shapes.py RENDERED VALUES_FILE SPLIT_DIR [RENDERED VALUES_FILE SPLIT_DIR…]
 
 Asserts the shape, and splits it into SPLIT_DIR/core.yaml (kinds that Kubernetes itself has) and SPLIT_DIR/custom.yaml.
 Needs PyYAML; where the models of custom resources are installed (cloudcoil), those are validated, too.
@@ -137,8 +137,7 @@ def assert_models(custom):
             print(f"not validated, for want of a model: {document['kind']}")
 
 
-def main():
-    rendered, values, split = map(pathlib.Path, sys.argv[1:4])
+def judge(rendered, values, split):
     documents = [document for document in yaml.safe_load_all(rendered.read_text()) if document]
     values = yaml.safe_load(values.read_text())
     for what, pod in pods(documents):
@@ -155,6 +154,13 @@ def main():
     (split / "core.yaml").write_text(yaml.safe_dump_all([d for d in documents if d not in custom]))
     (split / "custom.yaml").write_text(yaml.safe_dump_all(custom))
     assert_models(custom)
+
+
+def main():
+    # Many in one run: to load the models takes longer than all the rest.
+    paths = map(pathlib.Path, sys.argv[1:])
+    for rendered, values, split in zip(paths, paths, paths, strict=True):
+        judge(rendered, values, split)
 
 
 if __name__ == "__main__":
