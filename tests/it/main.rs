@@ -44,5 +44,6 @@ mod shutdown;
 mod simulate;
 mod store_conformance;
 mod store_faults;
+mod store_file;
 mod support;
 mod vectors;
