@@ -12,7 +12,7 @@ use crate::clock::SystemClock;
 use crate::config::{self, Config};
 use crate::store::Store as _;
 use crate::store::sqlite::{self, OpenError, Sqlite};
-use crate::store::{engine, redis};
+use crate::store::{engine, redis as shared};
 
 /// Tell every problem of a configuration, each with its key.
 #[derive(Debug, clap::Args)]
@@ -87,8 +87,8 @@ fn open_file(config: &sqlite::Config, out: &mut dyn Write) -> Result<(), Failure
     Ok(())
 }
 
-fn look_at_redis(config: &redis::Config, out: &mut dyn Write) -> Result<(), Failure> {
-    let verdict = super::block_on(redis::check(config))?;
+fn look_at_redis(config: &shared::Config, out: &mut dyn Write) -> Result<(), Failure> {
+    let verdict = super::block_on(shared::check(config))?;
     let verdict = verdict.map_err(|error| Failure::running(format!("store.uri: {error}")))?;
     for line in &verdict.seen {
         writeln!(out, "store: {line}")?;

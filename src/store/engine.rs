@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::redis::{self, Redis};
+use super::redis::{self as shared, Redis};
 use super::sqlite::{self, OpenError, Sqlite};
 use super::{Entry, Store, Sums};
 use crate::clock::Clock;
@@ -13,7 +13,7 @@ pub enum Config {
     /// `store.engine = "sqlite"`.
     Sqlite(sqlite::Config),
     /// `store.engine = "redis"`.
-    Redis(redis::Config),
+    Redis(shared::Config),
 }
 
 /// The running store.
@@ -75,7 +75,7 @@ pub enum Shelf {
     /// A file.
     Sqlite(sqlite::Shelf),
     /// Redis.
-    Redis(redis::Shelf),
+    Redis(shared::Shelf),
 }
 
 /// Why entries cannot be read or put.
@@ -85,7 +85,7 @@ pub enum ShelfError {
     /// As SQLite's shelf says.
     Sqlite(#[from] sqlite::ShelfError),
     /// As Redis' says.
-    Redis(#[from] redis::ShelfError),
+    Redis(#[from] shared::ShelfError),
 }
 
 /// Reads everything that is kept.
@@ -95,7 +95,7 @@ pub enum ShelfError {
 pub fn read_all(config: &Config, take: impl FnMut(&Entry) -> std::io::Result<()>) -> Result<(), ShelfError> {
     match config {
         Config::Sqlite(config) => Ok(sqlite::read_all(config, take)?),
-        Config::Redis(config) => Ok(redis::read_all(config, take)?),
+        Config::Redis(config) => Ok(shared::read_all(config, take)?),
     }
 }
 
@@ -109,7 +109,7 @@ impl Shelf {
             Config::Sqlite(config) => {
                 Self::Sqlite(sqlite::Shelf::alone(config).map_err(sqlite::ShelfError::from)?)
             }
-            Config::Redis(config) => Self::Redis(redis::Shelf::open(config)?),
+            Config::Redis(config) => Self::Redis(shared::Shelf::open(config)?),
         })
     }
 
@@ -122,7 +122,7 @@ impl Shelf {
             Config::Sqlite(config) => {
                 Self::Sqlite(sqlite::Shelf::beside(config).map_err(sqlite::ShelfError::from)?)
             }
-            Config::Redis(config) => Self::Redis(redis::Shelf::open(config)?),
+            Config::Redis(config) => Self::Redis(shared::Shelf::open(config)?),
         })
     }
 

@@ -40,6 +40,7 @@ mod replays;
 mod scripted_broker;
 mod scripted_lanes;
 mod scripted_orders;
+mod shared_store;
 mod shutdown;
 mod simulate;
 mod store_conformance;

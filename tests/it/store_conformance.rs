@@ -18,7 +18,7 @@ use crate::support::eventually;
 use crate::support::fakes::StillClock;
 use crate::support::program::{Folder, unique};
 use crate::support::redis::{cli, cluster_url, redis_url};
-use crate::support::rows::{APP, deferral, digest, holding, key, known, record, states, trade};
+use crate::support::rows::{APP, deferral, digest, holding, kept, key, known, record, states, trade};
 
 /// One engine, with a place of its own.
 struct Fixture {
@@ -121,16 +121,6 @@ impl Fixture {
         });
         reading.await.unwrap()
     }
-}
-
-/// A payment of this trade with this amount, that waits.
-fn kept(n: u64, amount: &str) -> Deferral {
-    let deferral = deferral(n, State::Deferred);
-    let head = format!(r#"{{"event_id":"{}","event_type":"payment.succeeded","#, deferral.key.id);
-    let digest = digest(amount);
-    let body = format!(r#"{head}"out_trade_no":"o","total_amount":"{amount}"}}"#);
-    let message = Message { digest: digest.short(), body, ..deferral.message.clone() };
-    Deferral { digest, message, notify_id: format!("n{amount}"), ..deferral }
 }
 
 /// What waits of a trade: the digest, the id, and what its message says.

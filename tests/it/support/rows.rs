@@ -81,3 +81,13 @@ pub async fn known(store: &dyn Store, n: u64) -> Option<Known> {
 pub async fn states(store: &dyn Store, n: u64) -> Vec<State> {
     store.find(trade(n)).await.unwrap().into_iter().map(|row| row.state).collect()
 }
+
+/// A payment of this trade with this amount, that waits.
+pub fn kept(n: u64, amount: &str) -> Deferral {
+    let deferral = deferral(n, State::Deferred);
+    let head = format!(r#"{{"event_id":"{}","event_type":"payment.succeeded","#, deferral.key.id);
+    let digest = digest(amount);
+    let body = format!(r#"{head}"out_trade_no":"o","total_amount":"{amount}"}}"#);
+    let message = Message { digest: digest.short(), body, ..deferral.message.clone() };
+    Deferral { digest, message, notify_id: format!("n{amount}"), ..deferral }
+}
