@@ -79,7 +79,12 @@ impl Shared {
         let shared = Arc::clone(self);
         self.tasks.spawn_vital(async move {
             tokio::time::sleep(pause).await;
-            if job.errand.deadline <= Instant::now() {
+            if job.errand.deadline <= Instant::now() && !job.drained {
+                // Who has it may have died, and this may have been Alipay's last delivery: kept, and due when his lease
+                // is over. If he records it, the record replaces the row.
+                let ready = vec![Ready { job, unchecked: false, probe: None }];
+                shared.spawn_defer(ready, Cause::Late, State::Deferred);
+            } else if job.errand.deadline <= Instant::now() {
                 shared.give_up(job, Settlement::Refused);
             } else if let Err(job) = shared.queue.push(job) {
                 shared.give_up(*job, Settlement::Refused);

@@ -61,6 +61,14 @@ impl Engine {
         }
     }
 
+    /// How large that file system is, in bytes; infinity likewise.
+    pub fn size_bytes(&self) -> f64 {
+        match self {
+            Self::Sqlite(store) => store.size_bytes(),
+            Self::Redis(_) => f64::INFINITY,
+        }
+    }
+
     /// How much of each bound is used, by the name of its key.
     pub fn used(&self) -> [(&'static str, f64); 5] {
         match self {

@@ -669,6 +669,9 @@ async fn a_key_claimed_by_another_replica_is_asked_again_outside_the_lane() {
     bench.store.elsewhere.lock().unwrap().insert(key);
     assert!(is_unavailable(&bench.deliver(&third).await.unwrap()));
     assert!(bench.broker.is_quiet().await);
+    // And kept: whoever has it may have died, and this may have been the last delivery.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.states(), ["recorded", "recorded", "deferred"]);
 }
 
 #[tokio::test(start_paused = true)]
