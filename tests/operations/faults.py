@@ -154,7 +154,7 @@ def damage(site):
     site.start_gateway()
 
 
-def of_the_broker(site, trial):
+def of_the_link(site, trial):
     trial.fault(["AlipayGatewayBrokerDown", "AlipayGatewayErrorBudgetBurnFast", "AlipayGatewayErrorBudgetBurn",
                  "AlipayGatewayErrorBudgetBurnSlow", "AlipayGatewayBacklogGrowing", "AlipayGatewayBacklogStuck"],
                 site.link.cut, site.link.mend)
@@ -172,6 +172,9 @@ def of_the_broker(site, trial):
         site.link.mend()
     # What waited for the link is confirmed, and late.
     trial.fault(["AlipayGatewayLatencyBudgetBurn"], slow, lambda: None)
+
+
+def of_the_broker(site, trial):
     trial.fault(["AlipayGatewayBrokerBlocked"],
                 lambda: site.sh("rabbitmqctl set_vm_memory_high_watermark 0.00001"),
                 lambda: site.sh("rabbitmqctl set_vm_memory_high_watermark 0.4"))
@@ -192,4 +195,4 @@ def of_the_broker(site, trial):
                 lambda: site.sh("rabbitmqctl delete_queue payments.orders"), reconnect)
 
 
-ALL = [of_payments, of_keys, of_the_broker, of_the_process, of_the_store]
+ALL = [of_payments, of_keys, of_the_link, of_the_broker, of_the_process, of_the_store]
