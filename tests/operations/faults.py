@@ -1,5 +1,6 @@
 """What goes wrong, for tests/operations/alerts_live.py: each fault is made, its alerts fire, and it is mended."""
 
+import contextlib
 import datetime
 import itertools
 import json
@@ -141,9 +142,10 @@ def of_the_store(site, trial):
 
 
 def fill(folder, but):
-    free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
-    with open(folder / "ballast", "wb") as ballast:
-        os.posix_fallocate(ballast.fileno(), 0, free - but)
+    """Until so many bytes are free; the gateway writes beside it."""
+    with open(folder / "ballast", "wb", buffering=0) as ballast, contextlib.suppress(OSError):
+        while os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize > but:
+            ballast.write(bytes(4096))
 
 
 def damage(site):
