@@ -1,5 +1,6 @@
 """What goes wrong, for tests/operations/alerts_live.py: each fault is made, its alerts fire, and it is mended."""
 
+import contextlib
 import datetime
 import itertools
 import json
@@ -141,9 +142,10 @@ def of_the_store(site, trial):
 
 
 def fill(folder, but):
-    free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
-    with open(folder / "ballast", "wb") as ballast:
-        os.posix_fallocate(ballast.fileno(), 0, free - but)
+    """Until so many bytes are free; the gateway writes beside it."""
+    with open(folder / "ballast", "wb", buffering=0) as ballast, contextlib.suppress(OSError):
+        while os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize > but:
+            ballast.write(bytes(4096))
 
 
 def damage(site):
@@ -154,7 +156,7 @@ def damage(site):
     site.start_gateway()
 
 
-def of_the_broker(site, trial):
+def of_the_link(site, trial):
     trial.fault(["AlipayGatewayBrokerDown", "AlipayGatewayErrorBudgetBurnFast", "AlipayGatewayErrorBudgetBurn",
                  "AlipayGatewayErrorBudgetBurnSlow", "AlipayGatewayBacklogGrowing", "AlipayGatewayBacklogStuck"],
                 site.link.cut, site.link.mend)
@@ -172,6 +174,9 @@ def of_the_broker(site, trial):
         site.link.mend()
     # What waited for the link is confirmed, and late.
     trial.fault(["AlipayGatewayLatencyBudgetBurn"], slow, lambda: None)
+
+
+def of_the_broker(site, trial):
     trial.fault(["AlipayGatewayBrokerBlocked"],
                 lambda: site.sh("rabbitmqctl set_vm_memory_high_watermark 0.00001"),
                 lambda: site.sh("rabbitmqctl set_vm_memory_high_watermark 0.4"))
@@ -192,4 +197,4 @@ def of_the_broker(site, trial):
                 lambda: site.sh("rabbitmqctl delete_queue payments.orders"), reconnect)
 
 
-ALL = [of_payments, of_keys, of_the_broker, of_the_process, of_the_store]
+ALL = [of_payments, of_keys, of_the_link, of_the_broker, of_the_process, of_the_store]
