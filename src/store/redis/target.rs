@@ -227,11 +227,10 @@ impl Target {
         }
         let mut masters = Vec::with_capacity(places.len());
         for (host, port) in places {
-            let addr = match by.addr() {
-                ConnectionAddr::TcpTls { .. } => {
-                    ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
-                }
-                _ => ConnectionAddr::Tcp(host, port),
+            let addr = if self.tls.is_some() {
+                ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+            } else {
+                ConnectionAddr::Tcp(host, port)
             };
             masters.push((addr.to_string(), self.open(&by.clone().set_addr(addr)).await?));
         }
