@@ -83,7 +83,7 @@ pub enum Shelf {
     /// A file.
     Sqlite(sqlite::Shelf),
     /// Redis.
-    Redis(shared::Shelf),
+    Redis(Box<shared::Shelf>),
 }
 
 /// Why entries cannot be read or put.
@@ -117,7 +117,7 @@ impl Shelf {
             Config::Sqlite(config) => {
                 Self::Sqlite(sqlite::Shelf::alone(config).map_err(sqlite::ShelfError::from)?)
             }
-            Config::Redis(config) => Self::Redis(shared::Shelf::open(config)?),
+            Config::Redis(config) => Self::Redis(Box::new(shared::Shelf::open(config)?)),
         })
     }
 
@@ -130,7 +130,7 @@ impl Shelf {
             Config::Sqlite(config) => {
                 Self::Sqlite(sqlite::Shelf::beside(config).map_err(sqlite::ShelfError::from)?)
             }
-            Config::Redis(config) => Self::Redis(shared::Shelf::open(config)?),
+            Config::Redis(config) => Self::Redis(Box::new(shared::Shelf::open(config)?)),
         })
     }
 

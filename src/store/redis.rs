@@ -213,7 +213,7 @@ impl Redis {
             for (deferral, done) in some.iter().zip(done) {
                 let outcome = match done {
                     Deferred::Done(outcome) => outcome,
-                    Deferred::Rival(rival) => self.keep_beside(deferral, rival).await?,
+                    Deferred::Rival(rival) => self.keep_beside(deferral, *rival).await?,
                 };
                 if outcome == Kept::Yes {
                     self.books.add(&Sums::of_deferral(deferral));

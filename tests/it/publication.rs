@@ -819,3 +819,49 @@ async fn after_closing_what_waits_is_done_and_what_comes_is_refused() {
     let _ = Timestamp::default();
     assert!(matches!(admission::admit(b"", &alipay::policy(), alipay::now()), Verdict::Rejected(_)));
 }
+
+/// On a shared store, whose claims are leases, and with somebody who waits for long.
+fn leased() -> Bench {
+    let bench = Bench::with(|config| {
+        (config.answer_timeout, config.confirm_timeout) = (Duration::from_secs(60), Duration::from_secs(60));
+    });
+    *bench.store.lease.lock().unwrap() = Some(Duration::from_secs(15));
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_may_be_over_is_asked_for_anew_before_anything_is_published() {
+    for (seconds, claims) in [(4, 1), (6, 2)] {
+        let bench = leased();
+        *bench.broker.slowness.lock().unwrap() = Duration::from_secs(seconds);
+        assert!(is_success(&bench.announce(&Notification::payment()).await));
+        assert_eq!(*bench.store.claims.lock().unwrap(), claims, "{seconds}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirm_is_given_up_before_the_lease_of_its_event_is_over() {
+    let bench = leased();
+    let _reply = bench.deliver(&Notification::payment());
+    let _batch = bench.broker.batch().await;
+    tokio::time::sleep(Duration::from_millis(11_900)).await;
+    assert!(bench.store.is_empty());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(bench.states(), ["in_doubt"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_announced_as_another_event_or_held_gives_its_claim_back() {
+    let bench = leased();
+    let paid = Notification::payment();
+    assert!(is_success(&bench.announce(&paid).await));
+    assert!(bench.store.released.lock().unwrap().is_empty());
+    assert!(is_success(&bench.announce(&paid.set("total_amount", "99.00")).await));
+    let stale = Notification::payment().trade("2026112222001427340000000002");
+    let stale = stale.set("notify_time", "2026-11-21 10:15:32");
+    assert!(!is_success(&bench.deliver(&stale).await.unwrap()));
+    let released = std::mem::take(&mut *bench.store.released.lock().unwrap());
+    let ids: Vec<String> = released.into_iter().map(|key| key.id).collect();
+    let expected = [Notification::payment(), stale].map(|paid| paid.event_id("payment.succeeded"));
+    assert_eq!(ids, expected);
+}

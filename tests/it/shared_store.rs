@@ -216,7 +216,7 @@ fn a_redis_that_may_throw_records_away_is_refused_and_one_that_forgets_is_remark
         let verdict = check(&config(&node.url())).await.unwrap();
         assert!(verdict.refusals.is_empty() && verdict.warnings[0].contains("neither appendonly nor save"));
         // A hosted Redis that lets nobody look: what could not be seen is said.
-        let hosted = ["--user", "shop on >secret ~* +@all -config -info"];
+        let hosted = ["--user", "shop", "on", ">secret", "~*", "+@all", "-config", "-info"];
         let node = Node::start(&hosted);
         let login = node.url().replace("redis://", "redis://shop:secret@");
         let verdict = check(&config(&login)).await.unwrap();

@@ -14,10 +14,8 @@ type Answer<T> = Result<T, StoreError>;
 
 impl Fields {
     pub(super) fn of(value: Value) -> Answer<Self> {
-        match value {
-            Value::Array(values) => Ok(Self(values.into_iter())),
-            _ => Err(odd()),
-        }
+        let Value::Array(values) = value else { return Err(odd()) };
+        Ok(Self(values.into_iter()))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -33,19 +31,21 @@ impl Fields {
     }
 
     pub(super) fn maybe_number(&mut self) -> Answer<Option<i64>> {
-        match self.next()? {
-            Value::Int(number) => Ok(Some(number)),
-            Value::Nil => Ok(None),
-            _ => Err(odd()),
+        let value = self.next()?;
+        if value == Value::Nil {
+            return Ok(None);
         }
+        let Value::Int(number) = value else { return Err(odd()) };
+        Ok(Some(number))
     }
 
     fn maybe_bytes(&mut self) -> Answer<Option<Vec<u8>>> {
-        match self.next()? {
-            Value::BulkString(bytes) => Ok(Some(bytes)),
-            Value::Nil => Ok(None),
-            _ => Err(odd()),
+        let value = self.next()?;
+        if value == Value::Nil {
+            return Ok(None);
         }
+        let Value::BulkString(bytes) = value else { return Err(odd()) };
+        Ok(Some(bytes))
     }
 
     pub(super) fn text(&mut self) -> Answer<String> {
@@ -100,7 +100,7 @@ impl Fields {
             0 => Deferred::Done(Kept::Yes),
             1 => Deferred::Done(Kept::Settled(self.state()?)),
             2 => Deferred::Done(Kept::Full),
-            _ => Deferred::Rival(self.rival()?),
+            _ => Deferred::Rival(Box::new(self.rival()?)),
         })
     }
 
@@ -152,7 +152,7 @@ impl Fields {
 pub(super) enum Deferred {
     Done(Kept),
     /// Something of other money waits there, and nothing was done.
-    Rival(Rival),
+    Rival(Box<Rival>),
 }
 
 /// The codes of the states, as in `row.lua`.

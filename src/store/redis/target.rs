@@ -104,13 +104,13 @@ impl Target {
         let uri = config.uri.read().map_err(|error| format!("store.uri_file: {error}"))?;
         let mut target = Self::parse(&uri).map_err(|what| format!("store.uri {what}"))?;
         let encrypted = target.nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { .. }));
-        let root_cert = config.ca_file.as_deref().map(authorities).transpose()?;
-        if root_cert.is_some() && !encrypted {
+        if config.ca_file.is_some() && !encrypted {
             return Err(
                 "store.ca_file is given, and store.uri is not rediss://, so nothing would be encrypted"
                     .to_owned(),
             );
         }
+        let root_cert = config.ca_file.as_deref().map(authorities).transpose()?;
         target.tls = encrypted.then_some(TlsCertificates { client_tls: None, root_cert });
         Ok(target)
     }
@@ -227,11 +227,10 @@ impl Target {
         }
         let mut masters = Vec::with_capacity(places.len());
         for (host, port) in places {
-            let addr = match by.addr() {
-                ConnectionAddr::TcpTls { .. } => {
-                    ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
-                }
-                _ => ConnectionAddr::Tcp(host, port),
+            let addr = if self.tls.is_some() {
+                ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+            } else {
+                ConnectionAddr::Tcp(host, port)
             };
             masters.push((addr.to_string(), self.open(&by.clone().set_addr(addr)).await?));
         }
