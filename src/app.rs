@@ -26,6 +26,7 @@ use crate::publication::{self, Publication};
 use crate::store::Store;
 use crate::store::sqlite::Sqlite;
 use crate::telemetry::Lines;
+use crate::telemetry::traces::Tracer;
 use reload::Reloader;
 
 /// A gateway that is ready to serve.
@@ -44,6 +45,7 @@ pub struct App {
     shutdown: Shutdown,
     reloader: Reloader,
     log: Lines,
+    tracer: Tracer,
     supervisor: Supervisor,
 }
 
@@ -56,7 +58,7 @@ pub enum StartError {
     /// The store does not open.
     #[error(transparent)]
     Store(#[from] crate::store::sqlite::OpenError),
-    /// Two metrics have one name, or the admin listener has no thread.
+    /// Two metrics have one name, or the admin listener or the traces have no thread.
     #[error("{0}")]
     Inside(String),
 }
@@ -110,6 +112,8 @@ impl App {
         let admin = admin.map_err(|error| StartError::Bind("admin.listen", listen_admin, error))?;
         let store = Arc::new(Sqlite::open(&config.store, Arc::clone(&clock))?);
         metrics.store_damaged.set(i64::try_from(store.damaged_files()).unwrap_or(i64::MAX));
+        let tracer = Tracer::start(&config.traces, &config.amqp.exchange, &metrics);
+        let tracer = tracer.map_err(|error| StartError::Inside(error.to_string()))?;
         let (stopping, supervised) = (Stopping::default(), Tasks::default());
         let broker =
             Amqp::start(config.amqp, Arc::clone(&metrics), &supervised, stopping.clone(), rand::random());
@@ -122,6 +126,7 @@ impl App {
             clock: Arc::clone(&clock),
             tasks: tasks.clone(),
             metrics: Arc::clone(&metrics),
+            tracer: tracer.clone(),
             seed: rand::random(),
         });
         let gateway = Gateway::new(gateway::Parts {
@@ -131,6 +136,7 @@ impl App {
             clock,
             tasks,
             metrics: Arc::clone(&metrics),
+            tracer: tracer.clone(),
         });
         let supervisor = loaded.supervisor.clone();
         let reloader = Reloader::new(loaded, gateway.clone(), Arc::clone(&metrics));
@@ -152,6 +158,7 @@ impl App {
             shutdown,
             reloader,
             log,
+            tracer,
             supervisor,
         })
     }
@@ -217,7 +224,13 @@ impl App {
         }
         // The broker's connection is closed in order either way; what is cut off was told fail or nothing.
         self.broker.close().await;
-        let _ = tokio::time::timeout(CLOSE_DEADLINE, self.store.close()).await;
+        let traced = async {
+            if clean {
+                self.tracer.close().await;
+            }
+        };
+        let closed = tokio::time::timeout(CLOSE_DEADLINE, self.store.close());
+        let _ = tokio::join!(closed, traced);
         self.admin.stop().await;
         tracing::info!(clean, "stopped");
         if clean { End::Clean } else { End::Forced }

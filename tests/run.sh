@@ -11,15 +11,15 @@ cargo clippy --locked --all-targets --all-features -- -D warnings
 cargo clippy --locked --lib --bins --no-default-features -- -D warnings
 AMQP_URL=$(deploy/broker.sh start "$work")
 export AMQP_URL
-# The portable engine, in every unit test; then everything with the default one.
+# The portable engine, in every unit test; then everything with the default one, and with what the image is built with.
 cargo test --locked --quiet --no-default-features --lib
-cargo test --locked --test tidy --test model --test it --lib --bins "$@"
+cargo test --locked --features otlp --test tidy --test model --test it --lib --bins "$@"
 if [ $# = 0 ]; then
   # Real crashes, in short: at random moments, and faults on the way to the broker. Deaths at the named points are for
   # tests/torture.sh: on a busy machine one of them was not reached in its time.
-  cargo test --locked --test torture -- --skip outage --skip named_points
+  cargo test --locked --features otlp --test torture -- --skip outage --skip named_points
 fi
-cargo test --locked --doc
+cargo test --locked --features otlp --doc
 # A million notifications through simulated worlds (docs/reliability.md, "Simulation"); not where one test is asked for.
 if (($# == 0)); then
   SIMULATION_NOTIFICATIONS="${SIMULATION_NOTIFICATIONS:-1000000}" \

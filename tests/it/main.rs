@@ -45,4 +45,6 @@ mod simulate;
 mod store_conformance;
 mod store_faults;
 mod support;
+#[cfg(feature = "otlp")]
+mod traces;
 mod vectors;
