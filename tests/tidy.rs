@@ -293,6 +293,31 @@ fn the_changelog_is_kept_as_it_says() {
 }
 
 #[test]
+fn workflows_prepare_and_call_the_scripts_and_pin_what_they_use() {
+    for path in [".github/workflows/ci.yml", ".github/workflows/release.yml"] {
+        let workflow = read(path);
+        assert!(workflow.contains("\npermissions:\n  contents: read\n"), "{path}");
+        assert!(!workflow.contains("secrets."), "{path}");
+        for line in workflow.lines().map(|line| line.trim().trim_start_matches("- ")) {
+            if let Some(action) = line.strip_prefix("uses: ") {
+                let (commit, tag) = action.split_once('@').unwrap().1.split_once(" # v").unwrap_or_default();
+                assert!(commit.len() == 40 && !tag.is_empty(), "{path}: {action} is not pinned by commit");
+            }
+            if let Some(command) = line.strip_prefix("run: ") {
+                let prepares = ["rustup ", "sudo apt-get ", "cargo install ", "cargo fetch "];
+                let hands_on = ["gh ", "cd dist && sha256sum "];
+                let calls = command
+                    .split(' ')
+                    .next()
+                    .is_some_and(|script| script.starts_with(".ci/") && root().join(script).exists());
+                let known = prepares.iter().chain(&hands_on).any(|known| command.starts_with(known));
+                assert!(calls || known, "{path}: {command} belongs in a script that anybody can run");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_test_that_the_reliability_page_names_exists() {
     let page = std::fs::read_to_string(root().join("docs/reliability.md")).unwrap();
     let code: String = sources("tests").into_iter().chain(sources("src")).map(|(_, text)| text).collect();
