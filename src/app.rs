@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::publication::{self, Publication};
 use crate::store::engine::Engine;
 use crate::telemetry::Lines;
+use crate::telemetry::traces::Tracer;
 use reload::Reloader;
 
 /// A gateway that is ready to serve.
@@ -43,6 +44,7 @@ pub struct App {
     shutdown: Shutdown,
     reloader: Reloader,
     log: Lines,
+    tracer: Tracer,
     supervisor: Supervisor,
 }
 
@@ -55,7 +57,7 @@ pub enum StartError {
     /// The store does not open.
     #[error(transparent)]
     Store(#[from] crate::store::sqlite::OpenError),
-    /// Two metrics have one name, or the admin listener has no thread.
+    /// Two metrics have one name, or the admin listener or the traces have no thread.
     #[error("{0}")]
     Inside(String),
 }
@@ -109,6 +111,8 @@ impl App {
         let admin = admin.map_err(|error| StartError::Bind("admin.listen", listen_admin, error))?;
         let store = Engine::open(&config.store, Arc::clone(&clock)).await?;
         metrics.store_damaged.set(i64::try_from(store.damaged_files()).unwrap_or(i64::MAX));
+        let tracer = Tracer::start(&config.traces, &config.amqp.exchange, &metrics);
+        let tracer = tracer.map_err(|error| StartError::Inside(error.to_string()))?;
         let (stopping, supervised) = (Stopping::default(), Tasks::default());
         let broker =
             Amqp::start(config.amqp, Arc::clone(&metrics), &supervised, stopping.clone(), rand::random());
@@ -121,6 +125,7 @@ impl App {
             clock: Arc::clone(&clock),
             tasks: tasks.clone(),
             metrics: Arc::clone(&metrics),
+            tracer: tracer.clone(),
             seed: rand::random(),
         });
         let gateway = Gateway::new(gateway::Parts {
@@ -130,6 +135,7 @@ impl App {
             clock,
             tasks,
             metrics: Arc::clone(&metrics),
+            tracer: tracer.clone(),
         });
         let supervisor = loaded.supervisor.clone();
         let reloader = Reloader::new(loaded, gateway.clone(), Arc::clone(&metrics));
@@ -151,6 +157,7 @@ impl App {
             shutdown,
             reloader,
             log,
+            tracer,
             supervisor,
         })
     }
@@ -216,7 +223,14 @@ impl App {
         }
         // The broker's connection is closed in order either way; what is cut off was told fail or nothing.
         self.broker.close().await;
-        let _ = tokio::time::timeout(CLOSE_DEADLINE, self.store.store().close()).await;
+        let traced = async {
+            if clean {
+                self.tracer.close().await;
+            }
+        };
+        let store = self.store.store();
+        let closed = tokio::time::timeout(CLOSE_DEADLINE, store.close());
+        let _ = tokio::join!(closed, traced);
         self.admin.stop().await;
         tracing::info!(clean, "stopped");
         if clean { End::Clean } else { End::Forced }

@@ -37,6 +37,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// `[log]`.
     pub log: telemetry::Config,
+    /// `[traces]`.
+    pub traces: telemetry::traces::Config,
 }
 
 /// A configuration without problems.

@@ -90,6 +90,8 @@ pub struct Metrics {
     pub policy_refused: IntGauge,
     /// Log lines that found no room, because nobody reads them.
     pub log_lines_dropped: IntCounter,
+    /// Spans that have ended, by what became of them.
+    pub trace_spans: IntCounterVec,
     /// 1 while the gateway is listening and not stopping.
     pub ready: IntGauge,
 }
@@ -241,6 +243,31 @@ impl ConnectionRefusal {
     }
 }
 
+/// What became of a span, as `trace_spans_total{result}` counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpanFate {
+    /// The collector took it.
+    Exported,
+    /// The collector was away, too slow, or refused it.
+    Failed,
+    /// There was no room for it.
+    Dropped,
+}
+
+impl SpanFate {
+    /// Every fate.
+    pub const ALL: [Self; 3] = [Self::Exported, Self::Failed, Self::Dropped];
+
+    /// The label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exported => "exported",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
 impl Metrics {
     /// All metrics, at 0. `rejections` and `holds` are the closed lists of reasons, which admission owns;
     /// [`NOT_A_FORM`] need not be among them.
@@ -307,6 +334,7 @@ impl Metrics {
                 "log_lines_dropped_total",
                 "Log lines dropped because nobody reads them.",
             )?)?,
+            trace_spans: at.counters("trace_spans_total", "Spans by what became of them.", &["result"])?,
             policy_refused: at.gauge("policy_refused", "1 while the last reload was refused.")?,
             ready: at.gauge("ready", "1 while listening and not stopping.")?,
             registry: at.0.clone(),
@@ -334,6 +362,11 @@ impl Metrics {
         if let Some(histogram) = self.stages.get(stage as usize) {
             histogram.observe(took.as_secs_f64());
         }
+    }
+
+    /// Counts spans.
+    pub fn spans(&self, fate: SpanFate, count: u64) {
+        self.trace_spans.with_label_values(&[fate.as_str()]).inc_by(count);
     }
 
     /// Counts a connection that was refused or ended.
@@ -373,6 +406,9 @@ impl Metrics {
         }
         for result in ["applied", "refused"] {
             let _ = self.policy_reloads.with_label_values(&[result]);
+        }
+        for fate in SpanFate::ALL {
+            self.spans(fate, 0);
         }
         for refusal in ConnectionRefusal::ALL {
             let _ = self.connections_refused.with_label_values(&[refusal.as_str()]);

@@ -14,15 +14,15 @@ AMQP_URL=$(deploy/broker.sh start "$work")
 REDIS_URL=$(deploy/redis.sh start "$work/redis")
 REDIS_CLUSTER_URL=$(deploy/redis.sh start "$work/cluster" cluster)
 export AMQP_URL REDIS_URL REDIS_CLUSTER_URL
-# The portable engine, in every unit test; then everything with the default one.
+# The portable engine, in every unit test; then everything with the default one, and with what the image is built with.
 cargo test --locked --quiet --no-default-features --lib
-cargo test --locked --test tidy --test model --test it --lib --bins "$@"
+cargo test --locked --features otlp --test tidy --test model --test it --lib --bins "$@"
 if [ $# = 0 ]; then
   # Real crashes, in short: at random moments, and faults on the way to the broker. Deaths at the named points are for
   # tests/torture.sh: on a busy machine one of them was not reached in its time.
-  cargo test --locked --test torture -- --skip outage --skip named_points
+  cargo test --locked --features otlp --test torture -- --skip outage --skip named_points
 fi
-cargo test --locked --doc
+cargo test --locked --features otlp --doc
 # A million notifications through simulated worlds (docs/reliability.md, "Simulation"); not where one test is asked for.
 if (($# == 0)); then
   SIMULATION_NOTIFICATIONS="${SIMULATION_NOTIFICATIONS:-1000000}" \

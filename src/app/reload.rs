@@ -119,6 +119,7 @@ impl Reloader {
             ("store", running.store != loaded.store),
             ("shutdown", running.shutdown != loaded.shutdown),
             ("log", running.log != loaded.log),
+            ("traces", running.traces != loaded.traces),
         ];
         for (section, _) in sections.iter().filter(|(_, differs)| *differs) {
             tracing::warn!(section, "changed: takes effect at the next start");

@@ -1,7 +1,7 @@
 //! Every key there is. `docs/configuration.md` is held to this list by a test.
 
 /// All keys; `[]` stands for any table of an array.
-pub const KEYS: [&str; 54] = [
+pub const KEYS: [&str; 58] = [
     "http.listen",
     "http.path",
     "http.answer_timeout",
@@ -49,6 +49,10 @@ pub const KEYS: [&str; 54] = [
     "shutdown.grace",
     "log.format",
     "log.level",
+    "traces.otlp_endpoint",
+    "traces.ratio",
+    "traces.service_name",
+    "traces.resource",
     "apps[].app_id",
     "apps[].environment",
     "apps[].seller_ids",

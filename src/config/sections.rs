@@ -15,6 +15,7 @@ use crate::event::{Environment, EventType};
 use crate::lifecycle::Shutdown;
 use crate::secret::{Secret, Source};
 use crate::store::WhenAway;
+use crate::telemetry::traces;
 use crate::{admin, http, publication, store, telemetry};
 
 /// Everything. `None` if something that has no default is missing; the reader knows what.
@@ -30,6 +31,7 @@ pub(super) fn config(reader: &mut Reader) -> Option<Config> {
         grace: reader.duration("shutdown.grace", "25s", SECOND..=MINUTE * 10),
     };
     let log = log(reader);
+    let traces = traces(reader);
     match &policy {
         Some(policy) => check_apps(reader, policy),
         None => {
@@ -54,6 +56,7 @@ pub(super) fn config(reader: &mut Reader) -> Option<Config> {
         policy: policy?,
         shutdown,
         log: log?,
+        traces,
     })
 }
 
@@ -528,6 +531,31 @@ fn log(reader: &mut Reader) -> Option<telemetry::Config> {
         );
     }
     Some(telemetry::Config { format: format?, level })
+}
+
+fn traces(reader: &mut Reader) -> traces::Config {
+    let endpoint = reader.text("traces.otlp_endpoint").filter(|text| !text.is_empty());
+    let endpoint = endpoint.and_then(|text| match text.parse() {
+        // A user and password may be in it, so what is wrong is said without it.
+        Err(problem) => {
+            reader.problem("traces.otlp_endpoint", problem);
+            None
+        }
+        Ok(_) if !traces::AVAILABLE => {
+            reader.problem("traces.otlp_endpoint", "this build has no traces (feature otlp)");
+            None
+        }
+        Ok(endpoint) => Some(endpoint),
+    });
+    let mut resource = Vec::new();
+    for pair in reader.list("traces.resource") {
+        match pair.split_once('=') {
+            Some((name, value)) if !name.is_empty() => resource.push((name.to_owned(), value.to_owned())),
+            _ => reader.problem("traces.resource", format!("{pair:?} is not name=value")),
+        }
+    }
+    let service_name = reader.text_or("traces.service_name", env!("CARGO_PKG_NAME"));
+    traces::Config { endpoint, ratio: reader.ratio("traces.ratio"), service_name, resource }
 }
 
 /// Says which event types nobody takes.

@@ -35,7 +35,9 @@ impl Shared {
                 (vec![Claim::Granted(None); jobs.len()], true)
             }
         };
-        self.metrics.stage(Stage::Claim, started.elapsed());
+        let took = started.elapsed();
+        self.metrics.stage(Stage::Claim, took);
+        jobs.iter().for_each(|job| job.errand.trace.stage(Stage::Claim, took));
         let mut ready = Vec::with_capacity(jobs.len());
         for (job, claim) in jobs.into_iter().zip(claims) {
             let known = match claim {

@@ -21,6 +21,7 @@ use crate::event::{Event, Key, Message};
 use crate::failpoint::{self, Point};
 use crate::metrics::{PublishResult, Stage};
 use crate::store::{Cause, State};
+use crate::telemetry::traces::{Span, Trace};
 
 /// An event that waits for a lane or is in one. Its leader's flight ends when it is settled.
 #[derive(Debug)]
@@ -86,6 +87,8 @@ pub(super) struct Ready {
 pub(super) struct Batch {
     /// Taken out as they are decided.
     pub(super) jobs: Vec<Option<Ready>>,
+    /// Of the publish of each; taken out with its job.
+    spans: Vec<Option<Span>>,
     pub(super) attribution: Attribution,
     pub(super) confirms: Box<dyn Confirms>,
     started: Instant,
@@ -206,10 +209,22 @@ impl Batch {
         shared.spawn_record(std::mem::take(&mut self.done));
     }
 
+    fn end_span(&mut self, index: usize, verdict: Verdict) {
+        if let Some(span) = self.spans.get_mut(index).and_then(Option::take) {
+            end(span, Some(verdict));
+        }
+    }
+
+    /// What is in doubt may stay so for minutes, and its span is not to be missing meanwhile.
+    pub(super) fn end_spans(&mut self) {
+        self.spans.iter_mut().filter_map(Option::take).for_each(|span| end(span, None));
+    }
+
     pub(super) fn settle(&mut self, view: Vec<Settled>, shared: &Shared) {
         let at = shared.clock.now();
         for (index, verdict) in self.attribution.settle(view) {
             let Some(ready) = self.jobs.get_mut(index).and_then(Option::take) else { continue };
+            self.end_span(index, verdict);
             ready.job.passes(Point::PublishedUnconfirmed, Point::DrainedUnconfirmed);
             let event_type = ready.job.event().event_type;
             match shared.judge(&ready, verdict) {
@@ -224,11 +239,30 @@ impl Batch {
     }
 }
 
+/// Ends the span of a publish.
+fn end(mut span: Span, verdict: Option<Verdict>) {
+    let word = match verdict {
+        Some(Verdict::Confirmed) => "confirmed",
+        Some(Verdict::Returned) => "returned",
+        Some(Verdict::Nacked) => "nacked",
+        Some(Verdict::Lost) => "lost",
+        Some(Verdict::Unsent) => "unsent",
+        None => "in_doubt",
+    };
+    span.note("alipay_gateway.result", word);
+    if verdict != Some(Verdict::Confirmed) {
+        span.note("error.type", word);
+        span.fail(word);
+    }
+}
+
 impl Shared {
     /// Renders and starts a batch. Message ids differ within it, because single flight holds each key once.
     fn start(&self, channel: &mut Channel, ready: Vec<Ready>, claimed: Instant) -> Batch {
         failpoint::reached(Point::ClaimedUnpublished);
-        let messages: Vec<Message> = ready.iter().map(Ready::message).collect();
+        let spans: Vec<Span> = ready.iter().map(Ready::span).collect();
+        let messages: Vec<Message> =
+            ready.iter().zip(&spans).map(|(ready, span)| ready.message(span.trace())).collect();
         let attribution = Attribution::of(messages.iter().map(|message| message.id.clone()));
         #[expect(clippy::cast_precision_loss, reason = "a batch has at most a few hundred events")]
         self.metrics.batch_size.observe(messages.len() as f64);
@@ -239,8 +273,9 @@ impl Shared {
         let lease = self.store.lease().saturating_sub(claimed.elapsed() + LEASE_MARGIN);
         let patience = patience.max(self.config.confirm_timeout).min(lease);
         let jobs = ready.into_iter().map(Some).collect();
+        let spans = spans.into_iter().map(Some).collect();
         let (started, done, failed) = (Instant::now(), Vec::new(), Vec::new());
-        Batch { jobs, attribution, confirms, started, patience, done, failed }
+        Batch { jobs, spans, attribution, confirms, started, patience, done, failed }
     }
 
     /// Counts a verdict, and says in which state it is to be recorded, if it is.
@@ -315,8 +350,14 @@ impl Shared {
 }
 
 impl Ready {
-    pub(super) fn message(&self) -> Message {
-        Message::of(self.job.event(), self.unchecked, self.job.errand.traceparent.clone())
+    /// It bears the context of what it is published under, or kept.
+    pub(super) fn message(&self, trace: &Trace) -> Message {
+        Message::of(self.job.event(), self.unchecked, trace.traceparent())
+    }
+
+    fn span(&self) -> Span {
+        let event = self.job.event();
+        self.job.errand.trace.publish(event.id.as_str(), event.event_type.as_str())
     }
 }
 

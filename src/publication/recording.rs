@@ -39,7 +39,9 @@ impl Shared {
         match within(STORE_DEADLINE, self.store.record(records())).await {
             Ok(()) => {
                 failpoint::reached(Point::RecordedUnanswered);
-                self.metrics.stage(Stage::Record, started.elapsed());
+                let took = started.elapsed();
+                self.metrics.stage(Stage::Record, took);
+                done.iter().for_each(|done| done.job.errand.trace.stage(Stage::Record, took));
                 self.unchecked(None);
             }
             Err(error) => {

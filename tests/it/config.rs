@@ -681,6 +681,70 @@ mod environment {
     }
 }
 
+mod traces {
+    use super::*;
+    use alipay_notify_gateway::telemetry::traces::AVAILABLE;
+
+    const COLLECTOR: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4318");
+    const FILE: &str = "[traces]\notlp_endpoint = \"http://file:4318\"\nservice_name = \"pay\"\n";
+
+    #[test]
+    fn an_endpoint_is_one_or_a_problem_that_does_not_repeat_it() {
+        for (endpoint, says) in [
+            ("otel:4318", "http://HOST:PORT"),
+            ("http://u:hunter2@otel", "http://HOST:PORT"),
+            ("https://otel", "TLS"),
+        ] {
+            let given = [("GATEWAY_TRACES__OTLP_ENDPOINT", endpoint)];
+            let problems = load_with(APP, &given).unwrap_err();
+            assert!(!problems[0].contains("hunter2"), "{problems:?}");
+            refused(Err(problems), "traces.otlp_endpoint", says);
+        }
+        let resource = [("GATEWAY_TRACES__RESOURCE", "a=b,c")];
+        refused(load_with(APP, &resource), "traces.resource", "\"c\" is not name=value");
+    }
+
+    #[test]
+    fn a_build_without_traces_says_so() {
+        let given = load_with(&format!("{FILE}{APP}"), &[]);
+        if AVAILABLE {
+            assert!(given.unwrap().config.traces.endpoint.is_some());
+        } else {
+            refused(given, "traces.otlp_endpoint", "this build has no traces");
+        }
+    }
+
+    #[test]
+    fn what_opentelemetrys_variables_say_comes_last_and_is_never_a_reason_not_to_start() {
+        let loaded = load_with(APP, &[COLLECTOR]).unwrap();
+        assert_eq!(loaded.config.traces.endpoint.is_some(), AVAILABLE);
+        assert_eq!(loaded.remarks.iter().any(|remark| remark.contains(COLLECTOR.0)), !AVAILABLE);
+        for (variable, value) in
+            [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://otel:4317"), ("OTEL_RESOURCE_ATTRIBUTES", "nonsense")]
+        {
+            let traces = load_with(APP, &[(variable, value)]).unwrap().config.traces;
+            assert!(traces.endpoint.is_none() && traces.resource.is_empty());
+            remarked(load_with(APP, &[(variable, value)]), variable);
+        }
+        let named = [("OTEL_SERVICE_NAME", "habit"), ("OTEL_RESOURCE_ATTRIBUTES", "a=b,c=d")];
+        let traces = load_with(APP, &named).unwrap().config.traces;
+        assert_eq!((traces.service_name.as_str(), traces.resource.len()), ("habit", 2));
+        if AVAILABLE {
+            let traces = load_with(&format!("{FILE}{APP}"), &[COLLECTOR, named[0]]).unwrap().config.traces;
+            assert_eq!(
+                (traces.endpoint, traces.service_name.as_str()),
+                ("http://file:4318".parse().ok(), "pay")
+            );
+        }
+    }
+
+    #[test]
+    fn opentelemetry_disabled_is_no_traces_whatever_the_file_says() {
+        let loaded = load_with(&format!("{FILE}{APP}"), &[("OTEL_SDK_DISABLED", "true")]).unwrap();
+        assert!(loaded.config.traces.endpoint.is_none());
+    }
+}
+
 mod three_variables {
     use super::*;
 
@@ -869,6 +933,7 @@ mod documents {
                 let bound: u64 = bound.parse().unwrap();
                 Some(if up { bound + 1 } else { bound - 1 }.to_string())
             }
+            "ratio" => Some(if up { "1.001" } else { "-0.001" }.to_owned()),
             other => panic!("no bounds for {other}"),
         }
     }
@@ -894,7 +959,7 @@ mod documents {
                 }
             }
         }
-        assert_eq!(bounded, 19);
+        assert_eq!(bounded, 20);
     }
 
     #[test]

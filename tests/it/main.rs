@@ -47,4 +47,6 @@ mod store_conformance;
 mod store_faults;
 mod store_file;
 mod support;
+#[cfg(feature = "otlp")]
+mod traces;
 mod vectors;

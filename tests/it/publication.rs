@@ -14,6 +14,7 @@ use alipay_notify_gateway::lifecycle::Tasks;
 use alipay_notify_gateway::metrics::Metrics;
 use alipay_notify_gateway::publication::{self, How, Publication};
 use alipay_notify_gateway::store::State;
+use alipay_notify_gateway::telemetry::traces::Tracer;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -62,6 +63,7 @@ impl Bench {
             clock: Arc::<StillClock>::clone(&clock),
             tasks: tasks.clone(),
             metrics: Arc::clone(&metrics),
+            tracer: Tracer::default(),
             seed: 7,
         });
         let gateway = Gateway::new(gateway::Parts {
@@ -71,6 +73,7 @@ impl Bench {
             clock: Arc::<StillClock>::clone(&clock),
             tasks,
             metrics: Arc::clone(&metrics),
+            tracer: Tracer::default(),
         });
         Self { gateway, publication, broker, store, clock, metrics }
     }

@@ -5,6 +5,8 @@ pub mod amqp_peer;
 pub mod authority;
 pub mod broker;
 pub mod certificate;
+#[cfg(feature = "otlp")]
+pub mod collector;
 pub mod doors;
 pub mod fakes;
 pub mod faults;

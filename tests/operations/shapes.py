@@ -105,6 +105,14 @@ def assert_services(documents, selector):
     assert f"http://{admin}." in test["spec"]["containers"][0]["args"][-1]
 
 
+def assert_egress(documents, values):
+    """The collector may be reached if there is one, and only then."""
+    endpoint = values.get("config", {}).get("traces", {}).get("otlp_endpoint")
+    for policy in (document for document in documents if document["kind"] == "NetworkPolicy"):
+        ports = [port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]]
+        assert (4318 in ports) == bool(endpoint), ports
+
+
 def assert_shared_files(documents):
     """Rules and dashboard are the files of deploy/, to the last value."""
     rules = [document for document in documents if document["kind"] == "PrometheusRule"]
@@ -144,6 +152,7 @@ def judge(rendered, values, split):
         assert_restricted(what, pod)
     selector = assert_workload(documents, values)
     assert_services(documents, selector)
+    assert_egress(documents, values)
     assert_shared_files(documents)
     assert all(document["metadata"]["namespace"] == "prod" for document in documents)
     names = [(document["kind"], document["metadata"]["name"]) for document in documents]

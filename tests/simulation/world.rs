@@ -13,6 +13,7 @@ use alipay_notify_gateway::gateway::{self, Delivery, Gateway, Reply};
 use alipay_notify_gateway::lifecycle::Tasks;
 use alipay_notify_gateway::metrics::Metrics;
 use alipay_notify_gateway::publication::{self, Publication};
+use alipay_notify_gateway::telemetry::traces::Tracer;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::Notify;
@@ -130,11 +131,20 @@ fn start(world: &Arc<World>) -> (Gateway, Publication) {
         clock: Arc::clone(&clock),
         tasks: tasks.clone(),
         metrics: Arc::clone(&metrics),
+        tracer: Tracer::default(),
         seed,
     });
     let policy = Pool::shared().policy.clone();
-    let parts =
-        gateway::Parts { policy, publication: publication.clone(), answer_timeout, clock, tasks, metrics };
+    let tracer = Tracer::default();
+    let parts = gateway::Parts {
+        policy,
+        publication: publication.clone(),
+        answer_timeout,
+        clock,
+        tasks,
+        metrics,
+        tracer,
+    };
     (Gateway::new(parts), publication)
 }
 
