@@ -23,8 +23,7 @@ use crate::http::listener::{Listener, Signals};
 use crate::lifecycle::{Shutdown, Stopping, Supervisor, Tasks};
 use crate::metrics::Metrics;
 use crate::publication::{self, Publication};
-use crate::store::Store;
-use crate::store::sqlite::Sqlite;
+use crate::store::engine::Engine;
 use crate::telemetry::Lines;
 use reload::Reloader;
 
@@ -38,7 +37,7 @@ pub struct App {
     gateway: Gateway,
     publication: Publication,
     broker: Amqp,
-    store: Arc<Sqlite>,
+    store: Engine,
     metrics: Arc<Metrics>,
     stopping: Stopping,
     shutdown: Shutdown,
@@ -108,7 +107,7 @@ impl App {
         let listener = listener.map_err(|error| StartError::Bind("http.listen", listen, error))?;
         let admin = Admin::bind(config.admin);
         let admin = admin.map_err(|error| StartError::Bind("admin.listen", listen_admin, error))?;
-        let store = Arc::new(Sqlite::open(&config.store, Arc::clone(&clock))?);
+        let store = Engine::open(&config.store, Arc::clone(&clock)).await?;
         metrics.store_damaged.set(i64::try_from(store.damaged_files()).unwrap_or(i64::MAX));
         let (stopping, supervised) = (Stopping::default(), Tasks::default());
         let broker =
@@ -118,7 +117,7 @@ impl App {
         let publication = Publication::start(publication::Parts {
             config: config.publication,
             broker: Arc::new(broker.clone()) as Arc<dyn Broker>,
-            store: Arc::<Sqlite>::clone(&store) as Arc<dyn Store>,
+            store: store.store(),
             clock: Arc::clone(&clock),
             tasks: tasks.clone(),
             metrics: Arc::clone(&metrics),
@@ -175,7 +174,7 @@ impl App {
         gauges.spawn(self.reloader.run(hangup, signals.end.clone()));
         let watch = Watch {
             gateway: self.gateway.clone(),
-            store: Arc::clone(&self.store),
+            store: self.store.clone(),
             metrics: Arc::clone(&self.metrics),
             log: self.log,
         };
@@ -217,7 +216,7 @@ impl App {
         }
         // The broker's connection is closed in order either way; what is cut off was told fail or nothing.
         self.broker.close().await;
-        let _ = tokio::time::timeout(CLOSE_DEADLINE, self.store.close()).await;
+        let _ = tokio::time::timeout(CLOSE_DEADLINE, self.store.store().close()).await;
         self.admin.stop().await;
         tracing::info!(clean, "stopped");
         if clean { End::Clean } else { End::Forced }
@@ -227,7 +226,7 @@ impl App {
 /// Keeps true what has to be looked at to be known.
 struct Watch {
     gateway: Gateway,
-    store: Arc<Sqlite>,
+    store: Engine,
     metrics: Arc<Metrics>,
     log: Lines,
 }

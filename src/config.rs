@@ -30,7 +30,7 @@ pub struct Config {
     /// `[publication]`, and what of other sections bounds it.
     pub publication: publication::Config,
     /// `[store]`.
-    pub store: store::sqlite::Config,
+    pub store: store::engine::Config,
     /// `[[apps]]`, `[freshness]`, `[event]`.
     pub policy: Policy,
     /// `[shutdown]`.

@@ -150,7 +150,8 @@ impl Gateway {
             metrics.store_up.set(0);
             return;
         };
-        metrics.store_up.set(1 - metrics.store_unchecked.get());
+        let is_away = metrics.store_unchecked.get() + metrics.store_refusing.get() > 0;
+        metrics.store_up.set(i64::from(!is_away));
         for (state, count) in
             [("deferred", tally.deferred), ("in_doubt", tally.in_doubt), ("held", tally.held)]
         {

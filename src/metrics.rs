@@ -72,6 +72,8 @@ pub struct Metrics {
     pub store_unchecked: IntGauge,
     /// Confirmed events whose record still has to be written.
     pub store_unrecorded: IntGauge,
+    /// 1 while events are refused because the store is away.
+    pub store_refusing: IntGauge,
     /// Store files that were set aside as damaged and not yet salvaged.
     pub store_damaged: IntGauge,
     /// Bytes that are free for the store on its file system; +Inf where that cannot be told.
@@ -288,6 +290,8 @@ impl Metrics {
             store_up: at.gauge("store_up", "1 while the store can be read and written.")?,
             store_unchecked: at
                 .gauge("store_unchecked", "1 while events are announced without asking the store.")?,
+            store_refusing: at
+                .gauge("store_refusing", "1 while events are refused because the store is away.")?,
             store_unrecorded: at
                 .gauge("store_unrecorded", "Confirmed events whose record is still to be written.")?,
             store_damaged: at

@@ -323,6 +323,9 @@ impl Publication {
         if self.shared.metrics.store_unchecked.get() == 1 {
             degraded.push(("store", "away: events are announced unchecked".to_owned()));
         }
+        if self.shared.metrics.store_refusing.get() == 1 {
+            degraded.push(("store", "away: events are refused".to_owned()));
+        }
         degraded
     }
 

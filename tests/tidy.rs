@@ -17,7 +17,7 @@ const LADDER: [(&str, &[&str]); 18] = [
     ("metrics", &["event"]),
     ("admission", &["clock", "event", "json"]),
     ("broker", &["clock", "event", "lifecycle", "metrics", "secret"]),
-    ("store", &["clock", "event", "failpoint", "lifecycle"]),
+    ("store", &["clock", "event", "failpoint", "lifecycle", "secret"]),
     ("publication", &["admission", "broker", "clock", "event", "failpoint", "lifecycle", "metrics", "store"]),
     ("gateway", &["admission", "clock", "event", "lifecycle", "metrics", "publication", "store"]),
     ("http", &["admission", "failpoint", "gateway", "lifecycle", "metrics", "publication"]),
@@ -61,9 +61,10 @@ const LADDER: [(&str, &[&str]); 18] = [
 ];
 
 /// Crates that have one home, or few.
-const HOMES: [(&str, &[&str]); 22] = [
+const HOMES: [(&str, &[&str]); 23] = [
     ("lapin", &["src/broker/amqp", "src/broker/tap", "src/broker/topology"]),
     ("rusqlite", &["src/store/sqlite"]),
+    ("redis", &["src/store/redis"]),
     ("rustix", &["src/failpoint.rs", "src/store/sqlite"]),
     ("prometheus", &["src/metrics.rs", "src/publication"]),
     ("clap", &["src/cli"]),

@@ -1,7 +1,7 @@
 //! Every key there is. `docs/configuration.md` is held to this list by a test.
 
 /// All keys; `[]` stands for any table of an array.
-pub const KEYS: [&str; 49] = [
+pub const KEYS: [&str; 54] = [
     "http.listen",
     "http.path",
     "http.answer_timeout",
@@ -31,6 +31,11 @@ pub const KEYS: [&str; 49] = [
     "publication.max_in_flight",
     "store.engine",
     "store.path",
+    "store.uri",
+    "store.uri_file",
+    "store.ca_file",
+    "store.prefix",
+    "store.unavailable",
     "store.retention",
     "store.max_deferred",
     "store.max_returned",

@@ -14,7 +14,7 @@ use crate::admission::acceptance::Objection;
 use crate::event::{Event, Key};
 use crate::failpoint::{self, Point};
 use crate::metrics::Stage;
-use crate::store::{Cause, Claim, Kept, State};
+use crate::store::{Cause, Claim, Kept, State, WhenAway};
 
 impl Shared {
     /// Claims, and resolves what the store has to say: duplicates, tombstones, the stale, the late and the
@@ -28,6 +28,10 @@ impl Shared {
             Ok(claims) => (claims, self.metrics.store_unchecked.get() == 1),
             Err(error) => {
                 self.unchecked(Some(&error.message));
+                if self.store.when_away() == WhenAway::Refuse {
+                    jobs.into_iter().for_each(|job| self.give_up(job, Settlement::Refused));
+                    return Vec::new();
+                }
                 (vec![Claim::Granted(None); jobs.len()], true)
             }
         };
@@ -90,7 +94,9 @@ impl Shared {
         let shared = Arc::clone(self);
         self.tasks.spawn_vital(async move {
             let errand = Errand { event, body: None, ..job.errand };
-            let settlement = match Box::pin(shared.settle(errand, None)).await {
+            let (settled, ()) =
+                futures_util::join!(Box::pin(shared.settle(errand, None)), shared.let_go(original.clone()));
+            let settlement = match settled {
                 Some((Role::Follower, Settlement::Confirmed { event_id, event_type, .. })) => {
                     Settlement::Recorded { event_id, event_type }
                 }
@@ -121,7 +127,13 @@ impl Shared {
                     Settlement::Refused
                 }
             };
+            shared.let_go(job.key()).await;
             shared.give_up(job, settlement);
         });
+    }
+
+    /// Gives a lease back that led to nothing which is written under its key. If that fails it ends by itself.
+    async fn let_go(&self, key: Key) {
+        let _ = within(STORE_DEADLINE, self.store.release(vec![key])).await;
     }
 }

@@ -103,12 +103,18 @@ impl Lane {
 
     pub(super) async fn run(mut self) {
         while let Some(jobs) = self.shared.queue.take(self.shared.config.max_batch).await {
+            let claimed = Instant::now();
             let ready = self.shared.sort_out(jobs).await;
             if ready.is_empty() {
                 continue;
             }
             match self.open().await {
-                Ok(channel) => self.publish(channel, ready).await,
+                // Another replica may have it by the time that a confirm comes: claimed anew.
+                Ok(channel) if claimed.elapsed() > self.shared.store.lease() / 3 => {
+                    self.channel = Some(channel);
+                    self.shared.put_back(ready);
+                }
+                Ok(channel) => self.publish(channel, ready, claimed).await,
                 Err(cause) => self.shared.spawn_defer(ready, cause, State::Deferred),
             }
         }
@@ -143,8 +149,8 @@ impl Lane {
         }
     }
 
-    async fn publish(&mut self, mut channel: Channel, ready: Vec<Ready>) {
-        let mut batch = self.shared.start(&mut channel, ready);
+    async fn publish(&mut self, mut channel: Channel, ready: Vec<Ready>, claimed: Instant) {
+        let mut batch = self.shared.start(&mut channel, ready, claimed);
         batch.await_confirms(&self.shared).await;
         let failed = std::mem::take(&mut batch.failed);
         if batch.attribution.is_complete() {
@@ -166,7 +172,7 @@ impl Batch {
     /// Until every event is decided or the batch's deadline has come. What is confirmed is handed over as it
     /// comes, a moment gathered, so that one silent queue does not hold back the answers of the others.
     async fn await_confirms(&mut self, shared: &Arc<Shared>) {
-        let mut deadline = self.started + shared.config.confirm_timeout;
+        let mut deadline = self.started + shared.config.confirm_timeout.min(self.patience);
         let last = self.started + self.patience;
         let mut hand_over_at = None;
         while !self.attribution.is_complete() {
@@ -220,7 +226,7 @@ impl Batch {
 
 impl Shared {
     /// Renders and starts a batch. Message ids differ within it, because single flight holds each key once.
-    fn start(&self, channel: &mut Channel, ready: Vec<Ready>) -> Batch {
+    fn start(&self, channel: &mut Channel, ready: Vec<Ready>, claimed: Instant) -> Batch {
         failpoint::reached(Point::ClaimedUnpublished);
         let messages: Vec<Message> = ready.iter().map(Ready::message).collect();
         let attribution = Attribution::of(messages.iter().map(|message| message.id.clone()));
@@ -229,7 +235,9 @@ impl Shared {
         let confirms = channel.publisher.publish(messages, self.clock.now());
         let nobody_waits = ready.iter().all(|ready| ready.job.drained && ready.probe.is_none());
         let patience = if nobody_waits { DRAIN_PATIENCE } else { self.config.confirm_timeout };
-        let patience = patience.max(self.config.confirm_timeout);
+        // What is in doubt is written before its lease is over, and is nobody else's from then on.
+        let lease = self.store.lease().saturating_sub(claimed.elapsed() + LEASE_MARGIN);
+        let patience = patience.max(self.config.confirm_timeout).min(lease);
         let jobs = ready.into_iter().map(Some).collect();
         let (started, done, failed) = (Instant::now(), Vec::new(), Vec::new());
         Batch { jobs, attribution, confirms, started, patience, done, failed }
@@ -283,6 +291,15 @@ impl Shared {
         }
     }
 
+    /// Lets a lane claim and publish it anew.
+    fn put_back(&self, ready: Vec<Ready>) {
+        for ready in ready {
+            if let Err(job) = self.queue.push(ready.job) {
+                self.give_up(*job, Settlement::Refused);
+            }
+        }
+    }
+
     /// Ends a job: its flight, if it still has one, ends with it, and its place is free.
     pub(super) fn give_up(&self, job: Job, settlement: Settlement) {
         let flight = job.leads.then(|| job.key());
@@ -309,5 +326,7 @@ const GATHER: Duration = Duration::from_millis(5);
 const LINK_PATIENCE: Duration = Duration::from_millis(250);
 /// How often a lane that waits longer for such a batch looks whether live deliveries need it.
 const LOOK_FOR_LIVE: Duration = Duration::from_millis(100);
+/// What is left of a lease when its confirm is given up: enough to write that it is in doubt.
+const LEASE_MARGIN: Duration = Duration::from_secs(3);
 /// How long a batch is waited for in which nobody waits.
 pub(super) const DRAIN_PATIENCE: Duration = Duration::from_secs(30);

@@ -37,7 +37,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::event::{EventType, Key};
 use crate::lifecycle::vital;
 
-pub use self::shelf::{Shelf, ShelfError, Sums, end_alarm, read_all};
+pub use self::shelf::{Shelf, ShelfError, end_alarm, read_all};
 
 /// The embedded store.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use alipay_notify_gateway::admission::policy::{Buyer, SignType};
-use alipay_notify_gateway::config::{self, KEYS, Loaded};
+use alipay_notify_gateway::config::{self, Config, KEYS, Loaded};
 use alipay_notify_gateway::event::{Environment, EventType};
+use alipay_notify_gateway::store::{engine, sqlite};
 use alipay_notify_gateway::telemetry::Format;
 
 use crate::support::alipay;
@@ -36,6 +37,14 @@ fn load_with(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, Vec<Str
 
 fn load(text: &str) -> Result<Loaded, Vec<String>> {
     load_with(text, &[])
+}
+
+/// What is configured of the embedded store.
+fn file_of(config: &Config) -> &sqlite::Config {
+    match &config.store {
+        engine::Config::Sqlite(config) => config,
+        engine::Config::Redis(config) => panic!("{config:?}"),
+    }
 }
 
 /// Sections and the smallest app.
@@ -80,9 +89,12 @@ mod defaults {
         let bounds =
             (config.publication.lanes, config.publication.max_batch, config.publication.max_in_flight);
         assert_eq!(bounds, (4, 64, 4096));
-        assert_eq!((config.store.max_deferred, config.store.max_held), (100_000, 10_000));
-        assert_eq!(config.store.max_returned, 20_000);
-        assert_eq!((config.store.max_deferred_bytes, config.store.max_held_bytes), (1 << 30, 256 << 20));
+        assert_eq!((file_of(&config).max_deferred, file_of(&config).max_held), (100_000, 10_000));
+        assert_eq!(file_of(&config).max_returned, 20_000);
+        assert_eq!(
+            (file_of(&config).max_deferred_bytes, file_of(&config).max_held_bytes),
+            (1 << 30, 256 << 20)
+        );
         assert_eq!(config.policy.max_age, Duration::from_secs(24 * 3600));
         assert_eq!(config.policy.retention, Duration::from_secs(35 * 86_400));
         assert_eq!(config.publication.retention, config.policy.retention);
@@ -104,7 +116,7 @@ mod defaults {
         let folder = folder();
         let file = folder.write("gateway.toml", APP);
         let config = config::load_from(Some(&file), Vec::new()).unwrap().config;
-        assert_eq!(config.store.path, folder.path().join("data/gateway.db"));
+        assert_eq!(file_of(&config).path, folder.path().join("data/gateway.db"));
     }
 }
 
@@ -126,7 +138,7 @@ tokn = "x"
 lanes = 65
 confirm_timeout = "3x"
 [store]
-engine = "redis"
+engine = "files"
 [log]
 format = "xml"
 level = "loud=x=y"
@@ -260,8 +272,17 @@ mod values {
     }
 
     #[test]
-    fn redis_is_not_supported_yet() {
-        refused(with_app("[store]\nengine = \"redis\""), "store.engine", "not supported yet");
+    fn a_redis_that_cannot_be_meant_is_refused() {
+        let redis = |more: &str| with_app(&format!("[store]\nengine = \"redis\"\n{more}"));
+        refused(redis(""), "store.uri", "is required");
+        for uri in ["http://h", "redis://", "redis-sentinel://h", "rediss://h#insecure"] {
+            refused(redis(&format!("uri = \"{uri}\"")), "store.uri", "");
+        }
+        refused(redis("uri = \"redis://h\"\nprefix = \"a b\""), "store.prefix", "letters");
+        refused(redis("uri = \"redis://h\"\nunavailable = \"perhaps\""), "store.unavailable", "not one of");
+        refused(redis("uri = \"redis://h\"\nca_file = \"alipay.pem\""), "store.ca_file", "encrypted");
+        refused(redis("uri = \"rediss://h\"\nca_file = \"alipay.pem\""), "store.ca_file", "certificate");
+        refused(with_app("[store]\nuri = \"redis://h\""), "store.engine", "is sqlite");
         refused(with_app("[store]\nengine = \"files\""), "store.engine", "not one of");
     }
 
@@ -671,7 +692,7 @@ mod three_variables {
         ])
         .unwrap();
         assert_eq!(loaded.config.amqp.uri.read().unwrap().expose(), "amqp://u:p@h/");
-        assert_eq!(loaded.config.store.path, Path::new("data/gateway.db"));
+        assert_eq!(file_of(&loaded.config).path, Path::new("data/gateway.db"));
         assert!(loaded.config.amqp.queues.is_empty());
         assert_eq!(loaded.config.policy.apps["2021000000000001"].keys.len(), 1);
     }

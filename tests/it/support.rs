@@ -16,6 +16,8 @@ pub mod proxy;
 pub mod queue;
 pub mod rabbit;
 pub mod raw_client;
+pub mod redis;
+pub mod rows;
 pub mod signer;
 
 use std::future::Future;
