@@ -13,8 +13,8 @@ use std::time::Duration;
 use alipay_notify_gateway::clock::Timestamp;
 use alipay_notify_gateway::event::{Digest, EventType, Key, Message};
 use alipay_notify_gateway::store::{
-    Claim, DOUBT, Decision, Deferral, Holding, Kept, Known, Record, Row, State, Store, StoreError, Tally,
-    Waiting, back_off, held_key,
+    Claim, DOUBT, Decision, Deferral, Holding, Kept, Known, LEASE, Record, Row, State, Store, StoreError,
+    Tally, Waiting, back_off, held_key,
 };
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -320,8 +320,6 @@ fn is_settled(state: State) -> bool {
     matches!(state, State::Recorded | State::Unrouted | State::Dropped)
 }
 
-/// How long a claim is good for.
-pub const LEASE: Duration = Duration::from_secs(15);
 /// Of what a shared store wrote, a fail-over may lose the last second.
 const LONGEST_LAG: u64 = 1_000;
 
@@ -631,5 +629,9 @@ impl Store for SimulatedStore {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         std::future::ready(()).boxed()
+    }
+
+    fn lease(&self) -> Duration {
+        if self.0.lock().is_shared() { LEASE } else { Duration::MAX }
     }
 }

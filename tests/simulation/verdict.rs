@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use alipay_notify_gateway::broker::Confirm;
 use alipay_notify_gateway::event::{Key, Message};
 use alipay_notify_gateway::publication::{Announced, How};
-use alipay_notify_gateway::store::{Record, State};
+use alipay_notify_gateway::store::{self, Record, State};
 
 use crate::alipay::Pool;
 use crate::broker::QUEUES;
@@ -423,7 +423,7 @@ const DOUBT: u64 = 60_000;
 /// Between the claim and the publish, at most: the wait for a link and for a channel.
 const CLAIMED_BEFORE: u64 = 3_000;
 /// A lease of a shared store, and how long after its claim a batch is published at the latest.
-const LEASE: u64 = crate::store::LEASE.as_millis() as u64;
+const LEASE: u64 = store::LEASE.as_millis() as u64;
 const PUBLISHED_AFTER: u64 = 5_000;
 /// How long publication waits for the store.
 const STORE_PATIENCE: u64 = 2_000;
