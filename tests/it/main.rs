@@ -37,6 +37,7 @@ mod publication;
 mod rabbitmq;
 mod reload;
 mod replays;
+mod replicas;
 mod scripted_broker;
 mod scripted_lanes;
 mod scripted_orders;
