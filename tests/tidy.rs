@@ -61,10 +61,16 @@ const LADDER: [(&str, &[&str]); 18] = [
 ];
 
 /// Crates that have one home, or few.
-const HOMES: [(&str, &[&str]); 22] = [
+const HOMES: [(&str, &[&str]); 25] = [
     ("lapin", &["src/broker/amqp", "src/broker/tap", "src/broker/topology"]),
     ("rusqlite", &["src/store/sqlite"]),
-    ("rustix", &["src/failpoint.rs", "src/store/sqlite"]),
+    (
+        "rustix",
+        &["src/app/descriptors.rs", "src/failpoint.rs", "src/gateway/low_priority.rs", "src/store/sqlite"],
+    ),
+    ("tokio_rustls", &["src/http/tls.rs"]),
+    ("ipnet", &["src/http/client_address.rs"]),
+    ("ppp", &["src/http/proxy_protocol.rs"]),
     ("prometheus", &["src/metrics.rs", "src/publication"]),
     ("clap", &["src/cli"]),
     ("indicatif", &["src/cli/simulate"]),
@@ -77,8 +83,8 @@ const HOMES: [(&str, &[&str]); 22] = [
     ("aws_lc_rs", &["src/admission/signature.rs"]),
     ("rsa", &["src/admission", "src/signer"]),
     ("sha1", &["src/admission/signature.rs", "src/signer"]),
-    ("x509_cert", &["src/admission/key_ring.rs", "src/broker/amqp/tls.rs"]),
-    ("rustls_pki_types", &["src/broker/amqp/tls.rs"]),
+    ("x509_cert", &["src/admission/key_ring.rs", "src/broker/amqp/tls.rs", "src/http/tls.rs"]),
+    ("rustls_pki_types", &["src/broker/amqp/tls.rs", "src/http/tls.rs"]),
     ("memchr", &["src/admission/form.rs"]),
     ("encoding_rs", &["src/admission/notification.rs", "src/signer", "src/cli/explain"]),
     ("serde_urlencoded", &["src/signer", "src/cli/simulate", "src/cli/trade.rs", "src/admin"]),

@@ -17,6 +17,7 @@ pub mod queue;
 pub mod rabbit;
 pub mod raw_client;
 pub mod signer;
+pub mod tls_client;
 
 use std::future::Future;
 use std::time::Duration;
