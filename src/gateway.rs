@@ -208,7 +208,8 @@ impl Inner {
     /// What admission says, sooner or later. Nothing if that would be too late, or nothing more can wait for it.
     async fn judge(&self, delivery: &Delivery, now: Timestamp) -> Option<Verdict> {
         let (origin, policy) = (Origin::from(delivery.client), self.policy());
-        let verdict = match self.penalties.priority(origin, delivery.arrived) {
+        let priority = self.penalties.priority(origin, delivery.arrived);
+        let verdict = match priority {
             Priority::Usual => {
                 let started = Instant::now();
                 let verdict = admission::admit(&delivery.body, &policy, now);
@@ -222,7 +223,7 @@ impl Inner {
         };
         match &verdict {
             Verdict::Rejected(rejection) if rejection.has_cost_a_verification() => {
-                self.penalties.failed(origin, delivery.arrived);
+                self.penalties.failed(origin, priority, delivery.arrived);
             }
             Verdict::Rejected(_) => {}
             Verdict::Admitted(..) | Verdict::Withheld(..) | Verdict::Shadowed(_) => {

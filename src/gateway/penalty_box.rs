@@ -5,7 +5,7 @@
 //! Two leaky buckets. One for each origin: past `http.failure_budget` failures a minute it is out of favour, and each
 //! failure that leaks out lets it have one more try at usual priority. And one for all together, because a forger with
 //! more addresses than this table has entries would look new each time: past it, only those count as in favour that
-//! have shown a genuine notification since.
+//! have shown a genuine notification since. So what is verified in vain at usual priority has a bound, whoever sends it.
 //!
 //! What it is not: proof of anything. Nothing of it survives a crash, and nothing has to.
 
@@ -75,10 +75,13 @@ impl PenaltyBox {
         if in_favour { Priority::Usual } else { Priority::Low }
     }
 
-    /// A signature was verified in vain.
-    pub(super) fn failed(&self, origin: Origin, now: Instant) {
+    /// A signature was verified in vain, at this priority. Only what was verified at usual priority counts for all
+    /// together: one noisy origin does not put others out of favour.
+    pub(super) fn failed(&self, origin: Origin, priority: Priority, now: Instant) {
         let mut book = self.book();
-        book.together.grow(self.step / TOGETHER, now);
+        if priority == Priority::Usual {
+            book.together.grow(self.step / TOGETHER, now);
+        }
         book.record_or(origin, now).debt.grow(self.step, now);
     }
 
@@ -156,7 +159,7 @@ mod tests {
 
     fn fail(penalties: &PenaltyBox, origin: Origin, times: u32, now: Instant) {
         for _ in 0..times {
-            penalties.failed(origin, now);
+            penalties.failed(origin, penalties.priority(origin, now), now);
         }
     }
 
@@ -172,7 +175,7 @@ mod tests {
         let later = now + Duration::from_secs(6);
         assert_eq!(penalties.priority(origin(1), later), Priority::Usual, "however long it went on");
         assert_eq!(penalties.count(later), 0);
-        penalties.failed(origin(1), later);
+        fail(&penalties, origin(1), 1, later);
         assert_eq!(penalties.priority(origin(1), later), Priority::Low);
     }
 
@@ -181,7 +184,7 @@ mod tests {
         let (penalties, now) = (PenaltyBox::new(10), Instant::now());
         penalties.verified(origin(1), now);
         for n in 0..10 * TOGETHER + 1 {
-            penalties.failed(origin(100 + n), now);
+            fail(&penalties, origin(100 + n), 1, now);
         }
         assert_eq!(penalties.priority(origin(7), now), Priority::Low, "nothing is known of it");
         assert_eq!(penalties.priority(origin(1), now), Priority::Low, "what was before was not noted");
@@ -197,7 +200,7 @@ mod tests {
         let (penalties, now) = (PenaltyBox::new(1), Instant::now());
         fail(&penalties, origin(1), 2, now);
         for n in 0..100_000 {
-            penalties.failed(origin(1000 + n), now);
+            fail(&penalties, origin(1000 + n), 1, now);
             assert_eq!(penalties.priority(origin(1), now), Priority::Low, "it goes on, and is not forgotten");
         }
         let book = penalties.book();

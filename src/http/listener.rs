@@ -161,20 +161,22 @@ impl Door {
         Ok(Seat { door: Arc::clone(self), peer, _room: room, _place: place })
     }
 
-    /// What comes before HTTP: who the peer speaks for, TLS, and silence.
+    /// What comes before HTTP: who the peer speaks for, TLS, and silence. What only some need is in boxes, so that a
+    /// connection that is silent is small.
     async fn open(&self, mut stream: TcpStream, peer: IpAddr) -> Result<(Stream, IpAddr), ConnectionRefusal> {
         let mut sender = peer;
         if self.config.proxy_protocol && self.config.trusted_proxies.contain(peer) {
-            let source = within(self.config.header_timeout, proxy_protocol::source(&mut stream)).await;
+            let source =
+                Box::pin(within(self.config.header_timeout, proxy_protocol::source(&mut stream))).await;
             sender = source.ok_or(ConnectionRefusal::ProxyHeader)?.unwrap_or(peer);
         }
         let Some(tls) = &self.tls else {
-            // HTTP needs its buffers from the first byte on: somebody who says nothing gets none.
-            let said = within(self.config.header_timeout, stream.readable()).await;
+            // HTTP has buffers from the start on: somebody who says nothing gets none. (`readable` may be wrong.)
+            let said = within(self.config.header_timeout, stream.peek(&mut [0])).await;
             said.ok_or(ConnectionRefusal::SlowHead)?;
             return Ok((Either::Left(stream), sender));
         };
-        let encrypted = within(self.config.handshake_timeout, tls.accept(stream)).await;
+        let encrypted = Box::pin(within(self.config.handshake_timeout, tls.accept(stream))).await;
         Ok((Either::Right(encrypted.ok_or(ConnectionRefusal::Handshake)?), sender))
     }
 
@@ -265,8 +267,7 @@ struct Seat {
 impl Seat {
     /// One connection, from accept to close.
     async fn occupy(self, stream: TcpStream, end: Stopping) {
-        // In a box: what it needs for that is given back before the first request.
-        let opening = Box::pin(self.door.open(stream, self.peer));
+        let opening = self.door.open(stream, self.peer);
         let opened = tokio::select! {
             biased;
             () = end.begun() => return,
@@ -335,6 +336,17 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(name, value.parse().unwrap());
         headers
+    }
+
+    #[test]
+    fn a_connection_that_says_nothing_is_small() {
+        let size = size_of_future(Seat::occupy);
+        assert!(size <= 1024, "{size} bytes");
+    }
+
+    /// Of what a task is made of, without making one.
+    fn size_of_future<F: Future>(_: impl FnOnce(Seat, TcpStream, Stopping) -> F) -> usize {
+        size_of::<F>()
     }
 
     #[test]

@@ -149,7 +149,7 @@ fn nothing_that_is_nobodys_business_is_in_the_log_where_all_is_well() {
             orders(&program);
             let _ = program.post(&Notification::payment_now(50).body());
             let _ = queue.published(&program, 51).await;
-            assert!(program.metric("events_total{type=\"payment.refunded\",result=\"returned\"}") >= 1.0);
+            assert!(program.metric("events_total{result=\"returned\",type=\"payment.refunded\"}") >= 1.0);
             for reason in
                 ["signature", "unknown_app", "sign_type", "missing_field", "shadow_key", "return_url"]
             {

@@ -430,12 +430,12 @@ fn attack_65_other_methods_and_paths_find_nothing() {
 #[test]
 fn attack_67_who_never_reads_his_answers_is_let_go() {
     run(async {
-        let program = Program::with_http("slow-reader", "write_timeout = \"1s\"");
+        let program = Program::with_http("slow-reader", NEVER_READ);
         let mut queue = Queue::bound(&program.exchange, &["#"]).await;
         let mut client = RawClient::connect_narrow(program.http).await;
         let request = b"POST /alipay/notify HTTP/1.1\r\ncontent-length: 3\r\n\r\na=b".repeat(1000);
         let written = async { while client.try_send(&request).await.is_ok() {} };
-        tokio::time::timeout(crate::support::PATIENCE, written).await.expect("it is never let go");
+        tokio::time::timeout(BUFFERS_ARE_FULL, written).await.expect("it is never let go");
         all_refused(&program, "slow_reader", 1.0);
         program.wait_until("it is gone", || program.metric("connections") == 0.0);
         only_the_genuine(&program, &mut queue, 1).await;
@@ -465,6 +465,11 @@ fn the_accept_loop_survives_that_there_is_no_descriptor_left() {
         assert_eq!(queue.published(&program, 9).await.len(), 3);
     });
 }
+
+/// Of requests there is no end either.
+const NEVER_READ: &str = "write_timeout = \"1s\"\nmax_requests_per_connection = 1000000";
+/// Bound: the system holds some megabytes of answers for a peer on the same machine.
+const BUFFERS_ARE_FULL: std::time::Duration = std::time::Duration::from_secs(120);
 
 fn limit_files(program: &Program, limit: usize) {
     let limited = Command::new("prlimit")

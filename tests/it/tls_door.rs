@@ -79,12 +79,13 @@ fn who_speaks_no_tls_or_never_finishes_his_hello_is_turned_away_in_time() {
 fn a_peer_inside_of_tls_that_never_reads_is_let_go() {
     run(async {
         let authority = Authority::new("tests");
-        let program = start("tls-slow", &authority, "write_timeout = \"1s\"\n");
+        let program =
+            start("tls-slow", &authority, "write_timeout = \"1s\"\nmax_requests_per_connection = 1000000\n");
         let mut stream = connect_narrow(program.http, believing(&authority, Tls13)).await.unwrap();
         let request = b"POST /alipay/notify HTTP/1.1\r\ncontent-length: 3\r\n\r\na=b".repeat(1000);
         let written =
             async { while stream.write_all(&request).await.is_ok() && stream.flush().await.is_ok() {} };
-        tokio::time::timeout(PATIENCE * 2, written).await.expect("it is never let go");
+        tokio::time::timeout(PATIENCE * 12, written).await.expect("it is never let go");
         let refused = || program.metric("connections_refused_total{reason=\"slow_reader\"}");
         program.wait_until("it is counted", || refused() >= 1.0);
         program.wait_until("it is gone", || program.metric("connections") == 0.0);

@@ -586,7 +586,8 @@ fn attack_42_an_unknown_app_takes_as_long_as_a_forged_signature() {
     heavy.keys = vec![key; 300];
     let policy = policy_of(vec![heavy]);
     let forged = Draft::payment().signed_by(stranger(), Hash::Sha256, Version::V1).body();
-    let unknown = Draft::payment().set("app_id", "2021000000000009").signed().body();
+    let unknown = Draft::payment().set("app_id", "2021000000000009");
+    let unknown = unknown.signed_by(stranger(), Hash::Sha256, Version::V1).body();
     let fastest = |body: &[u8], expected: Said| {
         let run = || {
             let began = std::time::Instant::now();
