@@ -231,17 +231,19 @@ fn the_architecture_names_every_dependency() {
 }
 
 #[test]
-fn every_test_that_the_reliability_page_names_exists() {
-    let page = std::fs::read_to_string(root().join("docs/reliability.md")).unwrap();
+fn every_test_that_the_pages_on_reliability_and_security_name_exists() {
     let code: String = sources("tests").into_iter().chain(sources("src")).map(|(_, text)| text).collect();
     let is_sentence = |word: &str| {
         word.matches('_').count() >= 4
             && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     };
-    let named: Vec<&str> = page.split('`').skip(1).step_by(2).filter(|word| is_sentence(word)).collect();
-    assert!(named.len() > 20, "the page names its tests");
-    for name in named {
-        assert!(code.contains(&format!("fn {name}(")), "docs/reliability.md names {name}, which is no test");
+    for (page, at_least) in [("docs/reliability.md", 20), ("SECURITY.md", 5)] {
+        let text = read(page);
+        let named: Vec<&str> = text.split('`').skip(1).step_by(2).filter(|word| is_sentence(word)).collect();
+        assert!(named.len() >= at_least, "{page} names its tests");
+        for name in named {
+            assert!(code.contains(&format!("fn {name}(")), "{page} names {name}, which is no test");
+        }
     }
 }
 
