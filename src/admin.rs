@@ -24,6 +24,7 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
+use tokio_util::either::Either;
 
 pub use keys::KeyReport;
 pub use readiness::{Phase, Readiness};
@@ -128,7 +129,7 @@ async fn serve(socket: std::net::TcpListener, desk: Arc<routes::Desk>, end: Stop
             accepted = acceptor.next() => accepted,
         };
         let stream = match accepted {
-            Ok(stream) => stream,
+            Ok((stream, _)) => Either::Left(stream),
             Err(error) => {
                 tracing::warn!(%error, "an admin connection could not be accepted");
                 continue;
@@ -141,11 +142,12 @@ async fn serve(socket: std::net::TcpListener, desk: Arc<routes::Desk>, end: Stop
             let (desk, progress) = (Arc::clone(&desk), Arc::clone(&of_service));
             async move { Ok(desk.answer(request, &progress).await) }
         });
-        let connection = protocol.serve_connection(Wire::new(stream, Arc::clone(&progress)), service);
+        let wire = Wire::new(stream, WRITE_TIMEOUT, Arc::clone(&progress));
+        let connection = protocol.serve_connection(wire, service);
         let end = end.clone();
         tasks.spawn(async move {
             // How an operator's connection ended is no news.
-            let _ = connection::serve(connection, &end, &progress).await;
+            let _ = connection::serve(connection, MAX_AGE, &end, &progress).await;
             drop(permit);
         });
     }
@@ -161,5 +163,9 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Bound: a head, and the silence between two requests. Longer than a usual scrape interval, so that a
 /// scraper keeps its connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bound: how long an answer may make no progress.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bound: how old a connection may become.
+const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 /// Bound: how long stopping waits for answers.
 const GRACE: Duration = Duration::from_secs(1);

@@ -213,6 +213,11 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// Whether it was found only by verifying a signature, which is what a forger can make us spend.
+    pub const fn has_cost_a_verification(self) -> bool {
+        matches!(self, Self::UnknownApp | Self::Signature | Self::ReturnUrl)
+    }
+
     /// Every reason, as metrics know it; `not_a_form` is counted by the listener.
     pub const REASONS: [&'static str; 12] = [
         "malformed",
@@ -285,7 +290,10 @@ impl<'f> Unverified<'f> {
     /// # Errors
     /// The first check that fails.
     pub fn verify(self, policy: &'f Policy) -> Result<Verified<'f>, Unbelieved> {
-        let app = self.claimed_app(policy)?;
+        let app = match self.claimed_app(policy) {
+            Ok(app) => app,
+            Err(rejection) => return Err(self.refuse_slowly(policy, rejection).into()),
+        };
         let signature = self.claimed_signature(app)?;
         let is_return_url = is_return_url(self.form);
         if !is_return_url {
@@ -296,6 +304,20 @@ impl<'f> Unverified<'f> {
         }
         let watched = find_key(self.form, &app.shadow_keys, &signature).ok_or(Rejection::Signature)?;
         Err(Unbelieved::Shadowed(KeyName::of(app, watched)))
+    }
+
+    /// An unknown app takes as long as a forged signature: nobody learns from the time of an answer which apps there
+    /// are. It costs no more than what a forger can have anyway, by naming one that is known.
+    fn refuse_slowly(&self, policy: &Policy, rejection: Rejection) -> Rejection {
+        let decoy = policy.apps.values().next().filter(|_| rejection == Rejection::UnknownApp);
+        if let Some(decoy) = decoy
+            && let Ok(signature) = self.claimed_signature(decoy)
+            && (is_return_url(self.form) || check_required(self.form, decoy).is_ok())
+        {
+            let _ = find_key(self.form, &decoy.keys, &signature);
+            let _ = find_key(self.form, &decoy.shadow_keys, &signature);
+        }
+        rejection
     }
 
     fn claimed_app<'p>(&self, policy: &'p Policy) -> Result<&'p App, Rejection> {

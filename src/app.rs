@@ -2,6 +2,7 @@
 //! *run* serves until it is told to stop, and stops in order: unready, no more connections, what is in flight,
 //! the broker, the store, the admin listener.
 
+mod descriptors;
 mod reload;
 
 use std::net::SocketAddr;
@@ -100,11 +101,12 @@ impl App {
     /// # Errors
     /// What cannot be opened or bound.
     pub async fn build(loaded: Loaded, log: Lines) -> Result<Self, StartError> {
-        let config = loaded.config.clone();
+        let mut config = loaded.config.clone();
         let metrics = Metrics::new(&Rejection::REASONS, &Objection::REASONS);
         let metrics = Arc::new(metrics.map_err(|error| StartError::Inside(error.to_string()))?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (listen, listen_admin) = (config.http.listen, config.admin.listen);
+        descriptors::keep_some_back(&mut config.http.max_connections);
         let listener = Listener::bind(config.http).await;
         let listener = listener.map_err(|error| StartError::Bind("http.listen", listen, error))?;
         let admin = Admin::bind(config.admin);
@@ -132,13 +134,14 @@ impl App {
             policy: config.policy,
             publication: publication.clone(),
             answer_timeout,
+            failure_budget: config.failure_budget,
             clock,
             tasks,
             metrics: Arc::clone(&metrics),
             tracer: tracer.clone(),
         });
         let supervisor = loaded.supervisor.clone();
-        let reloader = Reloader::new(loaded, gateway.clone(), Arc::clone(&metrics));
+        let reloader = Reloader::new(loaded, gateway.clone(), listener.tls(), Arc::clone(&metrics));
         let (admin_addr, readiness) = (admin.addr(), Readiness::new(&metrics));
         let admin = admin.run(Arc::new(gateway.clone()), (*metrics).clone(), readiness.clone());
         let admin = admin.map_err(|error| StartError::Inside(error.to_string()))?;

@@ -23,6 +23,8 @@ use reader::Reader;
 pub struct Config {
     /// `[http]`.
     pub http: http::Config,
+    /// `http.failure_budget`.
+    pub failure_budget: u32,
     /// `[admin]`.
     pub admin: admin::Config,
     /// `[amqp]`, as far as it is about the broker.
@@ -50,7 +52,7 @@ pub struct Loaded {
     pub remarks: Vec<String>,
     /// The file, if there is one.
     pub file: Option<PathBuf>,
-    /// The files that the policy came from: when one changes, the policy is to be loaded again.
+    /// The files that the policy and the certificate of `http` came from: when one changes, all is to be loaded again.
     pub watched: Vec<PathBuf>,
     /// Who started the process, as far as the environment says.
     pub supervisor: Supervisor,

@@ -1,9 +1,13 @@
 //! The one place with the whole order: admit, publish, count, audit. Knows nothing of HTTP.
 
 mod key_use;
+mod low_priority;
 mod operator;
+mod origin;
+mod penalty_box;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -23,7 +27,10 @@ use crate::telemetry::traces::{Span, Tracer};
 
 pub use key_use::KeyUse;
 use key_use::KeyUses;
+use low_priority::{Job, LowPriority};
 pub use operator::{Done, Order};
+pub use origin::Origin;
+use penalty_box::{PenaltyBox, Priority};
 
 /// The gateway between two doors: notifications come in, replies go out.
 #[derive(Debug, Clone)]
@@ -40,6 +47,8 @@ pub struct Parts {
     pub publication: Publication,
     /// `http.answer_timeout`.
     pub answer_timeout: Duration,
+    /// `http.failure_budget`: signatures that one origin may have verified in vain in a minute, at usual priority.
+    pub failure_budget: u32,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where it spawns.
@@ -61,6 +70,8 @@ struct Inner {
     tracer: Tracer,
     refusals: Sparingly,
     keys: KeyUses,
+    penalties: PenaltyBox,
+    low_priority: LowPriority,
 }
 
 /// A request body and what is known of its arrival.
@@ -68,6 +79,8 @@ struct Inner {
 pub struct Delivery {
     /// The body, byte for byte.
     pub body: Bytes,
+    /// Who sent it, as far as that can be known. Budgets are charged to him; it is a reason for nothing else.
+    pub client: IpAddr,
     /// When its head was complete: the answer deadline counts from here.
     pub arrived: Instant,
     /// The W3C trace context of the request, if it brought a well-formed one.
@@ -101,10 +114,12 @@ impl Gateway {
             answer_timeout: parts.answer_timeout,
             clock: parts.clock,
             tasks: parts.tasks,
+            low_priority: LowPriority::new(Arc::clone(&parts.metrics)),
             metrics: parts.metrics,
             tracer: parts.tracer,
             refusals: Sparingly::default(),
             keys: KeyUses::default(),
+            penalties: PenaltyBox::new(parts.failure_budget),
         };
         inner.show_keys();
         Self { inner: Arc::new(inner) }
@@ -147,10 +162,12 @@ impl Gateway {
         self.inner.publication.trade(trade_no).await
     }
 
-    /// Brings the gauges that the store knows up to date.
+    /// Brings the gauges up to date that have to be counted: what the store keeps, and who is out of favour.
     pub async fn show_backlog(&self) {
         let now = self.inner.clock.now();
         let metrics = &self.inner.metrics;
+        let over_budget = self.inner.penalties.count(Instant::now());
+        metrics.addresses_over_budget.set(i64::try_from(over_budget).unwrap_or(i64::MAX));
         let Some(Backlog { tally, last_retry }) = self.inner.publication.backlog(now).await else {
             metrics.store_up.set(0);
             return;
@@ -174,23 +191,24 @@ impl Inner {
     }
 
     async fn notify(&self, mut delivery: Delivery) -> Reply {
-        let policy = self.policy();
         let now = self.clock.now();
         let started = Instant::now();
-        let verdict = admission::admit(&delivery.body, &policy, now);
+        let Some(verdict) = self.judge(&delivery, now).await else {
+            // No span: nobody knows whose it is.
+            self.metrics.notification(metrics::Outcome::Busy);
+            return Reply::Unavailable;
+        };
         let took = started.elapsed();
-        self.metrics.stage(Stage::Admission, took);
-        drop(policy);
         let mut begin = || {
             let span = self.tracer.notification(delivery.traceparent.take(), delivery.arrived.elapsed());
             span.trace().stage(Stage::Admission, took);
             span
         };
         match verdict {
-            Verdict::Rejected(rejection) => self.reject(rejection, now, begin),
+            Verdict::Rejected(rejection) => self.reject(rejection, delivery.client, now, begin),
             Verdict::Shadowed(key) => {
                 self.count_key(&key, now);
-                self.reject(Rejection::ShadowKey, now, begin)
+                self.reject(Rejection::ShadowKey, delivery.client, now, begin)
             }
             Verdict::Withheld(withheld, key) => {
                 let span = begin();
@@ -206,13 +224,47 @@ impl Inner {
         }
     }
 
-    fn reject(&self, rejection: Rejection, now: Timestamp, begin: impl FnOnce() -> Span) -> Reply {
+    /// What admission says, sooner or later. Nothing if that would be too late, or nothing more can wait for it.
+    async fn judge(&self, delivery: &Delivery, now: Timestamp) -> Option<Verdict> {
+        let (origin, policy) = (Origin::from(delivery.client), self.policy());
+        let priority = self.penalties.priority(origin, delivery.arrived);
+        let verdict = match priority {
+            Priority::Usual => {
+                let started = Instant::now();
+                let verdict = admission::admit(&delivery.body, &policy, now);
+                self.metrics.stage(Stage::Admission, started.elapsed());
+                verdict
+            }
+            Priority::Low => {
+                let (body, deadline) = (delivery.body.clone(), delivery.arrived + self.answer_timeout);
+                self.low_priority.admit(Job { origin, body, policy, now, deadline }).await?
+            }
+        };
+        match &verdict {
+            Verdict::Rejected(rejection) if rejection.has_cost_a_verification() => {
+                self.penalties.failed(origin, priority, delivery.arrived);
+            }
+            Verdict::Rejected(_) => {}
+            Verdict::Admitted(..) | Verdict::Withheld(..) | Verdict::Shadowed(_) => {
+                self.penalties.verified(origin, delivery.arrived);
+            }
+        }
+        Some(verdict)
+    }
+
+    fn reject(
+        &self,
+        rejection: Rejection,
+        client: IpAddr,
+        now: Timestamp,
+        begin: impl FnOnce() -> Span,
+    ) -> Reply {
         let reason = rejection.reason();
         self.metrics.rejections.with_label_values(&[reason]).inc();
         self.metrics.notification(metrics::Outcome::Rejected);
         if let Some(unsaid) = self.refusals.say(now) {
             // Nothing of the body: whoever sent it is a stranger. Nor may his flood push out the spans of others.
-            tracing::info!(reason, %rejection, unsaid, "refused");
+            tracing::info!(reason, %rejection, %client, unsaid, "refused");
             let mut span = begin();
             span.note(CAUSE, reason);
             span.note(OUTCOME, metrics::Outcome::Rejected.as_str());

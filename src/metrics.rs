@@ -60,6 +60,16 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Connections that were refused or ended by a limit, by reason.
     pub connections_refused: IntCounterVec,
+    /// Connections that had their share and got their last answer, by what was used up.
+    pub connections_retired: IntCounterVec,
+    /// Bytes of bodies that came in more than one piece and are still in use.
+    pub body_bytes: IntGauge,
+    /// Origins of forged notifications that are past `http.failure_budget`, and verified at low priority.
+    pub addresses_over_budget: IntGauge,
+    /// Notifications that were to be verified at low priority, by what became of that.
+    pub low_priority_verifications: IntCounterVec,
+    /// When the certificate of the public listener ends, in Unix seconds; 0 without TLS.
+    pub tls_certificate_expires: IntGauge,
     /// 1 while there is a connection to the broker.
     pub broker_up: IntGauge,
     /// 1 while the broker takes nothing because of an alarm of its own.
@@ -217,6 +227,12 @@ impl Stage {
 pub enum ConnectionRefusal {
     /// `http.max_connections` are open.
     Full,
+    /// The address has `http.max_connections_per_address` open.
+    FullForAddress,
+    /// A trusted proxy's connection that does not begin with the header of the PROXY protocol.
+    ProxyHeader,
+    /// No TLS, or not in time.
+    Handshake,
     /// The head did not come in time.
     SlowHead,
     /// hyper refused the head: too large, or not HTTP/1.
@@ -229,12 +245,24 @@ pub enum ConnectionRefusal {
 
 impl ConnectionRefusal {
     /// Every reason.
-    pub const ALL: [Self; 5] = [Self::Full, Self::SlowHead, Self::BadHead, Self::SlowReader, Self::Accept];
+    pub const ALL: [Self; 8] = [
+        Self::Full,
+        Self::FullForAddress,
+        Self::ProxyHeader,
+        Self::Handshake,
+        Self::SlowHead,
+        Self::BadHead,
+        Self::SlowReader,
+        Self::Accept,
+    ];
 
     /// The label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
+            Self::FullForAddress => "full_for_address",
+            Self::ProxyHeader => "proxy_header",
+            Self::Handshake => "handshake",
             Self::SlowHead => "slow_head",
             Self::BadHead => "bad_head",
             Self::SlowReader => "slow_reader",
@@ -268,12 +296,63 @@ impl SpanFate {
     }
 }
 
+/// What a connection has used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retirement {
+    /// `http.max_requests_per_connection`.
+    Requests,
+    /// `http.max_connection_age`.
+    Age,
+}
+
+impl Retirement {
+    /// Every reason.
+    pub const ALL: [Self; 2] = [Self::Requests, Self::Age];
+
+    /// The label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Age => "age",
+        }
+    }
+}
+
+/// What became of verifying at low priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LowPriorityResult {
+    /// It is authentic.
+    Verified,
+    /// It is not.
+    Rejected,
+    /// Too many waited.
+    NoRoom,
+    /// It was not reached before its answer deadline.
+    Late,
+}
+
+impl LowPriorityResult {
+    /// Every result.
+    pub const ALL: [Self; 4] = [Self::Verified, Self::Rejected, Self::NoRoom, Self::Late];
+
+    /// The label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Verified => "verified",
+            Self::Rejected => "rejected",
+            Self::NoRoom => "no_room",
+            Self::Late => "late",
+        }
+    }
+}
+
 impl Metrics {
     /// All metrics, at 0. `rejections` and `holds` are the closed lists of reasons, which admission owns;
     /// [`NOT_A_FORM`] need not be among them.
     ///
     /// # Errors
     /// If two metrics have the same name, which a test excludes.
+    #[expect(clippy::too_many_lines, reason = "a list of names, and no steps")]
     pub fn new(rejections: &[&str], holds: &[&str]) -> Result<Self, prometheus::Error> {
         let at = Registering(Registry::new_custom(Some("alipay_gateway".to_owned()), None)?);
         let notifications =
@@ -312,6 +391,20 @@ impl Metrics {
                 "Connections refused or ended by a limit.",
                 &["reason"],
             )?,
+            connections_retired: at.counters(
+                "connections_retired_total",
+                "Connections that had their share.",
+                &["reason"],
+            )?,
+            body_bytes: at.gauge("body_bytes", "Bytes of bodies that came in pieces.")?,
+            addresses_over_budget: at.gauge("addresses_over_budget", "Verified at low priority.")?,
+            low_priority_verifications: at.counters(
+                "low_priority_verifications_total",
+                "What became of verifying at low priority.",
+                &["result"],
+            )?,
+            tls_certificate_expires: at
+                .gauge("tls_certificate_expires_timestamp_seconds", "The listener's certificate's end.")?,
             broker_up: at.gauge("broker_up", "1 while connected to the broker.")?,
             broker_blocked: at.gauge("broker_blocked", "1 while the broker takes nothing.")?,
             topology_problems: at
@@ -374,6 +467,16 @@ impl Metrics {
         self.connections_refused.with_label_values(&[refusal.as_str()]).inc();
     }
 
+    /// Counts a connection that had its share.
+    pub fn connection_retired(&self, retirement: Retirement) {
+        self.connections_retired.with_label_values(&[retirement.as_str()]).inc();
+    }
+
+    /// Counts what became of verifying at low priority.
+    pub fn low_priority(&self, result: LowPriorityResult) {
+        self.low_priority_verifications.with_label_values(&[result.as_str()]).inc();
+    }
+
     /// The text format 0.0.4, as `/metrics` gives it.
     pub fn render(&self) -> String {
         let mut text = Vec::new();
@@ -412,6 +515,12 @@ impl Metrics {
         }
         for refusal in ConnectionRefusal::ALL {
             let _ = self.connections_refused.with_label_values(&[refusal.as_str()]);
+        }
+        for retirement in Retirement::ALL {
+            let _ = self.connections_retired.with_label_values(&[retirement.as_str()]);
+        }
+        for result in LowPriorityResult::ALL {
+            let _ = self.low_priority_verifications.with_label_values(&[result.as_str()]);
         }
         self.unannounced_last_retry.set(f64::INFINITY);
         self.store_free.set(f64::INFINITY);

@@ -67,11 +67,17 @@ const LADDER: [(&str, &[&str]); 18] = [
 ];
 
 /// Crates that have one home, or few.
-const HOMES: [(&str, &[&str]); 27] = [
+const HOMES: [(&str, &[&str]); 30] = [
     ("lapin", &["src/broker/amqp", "src/broker/tap", "src/broker/topology"]),
     ("rusqlite", &["src/store/sqlite"]),
     ("redis", &["src/store/redis"]),
-    ("rustix", &["src/failpoint.rs", "src/store/sqlite"]),
+    (
+        "rustix",
+        &["src/app/descriptors.rs", "src/failpoint.rs", "src/gateway/low_priority.rs", "src/store/sqlite"],
+    ),
+    ("tokio_rustls", &["src/http/tls.rs"]),
+    ("ipnet", &["src/http/client_address.rs"]),
+    ("ppp", &["src/http/proxy_protocol.rs"]),
     ("prometheus", &["src/metrics.rs", "src/publication"]),
     ("clap", &["src/cli"]),
     ("indicatif", &["src/cli/simulate"]),
@@ -84,8 +90,8 @@ const HOMES: [(&str, &[&str]); 27] = [
     ("aws_lc_rs", &["src/admission/signature.rs"]),
     ("rsa", &["src/admission", "src/signer"]),
     ("sha1", &["src/admission/signature.rs", "src/signer"]),
-    ("x509_cert", &["src/admission/key_ring.rs", "src/broker/amqp/tls.rs"]),
-    ("rustls_pki_types", &["src/broker/amqp/tls.rs"]),
+    ("x509_cert", &["src/admission/key_ring.rs", "src/broker/amqp/tls.rs", "src/http/tls.rs"]),
+    ("rustls_pki_types", &["src/broker/amqp/tls.rs", "src/http/tls.rs"]),
     ("memchr", &["src/admission/form.rs"]),
     ("encoding_rs", &["src/admission/notification.rs", "src/signer", "src/cli/explain"]),
     ("serde_urlencoded", &["src/signer", "src/cli/simulate", "src/cli/trade.rs", "src/admin"]),
@@ -319,17 +325,19 @@ fn workflows_prepare_and_call_the_scripts_and_pin_what_they_use() {
 }
 
 #[test]
-fn every_test_that_the_reliability_page_names_exists() {
-    let page = std::fs::read_to_string(root().join("docs/reliability.md")).unwrap();
+fn every_test_that_the_pages_on_reliability_and_security_name_exists() {
     let code: String = sources("tests").into_iter().chain(sources("src")).map(|(_, text)| text).collect();
     let is_sentence = |word: &str| {
         word.matches('_').count() >= 4
             && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     };
-    let named: Vec<&str> = page.split('`').skip(1).step_by(2).filter(|word| is_sentence(word)).collect();
-    assert!(named.len() > 20, "the page names its tests");
-    for name in named {
-        assert!(code.contains(&format!("fn {name}(")), "docs/reliability.md names {name}, which is no test");
+    for (page, at_least) in [("docs/reliability.md", 20), ("SECURITY.md", 5)] {
+        let text = read(page);
+        let named: Vec<&str> = text.split('`').skip(1).step_by(2).filter(|word| is_sentence(word)).collect();
+        assert!(named.len() >= at_least, "{page} names its tests");
+        for name in named {
+            assert!(code.contains(&format!("fn {name}(")), "{page} names {name}, which is no test");
+        }
     }
 }
 

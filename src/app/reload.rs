@@ -1,4 +1,5 @@
-//! Loads apps, keys and sellers again, on SIGHUP and when one of their files changes: the whole policy or none of it.
+//! Loads apps, keys, sellers and the listener's certificate again, on SIGHUP and when one of their files changes: all of
+//! it or none.
 //! What is wrong with the new one is told as at a start, and the old one stays in force, with an alarm, until the files
 //! are right.
 //!
@@ -16,6 +17,8 @@ use tokio::signal::unix::Signal;
 
 use crate::config::{self, Config, Loaded, Problems};
 use crate::gateway::Gateway;
+use crate::http;
+use crate::http::tls::{Identity, InForce};
 use crate::lifecycle::Stopping;
 use crate::metrics::Metrics;
 
@@ -26,6 +29,7 @@ pub(super) struct Reloader {
     running: Config,
     watched: Vec<PathBuf>,
     gateway: Gateway,
+    tls: Option<InForce>,
     metrics: Arc<Metrics>,
     refused: Option<Problems>,
 }
@@ -34,9 +38,11 @@ pub(super) struct Reloader {
 type Stamp = Option<(u64, u64, Option<SystemTime>)>;
 
 impl Reloader {
-    pub(super) fn new(loaded: Loaded, gateway: Gateway, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(loaded: Loaded, gateway: Gateway, tls: Option<InForce>, metrics: Arc<Metrics>) -> Self {
         let Loaded { config: running, file, watched, .. } = loaded;
-        Self { file, running, watched, gateway, metrics, refused: None }
+        let reloader = Self { file, running, watched, gateway, tls, metrics, refused: None };
+        reloader.show_certificate();
+        reloader
     }
 
     /// Runs until the gateway stops.
@@ -83,6 +89,7 @@ impl Reloader {
         self.refused = None;
         self.metrics.policy_refused.set(0);
         self.metrics.policy_reloads.with_label_values(&["applied"]).inc();
+        self.exchange_certificate(loaded.config.http.tls);
         if policy == self.running.policy {
             tracing::info!("apps, keys and sellers were loaded again, and are the same");
             return;
@@ -97,6 +104,23 @@ impl Reloader {
         tracing::info!(apps, keys, "another set of apps, keys and sellers is in force");
     }
 
+    /// Whether there is TLS at all is decided at the start.
+    fn exchange_certificate(&mut self, identity: Option<Identity>) {
+        if let (Some(tls), Some(identity)) = (&self.tls, identity)
+            && self.running.http.tls.as_ref() != Some(&identity)
+        {
+            tls.replace(identity.clone());
+            self.running.http.tls = Some(identity);
+            self.show_certificate();
+            tracing::info!("another certificate is shown by the public listener");
+        }
+    }
+
+    fn show_certificate(&self) {
+        let ends_at = self.running.http.tls.as_ref().map_or(0, Identity::ends_at);
+        self.metrics.tls_certificate_expires.set(ends_at);
+    }
+
     fn refuse(&mut self, problems: Problems) {
         self.metrics.policy_refused.set(1);
         self.metrics.policy_reloads.with_label_values(&["refused"]).inc();
@@ -108,11 +132,11 @@ impl Reloader {
         self.refused = Some(problems);
     }
 
-    /// Only the policy is exchanged while it runs.
+    /// Only the policy and the certificate are exchanged while it runs.
     fn remark_what_waits(&self, loaded: &Config) {
         let running = &self.running;
         let sections = [
-            ("http", running.http != loaded.http),
+            ("http", running.failure_budget != loaded.failure_budget || differs(&running.http, &loaded.http)),
             ("admin", running.admin != loaded.admin),
             ("amqp", running.amqp != loaded.amqp),
             ("publication", running.publication != loaded.publication),
@@ -145,6 +169,15 @@ impl Files {
         self.last = now;
         settled && self.last != self.loaded
     }
+}
+
+/// Whether there is more between the two than another certificate.
+fn differs(running: &http::Config, loaded: &http::Config) -> bool {
+    let mut loaded = loaded.clone();
+    if running.tls.is_some() && loaded.tls.is_some() {
+        loaded.tls.clone_from(&running.tls);
+    }
+    *running != loaded
 }
 
 /// The files may lie on a network that does not answer: then only this waits.

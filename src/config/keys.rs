@@ -1,15 +1,26 @@
 //! Every key there is. `docs/configuration.md` is held to this list by a test.
 
 /// All keys; `[]` stands for any table of an array.
-pub const KEYS: [&str; 58] = [
+pub const KEYS: [&str; 69] = [
     "http.listen",
     "http.path",
     "http.answer_timeout",
     "http.max_body",
+    "http.max_bodies",
     "http.max_connections",
+    "http.max_connections_per_address",
+    "http.max_requests_per_connection",
+    "http.max_connection_age",
     "http.max_header",
     "http.header_timeout",
     "http.body_timeout",
+    "http.write_timeout",
+    "http.handshake_timeout",
+    "http.trusted_proxies",
+    "http.proxy_protocol",
+    "http.failure_budget",
+    "http.tls_certificate_file",
+    "http.tls_key_file",
     "admin.listen",
     "admin.token",
     "admin.token_file",

@@ -22,7 +22,7 @@ pub(super) struct Reader {
     folder: PathBuf,
     problems: Vec<String>,
     remarks: Vec<String>,
-    /// The files that apps, keys and sellers came from.
+    /// The files that apps, keys, sellers and the listener's certificate came from.
     watched: Vec<PathBuf>,
 }
 

@@ -12,6 +12,8 @@ use crate::admission::policy::{App, Buyer, Policy, SignType};
 use crate::broker::{amqp, topology};
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::{Environment, EventType};
+use crate::http::client_address::TrustedProxies;
+use crate::http::tls::{Fault, Identity};
 use crate::lifecycle::Shutdown;
 use crate::secret::{Secret, Source};
 use crate::store::WhenAway;
@@ -24,6 +26,7 @@ pub(super) fn config(reader: &mut Reader) -> Option<Config> {
     let amqp = amqp(reader);
     let publication = publication(reader, policy.as_ref());
     let http = http(reader);
+    let failure_budget = reader.number("http.failure_budget", 60, 1..=1_000_000);
     let admin = admin(reader);
     let store = store(reader);
     let shutdown = Shutdown {
@@ -49,6 +52,7 @@ pub(super) fn config(reader: &mut Reader) -> Option<Config> {
     }
     Some(Config {
         http: http?,
+        failure_budget: u32::try_from(failure_budget).unwrap_or(u32::MAX),
         admin: admin?,
         amqp: amqp?,
         publication,
@@ -415,13 +419,103 @@ fn http(reader: &mut Reader) -> Option<http::Config> {
         reader.problem("http.path", format!("{path:?} is not a path such as /alipay/notify"));
     }
     let max_body = reader.size("http.max_body", "64KiB", 1024..=16 << 20);
-    let max_connections = reader.number("http.max_connections", 10_000, 1..=1_000_000);
-    let max_header = reader.size("http.max_header", "16KiB", 1024..=1 << 20);
-    let header_timeout = reader.duration("http.header_timeout", "10s", MILLISECOND * 100..=MINUTE * 10);
-    let body_timeout = reader.duration("http.body_timeout", "10s", MILLISECOND * 100..=MINUTE * 10);
+    let max_bodies = reader.size("http.max_bodies", "64MiB", 1 << 20..=1 << 40);
+    if max_bodies < max_body {
+        reader.problem("http.max_bodies", "must be at least http.max_body");
+    }
+    let timeout = MILLISECOND * 100..=MINUTE * 10;
+    let (trusted_proxies, proxy_protocol) = proxies(reader);
+    let tls = tls(reader);
+    let mut config = http::Config {
+        listen: ([0, 0, 0, 0], 0).into(),
+        path,
+        max_body,
+        max_bodies,
+        max_connections: reader.number("http.max_connections", 10_000, 1..=1_000_000),
+        max_connections_per_address: reader.number("http.max_connections_per_address", 0, 0..=1_000_000),
+        max_requests_per_connection: reader.number(
+            "http.max_requests_per_connection",
+            10_000,
+            1..=1_000_000_000,
+        ),
+        max_connection_age: reader.duration("http.max_connection_age", "1h", SECOND..=DAY * 365),
+        max_header: reader.size("http.max_header", "16KiB", 1024..=1 << 20),
+        header_timeout: reader.duration("http.header_timeout", "10s", timeout.clone()),
+        body_timeout: reader.duration("http.body_timeout", "10s", timeout.clone()),
+        write_timeout: reader.duration("http.write_timeout", "10s", timeout.clone()),
+        handshake_timeout: reader.duration("http.handshake_timeout", "5s", timeout),
+        trusted_proxies,
+        proxy_protocol,
+        tls,
+    };
     // Only now: every key is read, whatever is wrong with another.
-    let listen = listen?;
-    Some(http::Config { listen, path, max_body, max_connections, max_header, header_timeout, body_timeout })
+    config.listen = listen?;
+    Some(config)
+}
+
+/// Who may say for whom he speaks, and whether he must.
+fn proxies(reader: &mut Reader) -> (TrustedProxies, bool) {
+    let list = reader.list("http.trusted_proxies");
+    let must_say = reader.flag("http.proxy_protocol", false);
+    if must_say && list.is_empty() {
+        reader.problem("http.proxy_protocol", "needs http.trusted_proxies: nobody else's word is taken");
+    }
+    let proxies = TrustedProxies::read(&list).unwrap_or_else(|odd| {
+        reader.problem("http.trusted_proxies", format!("{odd:?} is not a network such as 10.0.0.0/8"));
+        TrustedProxies::default()
+    });
+    if proxies.is_everybody() {
+        reader.remark(
+            "http.trusted_proxies names everybody: whoever connects may say that he is somebody else",
+        );
+    }
+    (proxies, must_say)
+}
+
+/// The listener's certificate, which a reload looks at again.
+fn tls(reader: &mut Reader) -> Option<Identity> {
+    const CERTIFICATE: &str = "http.tls_certificate_file";
+    const KEY: &str = "http.tls_key_file";
+    let (certificate, key) = match (reader.text(CERTIFICATE), reader.text(KEY)) {
+        (Some(certificate), Some(key)) => (certificate, key),
+        (None, None) => return None,
+        (Some(_), None) => {
+            reader.problem(KEY, format!("is missing beside {CERTIFICATE}"));
+            return None;
+        }
+        (None, Some(_)) => {
+            reader.problem(CERTIFICATE, format!("is missing beside {KEY}"));
+            return None;
+        }
+    };
+    let mut read = |name: &str, file: &str| {
+        let content = reader.watched_file(file, MAX_TLS_FILE);
+        content.map_err(|error| reader.problem(name, format!("{file}: {error}"))).ok()
+    };
+    let (certificate_pem, key_pem) = (read(CERTIFICATE, &certificate), read(KEY, &key));
+    match Identity::read(&certificate_pem?, &key_pem?) {
+        Ok(identity) => {
+            let left = Duration::from_secs(u64::try_from(identity.ends_at()).unwrap_or(0))
+                .checked_sub(Duration::from_secs(SystemClock.now().unix_seconds()));
+            match left {
+                None => reader.remark(format!("{CERTIFICATE}: the certificate has ended")),
+                Some(left) if left < DAY * 30 => {
+                    let days = left.as_secs() / DAY.as_secs();
+                    reader.remark(format!("{CERTIFICATE}: the certificate ends in {days} days"));
+                }
+                Some(_) => {}
+            }
+            Some(identity)
+        }
+        Err(Fault::Certificate(what)) => {
+            reader.problem(CERTIFICATE, format!("{certificate}: {what}"));
+            None
+        }
+        Err(Fault::Key(what)) => {
+            reader.problem(KEY, format!("{key}: {what}"));
+            None
+        }
+    }
 }
 
 fn admin(reader: &mut Reader) -> Option<admin::Config> {
@@ -579,6 +673,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 /// Bound: no key or certificate chain is larger.
 const MAX_KEY_FILE: u64 = 64 * 1024;
+/// Bound: no chain of certificates is larger.
+const MAX_TLS_FILE: u64 = 1 << 20;
 /// Bound: some 60,000 sellers.
 const MAX_SELLER_FILE: u64 = 1 << 20;
 /// Bound: files beside a key that are looked at.

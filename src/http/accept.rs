@@ -3,6 +3,7 @@
 //! ended because of it would turn a short shortage into an outage.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -19,18 +20,18 @@ impl Acceptor {
         Self { socket, pause: Duration::ZERO }
     }
 
-    /// The next connection, or why there was none this time: the caller counts it and asks again, and the
+    /// The next connection and its peer, or why there was none this time: the caller counts it and asks again, and the
     /// pause is made here.
     ///
     /// Cancel safety: nothing is lost; a connection that was not returned is still in the kernel's queue.
-    pub(crate) async fn next(&mut self) -> io::Result<TcpStream> {
+    pub(crate) async fn next(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         tokio::time::sleep(self.pause).await;
         match self.socket.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 self.pause = Duration::ZERO;
                 // An answer is one small write. A socket that cannot be told so still works.
                 let _ = stream.set_nodelay(true);
-                Ok(stream)
+                Ok((stream, peer))
             }
             Err(error) => {
                 self.pause = pause_after(self.pause, &error);

@@ -2,7 +2,7 @@
 //! that knows two things which hyper leaves to its caller.
 //!
 //! *A peer that does not read* would hold its connection for ever: a write that makes no progress for
-//! [`WRITE_TIMEOUT`] ends it. *An answer that comes before the request was read* (413, 408, 404) would be
+//! `http.write_timeout` ends it. *An answer that comes before the request was read* (413, 408, 404) would be
 //! lost: closing a socket with unread bytes resets it, and a reset may discard what the peer has not read
 //! yet. So closing says it first (FIN), then reads and discards for a moment.
 
@@ -11,7 +11,7 @@ use std::error::Error as _;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -26,7 +26,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncRead as _;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
+use tokio_util::either::Either;
 
+use super::tls::TlsStream;
 use crate::lifecycle::Stopping;
 use crate::metrics::ConnectionRefusal;
 
@@ -50,10 +52,12 @@ pub(crate) fn protocol(max_header: usize, header_timeout: Duration) -> http1::Bu
     http
 }
 
-/// Serves a connection to its end. When `end` begins, an idle one is closed and one in a request finishes it; one that
-/// has sent half a head has a moment for the other half, so that no stranger holds the gateway's end back.
+/// Serves a connection to its end. When `end` begins, or it is `max_age` old, an idle one is closed and one in a request
+/// finishes it; one that has sent half a head has a moment for the other half, so that no stranger holds the gateway's
+/// end back.
 pub(crate) async fn serve<S>(
     connection: http1::Connection<Wire, S>,
+    max_age: Duration,
     end: &Stopping,
     progress: &Progress,
 ) -> hyper::Result<()>
@@ -63,9 +67,11 @@ where
     let mut connection = pin!(connection);
     tokio::select! {
         biased;
-        () = end.begun() => connection.as_mut().graceful_shutdown(),
+        () = end.begun() => {}
         served = connection.as_mut() => return served,
+        () = tokio::time::sleep(max_age) => progress.has_aged.store(true, Ordering::Relaxed),
     }
+    connection.as_mut().graceful_shutdown();
     // Bound: two looks without a request; a request has its own bounds.
     let mut looks = 0;
     while looks < 2 {
@@ -96,12 +102,15 @@ pub(crate) struct Progress {
     unread: AtomicBool,
     in_request: AtomicBool,
     idle: AtomicBool,
+    requests: AtomicUsize,
+    has_aged: AtomicBool,
 }
 
 impl Progress {
     /// A head has arrived, and it announces a body or not.
     pub(crate) fn began(&self, has_body: HasBody) {
         self.in_request.store(true, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
         self.unread.store(has_body == HasBody::Yes, Ordering::Relaxed);
     }
 
@@ -121,6 +130,16 @@ impl Progress {
         self.unread.load(Ordering::Relaxed)
     }
 
+    /// How many requests there were.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Did it become too old?
+    pub(crate) fn has_aged(&self) -> bool {
+        self.has_aged.load(Ordering::Relaxed)
+    }
+
     fn heard(&self) {
         self.idle.store(false, Ordering::Relaxed);
     }
@@ -135,11 +154,15 @@ pub(crate) enum HasBody {
     No,
 }
 
-/// The socket under hyper.
+/// What a connection is made of, below HTTP.
+pub(crate) type Stream = Either<TcpStream, TlsStream>;
+
+/// The stream under hyper.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<Stream>,
     progress: Arc<Progress>,
+    write_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
     lingering: Option<Lingering>,
 }
@@ -153,20 +176,23 @@ struct Lingering {
 }
 
 impl Wire {
-    pub(crate) fn new(stream: TcpStream, progress: Arc<Progress>) -> Self {
-        Self { stream: TokioIo::new(stream), progress, stalled: None, lingering: None }
+    /// Bound: `write_timeout` is how long a write may make no progress. An answer is about 100 bytes, so it is met only
+    /// by a peer that sends request after request and never reads.
+    pub(crate) fn new(stream: Stream, write_timeout: Duration, progress: Arc<Progress>) -> Self {
+        Self { stream: TokioIo::new(stream), progress, write_timeout, stalled: None, lingering: None }
     }
 
-    fn progress_or_deadline(
+    fn progress_or_deadline<T>(
         &mut self,
         cx: &mut Context<'_>,
-        written: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stalled = None;
             return written;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_TIMEOUT)));
+        let within = self.write_timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(within)));
         stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
@@ -230,20 +256,20 @@ impl Write for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        // Inside of TLS, what was written may still be with us.
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.progress_or_deadline(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.lingering.is_none() {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+            ready!(self.progress_or_deadline(cx, shut))?;
         }
         self.poll_linger(cx).map(Ok)
     }
 }
 
-/// Bound: how long a write may make no progress. An answer is about 100 bytes, so this is met only by a peer
-/// that sends request after request and never reads.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at a connection that is to end and is in no request.
 const HALF_HEAD: Duration = Duration::from_millis(500);
 /// Bound: how long a closing connection waits for the peer to have read its answer and closed.
@@ -267,8 +293,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let progress = Arc::new(Progress::default());
-        (Wire::new(listener.accept().await.unwrap().0, Arc::clone(&progress)), peer, progress)
+        let stream = Either::Left(listener.accept().await.unwrap().0);
+        (Wire::new(stream, WRITE_TIMEOUT, Arc::clone(&progress)), peer, progress)
     }
+
+    const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
     async fn shut_down(wire: &mut Wire) -> Duration {
         let began = Instant::now();

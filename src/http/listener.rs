@@ -10,8 +10,10 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING};
@@ -20,17 +22,20 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_util::either::Either;
 
 use super::accept::Acceptor;
-use super::body::{self, BodyFault};
-use super::connection::{self, HasBody, Progress, Wire};
+use super::body::{BodyFault, Shelf};
+use super::connection::{self, HasBody, Progress, Stream, Wire};
+use super::per_address::{PerAddress, Place};
 use super::reply::{self, Answer, Refusal};
-use super::{Config, trace_context};
-use crate::gateway::{Delivery, Gateway};
+use super::tls::InForce;
+use super::{Config, proxy_protocol, trace_context};
+use crate::gateway::{Delivery, Gateway, Origin};
 use crate::lifecycle::{Stopping, Tasks};
-use crate::metrics::{ConnectionRefusal, Metrics, NOT_A_FORM};
+use crate::metrics::{ConnectionRefusal, Metrics, NOT_A_FORM, Retirement};
 
 /// A bound listener that does not serve yet.
 #[derive(Debug)]
@@ -38,6 +43,7 @@ pub struct Listener {
     config: Config,
     socket: TcpListener,
     addr: SocketAddr,
+    tls: Option<InForce>,
 }
 
 /// The two steps of stopping, as the listener sees them.
@@ -57,7 +63,8 @@ impl Listener {
     pub async fn bind(config: Config) -> io::Result<Self> {
         let socket = TcpListener::bind(config.listen).await?;
         let addr = socket.local_addr()?;
-        Ok(Self { config, socket, addr })
+        let tls = config.tls.clone().map(InForce::new);
+        Ok(Self { config, socket, addr, tls })
     }
 
     /// The address, with the port that the system chose if the configuration left it open.
@@ -65,15 +72,16 @@ impl Listener {
         self.addr
     }
 
+    /// Where its certificate can be exchanged, if it speaks TLS.
+    pub fn tls(&self) -> Option<InForce> {
+        self.tls.clone()
+    }
+
     /// Serves until `signals.end`, then until the last connection has ended. There is no deadline for that:
     /// the caller has the grace period.
     pub async fn run(self, gateway: Arc<Gateway>, metrics: Metrics, signals: Signals) {
-        let protocol = connection::protocol(self.config.max_header, self.config.header_timeout);
-        // Bound: `http.max_connections`. One more is closed at once, so that a flood finds a closed door and
-        // not a queue of silence.
-        let room = Arc::new(Semaphore::new(self.config.max_connections));
-        let door = Arc::new(Door { config: self.config, gateway, metrics, stopping: signals.stopping });
         let mut acceptor = Acceptor::new(self.socket);
+        let door = Arc::new(Door::new(self.config, self.tls, gateway, metrics, signals.stopping));
         let tasks = Tasks::default();
         loop {
             let accepted = tokio::select! {
@@ -81,16 +89,12 @@ impl Listener {
                 () = signals.end.begun() => break,
                 accepted = acceptor.next() => accepted,
             };
-            match (accepted, Arc::clone(&room).try_acquire_owned()) {
-                (Err(error), _) => door.not_accepted(&error),
-                (Ok(_), Err(_)) => door.metrics.connection_refused(ConnectionRefusal::Full),
-                (Ok(stream), Ok(permit)) => {
-                    let connection = door.serve(&protocol, stream, signals.end.clone());
-                    tasks.spawn(async move {
-                        connection.await;
-                        drop(permit);
-                    });
-                }
+            match accepted {
+                Err(error) => door.not_accepted(&error),
+                Ok((stream, peer)) => match door.seat(peer.ip()) {
+                    Err(refusal) => door.metrics.connection_refused(refusal),
+                    Ok(seat) => tasks.spawn(seat.occupy(stream, signals.end.clone())),
+                },
             }
         }
         // Closed before the wait: a peer must find out now that nobody will answer here.
@@ -102,46 +106,90 @@ impl Listener {
 /// What every connection of the listener shares.
 struct Door {
     config: Config,
+    tls: Option<InForce>,
+    protocol: http1::Builder,
+    /// Bound: `http.max_connections`. One more is closed at once, so that a flood finds a closed door and not a queue
+    /// of silence.
+    room: Arc<Semaphore>,
+    per_address: Arc<PerAddress>,
+    shelf: Arc<Shelf>,
     gateway: Arc<Gateway>,
     metrics: Metrics,
     stopping: Stopping,
 }
 
 impl Door {
-    /// One connection, from accept to close.
-    fn serve(
-        self: &Arc<Self>,
-        protocol: &http1::Builder,
-        stream: TcpStream,
-        end: Stopping,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        let progress = Arc::new(Progress::default());
-        let wire = Wire::new(stream, Arc::clone(&progress));
-        let open = OpenConnection::count(self);
-        let (door, of_service) = (Arc::clone(self), Arc::clone(&progress));
-        let service = service_fn(move |request| {
-            let (door, progress) = (Arc::clone(&door), Arc::clone(&of_service));
-            async move { Ok::<_, Infallible>(door.answer(request, &progress).await) }
-        });
-        let connection = protocol.serve_connection(wire, service);
-        async move {
-            if let Err(error) = connection::serve(connection, &end, &progress).await
-                && let Some(refusal) = connection::refusal(&error, &progress)
-            {
-                open.0.metrics.connection_refused(refusal);
-            }
+    fn new(
+        config: Config,
+        tls: Option<InForce>,
+        gateway: Arc<Gateway>,
+        metrics: Metrics,
+        stopping: Stopping,
+    ) -> Self {
+        let shelf = Shelf {
+            max_bytes: config.max_body,
+            max_bytes_of_all: config.max_bodies,
+            within: config.body_timeout,
+            held: AtomicUsize::new(0),
+            metrics: metrics.clone(),
+        };
+        Self {
+            tls,
+            protocol: connection::protocol(config.max_header, config.header_timeout),
+            room: Arc::new(Semaphore::new(config.max_connections)),
+            per_address: PerAddress::new(config.max_connections_per_address),
+            shelf: Arc::new(shelf),
+            config,
+            gateway,
+            metrics,
+            stopping,
         }
     }
 
+    /// A seat for a connection of this peer.
+    fn seat(self: &Arc<Self>, peer: IpAddr) -> Result<Seat, ConnectionRefusal> {
+        let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| ConnectionRefusal::Full)?;
+        let is_bounded =
+            self.config.max_connections_per_address > 0 && !self.config.trusted_proxies.contain(peer);
+        let place = if is_bounded {
+            let place = self.per_address.place(Origin::from(peer));
+            Some(place.ok_or(ConnectionRefusal::FullForAddress)?)
+        } else {
+            None
+        };
+        self.metrics.connections.inc();
+        Ok(Seat { door: Arc::clone(self), peer, _room: room, _place: place })
+    }
+
+    /// What comes before HTTP: who the peer speaks for, TLS, and silence. What only some need is in boxes, so that a
+    /// connection that is silent is small.
+    async fn open(&self, mut stream: TcpStream, peer: IpAddr) -> Result<(Stream, IpAddr), ConnectionRefusal> {
+        let mut sender = peer;
+        if self.config.proxy_protocol && self.config.trusted_proxies.contain(peer) {
+            let source =
+                Box::pin(within(self.config.header_timeout, proxy_protocol::source(&mut stream))).await;
+            sender = source.ok_or(ConnectionRefusal::ProxyHeader)?.unwrap_or(peer);
+        }
+        let Some(tls) = &self.tls else {
+            // HTTP has buffers from the start on: somebody who says nothing gets none. (`readable` may be wrong.)
+            let said = within(self.config.header_timeout, stream.peek(&mut [0])).await;
+            said.ok_or(ConnectionRefusal::SlowHead)?;
+            return Ok((Either::Left(stream), sender));
+        };
+        let encrypted = Box::pin(within(self.config.handshake_timeout, tls.accept(stream))).await;
+        Ok((Either::Right(encrypted.ok_or(ConnectionRefusal::Handshake)?), sender))
+    }
+
     /// One request. Exactly one outcome is counted: by the gateway for what reaches it, here for the rest.
-    async fn answer(&self, request: Request<Incoming>, progress: &Progress) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, sender: IpAddr, progress: &Progress) -> Answer {
         let arrived = Instant::now();
         let (head, body) = request.into_parts();
         progress.began(if body.is_end_stream() { HasBody::No } else { HasBody::Yes });
         let answer = match self.receive(&head, body, progress).await {
             Ok(body) => {
                 let traceparent = trace_context::traceparent(&head.headers);
-                reply::of(&self.gateway.notify(Delivery { body, arrived, traceparent }).await)
+                let client = self.config.trusted_proxies.client(sender, &head.headers);
+                reply::of(&self.gateway.notify(Delivery { body, client, arrived, traceparent }).await)
             }
             Err(refusal) => {
                 self.metrics.notification(refusal.outcome());
@@ -152,12 +200,21 @@ impl Door {
             }
         };
         progress.answered();
-        // What follows a body that was not read, or that a proxy may have measured in another way, might be
-        // taken for a request (request smuggling): nothing is read behind it.
-        let ends = self.stopping.has_begun()
-            || head.headers.contains_key(TRANSFER_ENCODING)
-            || progress.leaves_body_unread();
-        if ends { reply::last(answer) } else { answer }
+        if self.is_last(&head.headers, progress) { reply::last(answer) } else { answer }
+    }
+
+    /// Whether the connection ends with this answer. What follows a body that was not read, or that a proxy may have
+    /// measured in another way, might be taken for a request (request smuggling): nothing is read behind it.
+    fn is_last(&self, headers: &HeaderMap, progress: &Progress) -> bool {
+        let is_used_up = progress.requests() >= self.config.max_requests_per_connection;
+        if is_used_up {
+            self.metrics.connection_retired(Retirement::Requests);
+        }
+        is_used_up
+            || progress.has_aged()
+            || self.stopping.has_begun()
+            || headers.contains_key(TRANSFER_ENCODING)
+            || progress.leaves_body_unread()
     }
 
     /// The body of what may be a notification. The query is ignored: it is never part of what is signed.
@@ -176,11 +233,11 @@ impl Door {
         if cannot_be_a_form(&head.headers) {
             return Err(Refusal::NotAForm);
         }
-        let read = body::read(body, self.config.max_body, self.config.body_timeout).await;
-        let body = read.map_err(|fault| match fault {
+        let body = self.shelf.read(body).await.map_err(|fault| match fault {
             BodyFault::TooLarge => Refusal::TooLarge,
             BodyFault::TooSlow => Refusal::TooSlow,
             BodyFault::CutShort => Refusal::CutShort,
+            BodyFault::NoRoom => Refusal::NoRoom,
         })?;
         progress.body_complete();
         Ok(body)
@@ -198,21 +255,60 @@ impl fmt::Debug for Door {
     }
 }
 
-/// Shows a connection in the metrics for as long as it lives, however it ends.
+/// What a connection takes up, for as long as it lives, however it ends.
 #[derive(Debug)]
-struct OpenConnection(Arc<Door>);
+struct Seat {
+    door: Arc<Door>,
+    peer: IpAddr,
+    _room: OwnedSemaphorePermit,
+    _place: Option<Place>,
+}
 
-impl OpenConnection {
-    fn count(door: &Arc<Door>) -> Self {
-        door.metrics.connections.inc();
-        Self(Arc::clone(door))
+impl Seat {
+    /// One connection, from accept to close.
+    async fn occupy(self, stream: TcpStream, end: Stopping) {
+        let opening = self.door.open(stream, self.peer);
+        let opened = tokio::select! {
+            biased;
+            () = end.begun() => return,
+            opened = opening => opened,
+        };
+        match opened {
+            Ok((stream, sender)) => Box::pin(self.serve(stream, sender, &end)).await,
+            Err(refusal) => self.door.metrics.connection_refused(refusal),
+        }
+    }
+
+    async fn serve(&self, stream: Stream, sender: IpAddr, end: &Stopping) {
+        let (door, progress) = (&self.door, Arc::new(Progress::default()));
+        let wire = Wire::new(stream, door.config.write_timeout, Arc::clone(&progress));
+        let of_service = Arc::clone(&progress);
+        let service = service_fn(move |request| {
+            let (door, progress) = (Arc::clone(door), Arc::clone(&of_service));
+            async move { Ok::<_, Infallible>(door.answer(request, sender, &progress).await) }
+        });
+        let connection = door.protocol.serve_connection(wire, service);
+        let served = connection::serve(connection, door.config.max_connection_age, end, &progress).await;
+        if progress.has_aged() {
+            door.metrics.connection_retired(Retirement::Age);
+        }
+        if let Err(error) = served
+            && let Some(refusal) = connection::refusal(&error, &progress)
+        {
+            door.metrics.connection_refused(refusal);
+        }
     }
 }
 
-impl Drop for OpenConnection {
+impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.metrics.connections.dec();
+        self.door.metrics.connections.dec();
     }
+}
+
+/// What succeeds in time.
+async fn within<T>(time: Duration, work: impl Future<Output = io::Result<T>>) -> Option<T> {
+    tokio::time::timeout(time, work).await.ok()?.ok()
 }
 
 /// Only what says of itself that it is something else. Alipay's Content-Type has been seen odd and absent
@@ -240,6 +336,17 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(name, value.parse().unwrap());
         headers
+    }
+
+    #[test]
+    fn a_connection_that_says_nothing_is_small() {
+        let size = size_of_future(Seat::occupy);
+        assert!(size <= 2048, "{size} bytes");
+    }
+
+    /// Of what a task is made of, without making one.
+    fn size_of_future<F: Future>(_: impl FnOnce(Seat, TcpStream, Stopping) -> F) -> usize {
+        size_of::<F>()
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(super) enum Refusal {
     TooSlow,
     /// The body ended too early.
     CutShort,
+    /// All bodies together hold `http.max_bodies`.
+    NoRoom,
 }
 
 impl Refusal {
@@ -41,6 +43,7 @@ impl Refusal {
             Self::NotFound | Self::MethodNotAllowed => Outcome::Other,
             Self::NotAForm => Outcome::Rejected,
             Self::TooLarge | Self::TooSlow | Self::CutShort => Outcome::Failed,
+            Self::NoRoom => Outcome::Busy,
         }
     }
 
@@ -51,6 +54,7 @@ impl Refusal {
             Self::NotAForm | Self::CutShort => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

@@ -78,6 +78,13 @@ mod defaults {
         assert_eq!(config.http.max_connections, 10_000);
         assert_eq!(config.http.header_timeout, Duration::from_secs(10));
         assert_eq!(config.http.body_timeout, Duration::from_secs(10));
+        assert_eq!(config.http.write_timeout, Duration::from_secs(10));
+        assert_eq!(config.http.handshake_timeout, Duration::from_secs(5));
+        assert_eq!((config.http.max_connections_per_address, config.http.max_bodies), (0, 64 << 20));
+        assert_eq!(config.http.max_requests_per_connection, 10_000);
+        assert_eq!(config.http.max_connection_age, Duration::from_secs(3600));
+        assert!(!config.http.proxy_protocol && config.http.tls.is_none());
+        assert_eq!(config.failure_budget, 60);
         assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9090");
         assert_eq!(config.admin.token, None);
         assert_eq!(config.amqp.uri.read().unwrap().expose(), "amqp://guest:guest@127.0.0.1:5672/%2f");
@@ -931,7 +938,7 @@ mod documents {
             }
             "number" => {
                 let bound: u64 = bound.parse().unwrap();
-                Some(if up { bound + 1 } else { bound - 1 }.to_string())
+                Some(if up { bound + 1 } else { bound.checked_sub(1)? }.to_string())
             }
             "ratio" => Some(if up { "1.001" } else { "-0.001" }.to_owned()),
             other => panic!("no bounds for {other}"),
@@ -959,7 +966,7 @@ mod documents {
                 }
             }
         }
-        assert_eq!(bounded, 20);
+        assert_eq!(bounded, 27);
     }
 
     #[test]
@@ -986,6 +993,85 @@ mod documents {
         config.amqp.required_queues.clear();
         config.policy.apps.values_mut().for_each(|app| app.seller_ids.clear());
         assert_eq!(format!("{config:?}"), format!("{plain:?}"));
+    }
+}
+
+mod the_public_door {
+    use super::*;
+    use crate::support::authority::Authority;
+
+    #[test]
+    fn proxies_are_networks_or_addresses_and_only_theirs_is_the_proxy_protocol() {
+        let odd = "[http]\ntrusted_proxies = [\"10.0.0.0/8\", \"ingress\"]";
+        refused(with_app(odd), "http.trusted_proxies", "\"ingress\" is not a network");
+        refused(
+            with_app("[http]\nproxy_protocol = true"),
+            "http.proxy_protocol",
+            "needs http.trusted_proxies",
+        );
+        remarked(with_app("[http]\ntrusted_proxies = [\"0.0.0.0/0\"]"), "everybody");
+        let both =
+            [("GATEWAY_HTTP__TRUSTED_PROXIES", "10.0.0.1,::1/128"), ("GATEWAY_HTTP__PROXY_PROTOCOL", "true")];
+        assert!(load_with(APP, &both).unwrap().config.http.proxy_protocol);
+    }
+
+    #[test]
+    fn what_all_bodies_hold_is_at_least_what_one_may() {
+        let small = "[http]\nmax_body = \"2MiB\"\nmax_bodies = \"1MiB\"";
+        refused(with_app(small), "http.max_bodies", "at least http.max_body");
+    }
+
+    /// With these keys of `[http]`.
+    fn encrypted(folder: &Folder, http: &str) -> Result<Loaded, Vec<String>> {
+        let file = folder.write("gateway.toml", format!("[http]\n{http}\n{APP}"));
+        config::load_from(Some(&file), Vec::new()).map_err(|problems| problems.0)
+    }
+
+    #[test]
+    fn the_listeners_certificate_and_key_are_read_and_must_fit() {
+        let (folder, authority) = (folder(), Authority::new("tests"));
+        let (certificate, key) = authority.issue("gateway");
+        folder.write("gateway.pem", certificate);
+        folder.write("gateway.key", key);
+        folder.write("other.key", authority.issue("gateway").1);
+        folder.write("not.pem", "not a certificate");
+        let (shown, fits) = ("tls_certificate_file = \"gateway.pem\"\n", "tls_key_file = \"gateway.key\"\n");
+        let good = encrypted(&folder, &format!("{shown}{fits}")).unwrap();
+        assert!(good.config.http.tls.is_some());
+        for file in ["gateway.pem", "gateway.key"] {
+            assert!(good.watched.contains(&folder.path().join(file)), "{file} is looked at again");
+        }
+        assert!(!format!("{:?}", good.config).contains("PRIVATE"));
+        for (http, key, words) in [
+            (shown.to_owned(), "http.tls_key_file", "is missing"),
+            (fits.to_owned(), "http.tls_certificate_file", "is missing"),
+            (format!("{shown}tls_key_file = \"other.key\""), "http.tls_key_file", "does not fit"),
+            (format!("{shown}tls_key_file = \"gateway.pem\""), "http.tls_key_file", "no private key"),
+            (format!("{shown}tls_key_file = \"gone.key\""), "http.tls_key_file", "gone.key"),
+            (
+                format!("tls_certificate_file = \"not.pem\"\n{fits}"),
+                "http.tls_certificate_file",
+                "no certificate",
+            ),
+        ] {
+            refused(encrypted(&folder, &http), key, words);
+        }
+    }
+
+    #[test]
+    fn the_listeners_certificate_that_ends_soon_is_remarked_on() {
+        let folder = folder();
+        for (days, told) in [(-3, Some("has ended")), (12, Some("ends in 12 days")), (40, None)] {
+            let (certificate, key) = Authority::self_signed("gateway", days);
+            folder.write("gateway.pem", certificate);
+            folder.write("gateway.key", key);
+            let keys = "tls_certificate_file = \"gateway.pem\"\ntls_key_file = \"gateway.key\"";
+            let remarks = encrypted(&folder, keys).unwrap().remarks.join("\n");
+            match told {
+                Some(words) => assert!(remarks.contains(words), "{remarks}"),
+                None => assert!(!remarks.contains("http.tls"), "{remarks}"),
+            }
+        }
     }
 }
 

@@ -26,13 +26,17 @@ mod config;
 mod end_to_end;
 mod engines;
 mod explain;
+mod forgeries;
 mod fuzzed;
+mod hygiene;
 mod limits;
 mod metrics;
 mod mistakes;
 mod operator;
 #[path = "../../fuzz/src/properties.rs"]
 mod properties;
+mod proxied;
+mod public_door;
 mod publication;
 mod rabbitmq;
 mod reload;
@@ -48,6 +52,7 @@ mod store_conformance;
 mod store_faults;
 mod store_file;
 mod support;
+mod tls_door;
 #[cfg(feature = "otlp")]
 mod traces;
 mod vectors;

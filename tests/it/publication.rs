@@ -70,6 +70,7 @@ impl Bench {
             policy: alipay::policy(),
             publication: publication.clone(),
             answer_timeout,
+            failure_budget: u32::MAX,
             clock: Arc::<StillClock>::clone(&clock),
             tasks,
             metrics: Arc::clone(&metrics),
@@ -84,7 +85,12 @@ impl Bench {
     }
 
     pub fn deliver_body(&self, body: Vec<u8>) -> JoinHandle<Reply> {
-        let delivery = Delivery { body: Bytes::from(body), arrived: Instant::now(), traceparent: None };
+        let delivery = Delivery {
+            body: Bytes::from(body),
+            client: alipay::ADDRESS,
+            arrived: Instant::now(),
+            traceparent: None,
+        };
         let gateway = self.gateway.clone();
         tokio::spawn(async move { gateway.notify(delivery).await })
     }
@@ -576,7 +582,8 @@ async fn what_a_slow_body_took_is_of_the_answers_time() {
     let arrived = Instant::now();
     tokio::time::sleep(Duration::from_secs(3)).await;
     let body = Bytes::from(Notification::payment().body());
-    let reply = bench.gateway.notify(Delivery { body, arrived, traceparent: None }).await;
+    let reply =
+        bench.gateway.notify(Delivery { body, client: alipay::ADDRESS, arrived, traceparent: None }).await;
     assert!(is_unavailable(&reply));
     assert_eq!(arrived.elapsed().as_secs(), 5);
 }

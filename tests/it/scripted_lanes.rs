@@ -75,6 +75,7 @@ impl Stage {
             policy: alipay::policy(),
             publication,
             answer_timeout: Duration::from_secs(5),
+            failure_budget: u32::MAX,
             clock,
             tasks,
             metrics: Arc::clone(&metrics),
@@ -85,7 +86,7 @@ impl Stage {
 
     fn deliver(&self, trade: u64) -> JoinHandle<Answer> {
         let body = Bytes::from(Notification::payment().trade(&trade_no(trade)).body());
-        let delivery = Delivery { body, arrived: Instant::now(), traceparent: None };
+        let delivery = Delivery { body, client: alipay::ADDRESS, arrived: Instant::now(), traceparent: None };
         let gateway = self.gateway.clone();
         tokio::spawn(async move { gateway.notify(delivery).await })
     }

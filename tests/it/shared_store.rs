@@ -129,7 +129,8 @@ async fn loses_nothing(program: &Program, take: impl FnOnce(), give: impl FnOnce
     let events = queue.published(program, 9).await;
     let mut announced: Vec<&str> = events.iter().map(Event::id).collect();
     let mut expected: Vec<String> = paid.iter().map(|paid| paid.event_id("payment.succeeded")).collect();
-    (announced.sort_unstable(), expected.sort());
+    announced.sort_unstable();
+    expected.sort();
     assert_eq!(announced, expected, "each once");
     paid
 }

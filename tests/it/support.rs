@@ -21,6 +21,7 @@ pub mod raw_client;
 pub mod redis;
 pub mod rows;
 pub mod signer;
+pub mod tls_client;
 
 use std::future::Future;
 use std::time::Duration;

@@ -127,7 +127,8 @@ impl Disk {
     /// As it was at `since`. Gives the keys of what is forgotten.
     fn forget(&mut self, since: u64) -> BTreeSet<Key> {
         let mut forgotten = BTreeSet::new();
-        while let Some((_, key, line, lease)) = self.journal.pop_back_if(|(at, ..)| *at >= since) {
+        while self.journal.back().is_some_and(|(at, ..)| *at >= since) {
+            let Some((_, key, line, lease)) = self.journal.pop_back() else { break };
             self.put_back(key.clone(), line);
             match lease {
                 Some(lease) => self.leases.insert(key.clone(), lease),

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -161,6 +162,8 @@ pub fn start(world: &Arc<World>) -> (Gateway, Publication) {
         policy,
         publication: publication.clone(),
         answer_timeout,
+        // Threads of their own have no place in simulated time.
+        failure_budget: u32::MAX,
         clock,
         tasks,
         metrics,
@@ -251,7 +254,8 @@ pub async fn deliver(world: Arc<World>, gateway: Gateway, due: Due) {
     };
     world.until_it_goes_on().await;
     let body = Pool::shared().body(due.notice, due.delivery);
-    let delivery = Delivery { body, arrived: Instant::now(), traceparent: None };
+    let delivery =
+        Delivery { body, client: Ipv4Addr::LOCALHOST.into(), arrived: Instant::now(), traceparent: None };
     let reply = tokio::time::timeout(Duration::from_millis(patience), gateway.notify(delivery)).await.ok();
     let mut inner = world.lock();
     if inner.step("reply") {

@@ -645,6 +645,29 @@ fn attack_42_an_unknown_app_is_refused() {
     }
 }
 
+/// With so many keys that their verifications are all that counts, and the fastest of some runs of each.
+#[test]
+fn attack_42_an_unknown_app_takes_as_long_as_a_forged_signature() {
+    let key = app(APP, alipay(), SignType::Rsa2).keys.remove(0);
+    let mut heavy = app(APP, alipay(), SignType::Rsa2);
+    heavy.keys = vec![key; 300];
+    let policy = policy_of(vec![heavy]);
+    let forged = Draft::payment().signed_by(stranger(), Hash::Sha256, Version::V1).body();
+    let unknown = Draft::payment().set("app_id", "2021000000000009");
+    let unknown = unknown.signed_by(stranger(), Hash::Sha256, Version::V1).body();
+    let fastest = |body: &[u8], expected: Said| {
+        let run = || {
+            let began = std::time::Instant::now();
+            assert_eq!(judge(body, &policy, now()), expected);
+            began.elapsed()
+        };
+        (0..5).map(|_| run()).min().unwrap()
+    };
+    let (forged, unknown) =
+        (fastest(&forged, FORGED), fastest(&unknown, Said::Refused(Rejection::UnknownApp)));
+    assert!(unknown > forged / 4 && forged > unknown / 4, "{unknown:?} and {forged:?}");
+}
+
 #[test]
 fn attack_43_a_foreign_seller_is_held() {
     for seller in ["2088000000000000", "2088101117955611 ", "20881011179556110"] {

@@ -2,6 +2,7 @@
 //! without a line of the verifier.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use sha2::Sha256;
 
 pub const APP_ID: &str = "2021000000000001";
 pub const SELLER_ID: &str = "2088101117955611";
+/// Where it delivers from.
+pub const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 pub const TRADE_NO: &str = "2026112322001427340000000000";
 
 /// A minute after the payment of [`Notification::payment`].

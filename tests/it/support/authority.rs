@@ -14,12 +14,16 @@ impl Authority {
 
     /// One whose certificate ends in so many days, or has.
     pub fn ending_in(name: &str, days: i64) -> Self {
-        let mut params = named(name);
-        let now = SystemTime::now();
-        let span = Duration::from_secs(days.unsigned_abs() * 86_400 + 3600);
-        params.not_after = if days < 0 { now - span } else { now + span }.into();
+        let mut params = ending_in(name, days);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A certificate that nobody but itself speaks for, which ends in so many days, or has; and its key, both in PEM.
+    pub fn self_signed(name: &str, days: i64) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = ending_in(name, days).self_signed(&key).unwrap();
+        (certificate.pem(), key.serialize_pem())
     }
 
     /// Its certificate, in PEM.
@@ -35,6 +39,14 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.0).unwrap();
         (certificate.pem(), key.serialize_pem())
     }
+}
+
+fn ending_in(name: &str, days: i64) -> CertificateParams {
+    let mut params = named(name);
+    let now = SystemTime::now();
+    let span = Duration::from_secs(days.unsigned_abs() * 86_400 + 3600);
+    params.not_after = if days < 0 { now - span } else { now + span }.into();
+    params
 }
 
 fn named(name: &str) -> CertificateParams {

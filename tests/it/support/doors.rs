@@ -10,6 +10,7 @@ use alipay_notify_gateway::admission::Rejection;
 use alipay_notify_gateway::admission::acceptance::Objection;
 use alipay_notify_gateway::gateway::{self, Gateway};
 use alipay_notify_gateway::http::Config;
+use alipay_notify_gateway::http::client_address::TrustedProxies;
 use alipay_notify_gateway::http::listener::{Listener, Signals};
 use alipay_notify_gateway::lifecycle::Tasks;
 use alipay_notify_gateway::metrics::Metrics;
@@ -46,10 +47,19 @@ pub fn generous() -> Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         path: "/alipay/notify".to_owned(),
         max_body: 64 * 1024,
+        max_bodies: 64 << 20,
         max_connections: 100,
+        max_connections_per_address: 0,
+        max_requests_per_connection: 1_000_000,
+        max_connection_age: Duration::from_secs(3600),
         max_header: 16 * 1024,
         header_timeout: Duration::from_secs(60),
         body_timeout: Duration::from_secs(60),
+        write_timeout: Duration::from_secs(10),
+        handshake_timeout: Duration::from_secs(10),
+        trusted_proxies: TrustedProxies::default(),
+        proxy_protocol: false,
+        tls: None,
     }
 }
 
@@ -131,6 +141,7 @@ impl Inside {
             policy: alipay::policy(),
             publication,
             answer_timeout,
+            failure_budget: u32::MAX,
             clock,
             tasks,
             metrics: Arc::clone(&metrics),

@@ -96,6 +96,14 @@ impl Program {
         self.wait_until("it is connected", || self.metric("broker_up") > 0.5);
     }
 
+    /// With more keys of `[http]`.
+    pub fn with_http(name: &str, more: &str) -> Self {
+        let insert = |text: String| text.replacen("[admin]", &format!("{more}\n[admin]"), 1);
+        let program = Self::launch_configured(name, &amqp_url(), insert, |command| command);
+        program.is_connected();
+        program
+    }
+
     /// With more keys of `[admin]`.
     pub fn launch_with_admin(name: &str, more: &str) -> Self {
         let insert = |text: String| text.replacen("[amqp]", &format!("{more}\n[amqp]"), 1);
@@ -107,6 +115,20 @@ impl Program {
         Self::launch_configured(name, amqp, |text| format!("{more}\n{text}"), wrap)
     }
 
+    /// With more files beside its configuration, and that in the test's hands.
+    pub fn launch_with_files(
+        name: &str,
+        amqp: &str,
+        files: &[(&str, &str)],
+        change: impl FnOnce(String) -> String,
+    ) -> Self {
+        let dir = Folder::new();
+        for (name, content) in files {
+            dir.write(name, content);
+        }
+        Self::launch_in(dir, name, amqp, change, |command| command)
+    }
+
     /// With the configuration in the test's hands, too.
     pub fn launch_configured(
         name: &str,
@@ -114,7 +136,16 @@ impl Program {
         change: impl FnOnce(String) -> String,
         wrap: impl FnOnce(Command) -> Command,
     ) -> Self {
-        let dir = Folder::new();
+        Self::launch_in(Folder::new(), name, amqp, change, wrap)
+    }
+
+    fn launch_in(
+        dir: Folder,
+        name: &str,
+        amqp: &str,
+        change: impl FnOnce(String) -> String,
+        wrap: impl FnOnce(Command) -> Command,
+    ) -> Self {
         let (http, admin) = (free_port(), free_port());
         let exchange = unique(name);
         dir.write("alipay.pem", alipay::public_pem());

@@ -1,10 +1,10 @@
 //! Bytes on a socket: what no HTTP client would send, and exactly what came back.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::PATIENCE;
 
@@ -35,6 +35,20 @@ pub enum End {
 impl RawClient {
     pub async fn connect(addr: SocketAddr) -> Self {
         Self { stream: TcpStream::connect(addr).await.unwrap(), received: Vec::new() }
+    }
+
+    /// From another address of this machine: all of 127.0.0.0/8 is.
+    pub async fn connect_from(source: Ipv4Addr, addr: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        Self { stream: socket.connect(addr).await.unwrap(), received: Vec::new() }
+    }
+
+    /// By a socket that has hardly room for what comes back.
+    pub async fn connect_narrow(addr: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        Self { stream: socket.connect(addr).await.unwrap(), received: Vec::new() }
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {

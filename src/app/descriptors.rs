@@ -1,0 +1,26 @@
+//! File descriptors: as many as the system lets us have, and some that no connection of a stranger gets, so that
+//! somebody who hoards them cannot keep the gateway from its broker, its store and its operators.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Raises the soft limit to the hard one, as nothing here is hurt by it (the soft one is low for the sake of programs
+/// that use `select`), and lowers the bound on connections where even that is not enough for it.
+pub(super) fn keep_some_back(max_connections: &mut usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Refused, the soft limit stays as it is.
+    let current = setrlimit(Resource::Nofile, raised).map_or(limit.current, |()| limit.maximum);
+    let Some(limit) = current.and_then(|limit| usize::try_from(limit).ok()) else { return };
+    let left = limit.saturating_sub(KEPT_BACK).max(limit / 2).max(1);
+    if left < *max_connections {
+        tracing::warn!(
+            limit,
+            max_connections = left,
+            "the process may open fewer files than http.max_connections needs: raise its limit (LimitNOFILE, ulimit -n)"
+        );
+        *max_connections = left;
+    }
+}
+
+/// For the broker's nodes, the store, the admin listener's 64 connections and the files of a reload.
+const KEPT_BACK: usize = 128;

@@ -1,0 +1,305 @@
+//! Verifies what comes from origins that are out of favour (`penalty_box.rs`), behind everybody else: in a few threads of
+//! the lowest use to us, so that no flood of signatures takes the cores from publication. What is genuine is verified
+//! here as anywhere, and announced as any; what finds no room, or is not reached before its answer deadline, is told
+//! `fail`, and Alipay delivers it again.
+//!
+//! Origins take turns, and where there is no room the longest queue gives way, so that one noisy address starves no
+//! other.
+//!
+//! What it is not: it decides nothing. Its threads are started when they are needed first, and end with the gateway.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Origin;
+use crate::admission::policy::Policy;
+use crate::admission::{self, Verdict};
+use crate::clock::Timestamp;
+use crate::metrics::{LowPriorityResult, Metrics, Stage};
+
+/// The way to the threads.
+#[derive(Debug)]
+pub(super) struct LowPriority {
+    queue: Arc<Queue>,
+    started: OnceLock<()>,
+    metrics: Arc<Metrics>,
+}
+
+/// One notification that is to be verified.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) origin: Origin,
+    pub(super) body: Bytes,
+    pub(super) policy: Arc<Policy>,
+    pub(super) now: Timestamp,
+    /// Until then somebody waits for it.
+    pub(super) deadline: Instant,
+}
+
+impl LowPriority {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        let queue = Arc::new(Queue { waiting: Mutex::default(), wake: Condvar::new() });
+        Self { queue, started: OnceLock::new(), metrics }
+    }
+
+    /// What admission says, or nothing if there was no room or no time.
+    ///
+    /// Cancel safety: dropped, it is not verified.
+    pub(super) async fn admit(&self, job: Job) -> Option<Verdict> {
+        self.started.get_or_init(|| self.start());
+        let deadline = job.deadline;
+        let (answer, verdict) = oneshot::channel();
+        self.queue.push(Waiting { job, answer });
+        match tokio::time::timeout_at(deadline, verdict).await {
+            Ok(Ok(verdict)) => Some(verdict),
+            Ok(Err(_)) => {
+                self.metrics.low_priority(LowPriorityResult::NoRoom);
+                None
+            }
+            Err(_) => {
+                self.metrics.low_priority(LowPriorityResult::Late);
+                None
+            }
+        }
+    }
+
+    /// Bound: half of the cores, at least one.
+    fn start(&self) {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..(cores / 2).max(1) {
+            let (queue, metrics) = (Arc::clone(&self.queue), Arc::clone(&self.metrics));
+            let thread = thread::Builder::new().name("low-priority".to_owned());
+            if let Err(error) = thread.spawn(move || work(&queue, &metrics)) {
+                tracing::error!(%error, "a thread for verifying at low priority could not be had");
+            }
+        }
+    }
+}
+
+impl Drop for LowPriority {
+    fn drop(&mut self) {
+        self.queue.lock().is_closed = true;
+        self.queue.wake.notify_all();
+    }
+}
+
+fn work(queue: &Queue, metrics: &Metrics) {
+    // Of this thread alone, on Linux. Where it is not allowed the thread still works.
+    let _ = rustix::process::nice(NICENESS);
+    while let Some(Waiting { job, answer }) = queue.pop() {
+        if answer.is_closed() {
+            continue;
+        }
+        let started = Instant::now();
+        // As in a request's own task, a panic is the end of that request alone.
+        let admitted = catch_unwind(AssertUnwindSafe(|| admission::admit(&job.body, &job.policy, job.now)));
+        metrics.stage(Stage::Admission, started.elapsed());
+        let Ok(verdict) = admitted else { continue };
+        metrics.low_priority(match verdict {
+            Verdict::Admitted(..) | Verdict::Withheld(..) | Verdict::Shadowed(_) => {
+                LowPriorityResult::Verified
+            }
+            Verdict::Rejected(_) => LowPriorityResult::Rejected,
+        });
+        // Nobody may be waiting any more: then Alipay delivers it again.
+        let _ = answer.send(verdict);
+    }
+}
+
+#[derive(Debug)]
+struct Waiting {
+    job: Job,
+    answer: oneshot::Sender<Verdict>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    waiting: Mutex<Turns>,
+    wake: Condvar,
+}
+
+/// A queue for each origin, and whose turn it is.
+///
+/// Bound: [`MAX_JOBS`] and [`MAX_BYTES`] over all.
+#[derive(Debug, Default)]
+struct Turns {
+    queues: HashMap<Origin, VecDeque<Waiting>>,
+    order: VecDeque<Origin>,
+    jobs: usize,
+    bytes: usize,
+    is_closed: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Turns> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, waiting: Waiting) {
+        self.lock().push(waiting);
+        self.wake.notify_one();
+    }
+
+    /// The next, when there is one; nothing when the gateway is gone.
+    fn pop(&self) -> Option<Waiting> {
+        let mut turns = self.lock();
+        loop {
+            if let Some(waiting) = turns.pop() {
+                return Some(waiting);
+            }
+            if turns.is_closed {
+                return None;
+            }
+            turns = self.wake.wait(turns).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Turns {
+    /// What is dropped here, this one or another, finds out by its channel.
+    fn push(&mut self, waiting: Waiting) {
+        let (origin, bytes) = (waiting.job.origin, waiting.job.body.len());
+        while self.jobs >= MAX_JOBS || self.bytes + bytes > MAX_BYTES {
+            let own = self.queues.get(&origin).map_or(0, VecDeque::len);
+            let longest = self.queues.iter().max_by_key(|(_, queue)| queue.len());
+            let Some(longest) = longest.filter(|(_, queue)| queue.len() > own + 1).map(|(origin, _)| *origin)
+            else {
+                return;
+            };
+            self.shorten(longest);
+        }
+        self.jobs += 1;
+        self.bytes += bytes;
+        let queue = self.queues.entry(origin).or_default();
+        if queue.is_empty() {
+            self.order.push_back(origin);
+        }
+        queue.push_back(waiting);
+    }
+
+    /// Lets the newest of a queue go. It has more than one.
+    fn shorten(&mut self, origin: Origin) {
+        if let Some(gone) = self.queues.get_mut(&origin).and_then(VecDeque::pop_back) {
+            self.jobs -= 1;
+            self.bytes -= gone.job.body.len();
+        }
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        let origin = self.order.pop_front()?;
+        let queue = self.queues.get_mut(&origin)?;
+        let waiting = queue.pop_front()?;
+        if queue.is_empty() {
+            self.queues.remove(&origin);
+        } else {
+            self.order.push_back(origin);
+        }
+        self.jobs -= 1;
+        self.bytes -= waiting.job.body.len();
+        Some(waiting)
+    }
+}
+
+/// Bound: what waits, of all origins.
+const MAX_JOBS: usize = 4096;
+/// Bound: what they hold.
+const MAX_BYTES: usize = 16 << 20;
+/// How far behind the others the threads are: they still get a tenth of a core that everybody wants.
+const NICENESS: i32 = 10;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::admission::policy::Buyer;
+
+    fn origin(n: u32) -> Origin {
+        Origin::from(std::net::IpAddr::V4(Ipv4Addr::from_bits(n)))
+    }
+
+    fn job(from: u32, bytes: usize) -> Job {
+        let policy = Policy {
+            apps: BTreeMap::new(),
+            max_age: Duration::from_secs(1),
+            retention: Duration::from_secs(1),
+            buyer: Buyer::Omit,
+            notification: false,
+        };
+        Job {
+            origin: origin(from),
+            body: Bytes::from(vec![b'a'; bytes]),
+            policy: Arc::new(policy),
+            now: Timestamp::from_unix_millis(0),
+            deadline: Instant::now() + Duration::from_secs(20),
+        }
+    }
+
+    fn push(turns: &mut Turns, from: u32, bytes: usize) -> oneshot::Receiver<Verdict> {
+        let (answer, verdict) = oneshot::channel();
+        turns.push(Waiting { job: job(from, bytes), answer });
+        verdict
+    }
+
+    #[test]
+    fn origins_take_turns() {
+        let mut turns = Turns::default();
+        let _answers: Vec<_> = [1, 1, 1, 2, 3, 2].map(|from| push(&mut turns, from, 1)).into();
+        let order: Vec<Origin> =
+            std::iter::from_fn(|| turns.pop()).map(|waiting| waiting.job.origin).collect();
+        assert_eq!(order, [1, 2, 3, 1, 2, 1].map(origin));
+        assert_eq!((turns.jobs, turns.bytes, turns.queues.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn where_there_is_no_room_the_longest_queue_gives_way() {
+        let mut turns = Turns::default();
+        let mut noisy: Vec<_> = (0..MAX_JOBS).map(|_| push(&mut turns, 1, 1)).collect();
+        let mut late = push(&mut turns, 1, 1);
+        assert!(late.try_recv().is_err(), "the noisy one finds no room for more");
+        let mut quiet = push(&mut turns, 2, 1);
+        let empty = Err(oneshot::error::TryRecvError::Empty);
+        assert_eq!(quiet.try_recv().map(|_| ()), empty);
+        let gone = Err(oneshot::error::TryRecvError::Closed);
+        assert_eq!(noisy.pop().unwrap().try_recv().map(|_| ()), gone, "its newest gave way");
+        assert_eq!(noisy[0].try_recv().map(|_| ()), empty);
+        assert_eq!(turns.jobs, MAX_JOBS);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes_too() {
+        let mut turns = Turns::default();
+        let _answers: Vec<_> = (0..2000).map(|_| push(&mut turns, 1, 64 * 1024)).collect();
+        assert_eq!(turns.bytes, MAX_BYTES);
+        let mut larger = push(&mut turns, 2, MAX_BYTES + 1);
+        assert!(larger.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_pushed_is_judged_and_counted_and_the_threads_end_with_it() {
+        let metrics = Arc::new(Metrics::new(&[], &[]).unwrap());
+        let low = LowPriority::new(Arc::clone(&metrics));
+        let queue = Arc::downgrade(&low.queue);
+        let verdict = low.admit(job(1, 3)).await;
+        assert!(matches!(verdict, Some(Verdict::Rejected(_))), "{verdict:?}");
+        let late = Job { deadline: Instant::now() - Duration::from_secs(1), ..job(1, 3) };
+        // A verdict that is there already is taken, deadline or not; there is one at most.
+        let _ = low.admit(late).await;
+        drop(low);
+        tokio::time::timeout(Duration::from_secs(20), async {
+            while queue.strong_count() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+}

@@ -1,0 +1,119 @@
+//! Attack 66: a flood of forged notifications while genuine ones flow, on the real binary. Nobody is refused because of
+//! his address; what is genuine is announced, also from where the flood comes from; and nobody learns anything.
+
+use std::net::Ipv4Addr;
+
+use crate::support::alipay::Notification;
+use crate::support::program::Program;
+use crate::support::queue::Queue;
+use crate::support::raw_client::RawClient;
+use crate::support::run;
+use crate::support::signer::stranger;
+
+const FORGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+fn post(body: &[u8]) -> Vec<u8> {
+    let head = format!("POST /alipay/notify HTTP/1.1\r\ncontent-length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+fn genuine(trade: u64) -> Vec<u8> {
+    post(&Notification::payment_now(trade).body())
+}
+
+fn forged(trade: u64) -> Vec<u8> {
+    post(&Notification::payment_now(trade).body_by(stranger()))
+}
+
+fn at_low_priority(program: &Program, result: &str) -> f64 {
+    program.metric(&format!("low_priority_verifications_total{{result=\"{result}\"}}"))
+}
+
+#[test]
+fn attack_66_in_a_flood_of_forgeries_what_is_genuine_is_announced_from_wherever_it_comes() {
+    run(async {
+        let program = Program::with_http("flood", "failure_budget = 5");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let forged = forged(1000);
+        let mut forger = RawClient::connect_from(FORGER, program.http).await;
+        let mut alipay = RawClient::connect(program.http).await;
+        for round in 0..20 {
+            for _ in 0..10 {
+                forger.send(&forged).await;
+                assert_eq!(forger.answer().await.status, 400);
+            }
+            forger.send(genuine(round)).await;
+            assert_eq!(forger.answer().await.body, b"success", "a shared address");
+            alipay.send(genuine(100 + round)).await;
+            assert_eq!(alipay.answer().await.body, b"success", "another address");
+        }
+        let refused = program.metric("rejections_total{reason=\"signature\"}");
+        let (low, verified) = (at_low_priority(&program, "rejected"), at_low_priority(&program, "verified"));
+        assert_eq!(refused, 200.0);
+        // Five of the budget, the one that goes past it, and one for each twelve seconds that this took.
+        assert!((1.0..=15.0).contains(&(refused - low)), "{} forgeries at usual priority", refused - low);
+        assert!((1.0..=20.0).contains(&verified), "only those of the forger's address: {verified}");
+        assert_eq!((program.outcome("announced"), program.outcome("busy")), (40.0, 0.0));
+        program.wait_until("it is shown", || program.metric("addresses_over_budget") >= 1.0);
+        assert_eq!(queue.published(&program, 5000).await.len(), 40);
+    });
+}
+
+#[test]
+fn attack_66_forgeries_from_hundreds_of_addresses_take_nothing_from_what_is_genuine() {
+    run(async {
+        let program = Program::with_http("many", "failure_budget = 1");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let mut alipay = RawClient::connect(program.http).await;
+        let forged = forged(1000).repeat(4);
+        for n in 0..250u8 {
+            let source = Ipv4Addr::new(127, 0, 1, n);
+            let mut forger = RawClient::connect_from(source, program.http).await;
+            forger.send(&forged).await;
+            for _ in 0..4 {
+                assert_eq!(forger.answer().await.status, 400);
+            }
+            if n % 10 == 0 {
+                alipay.send(genuine(u64::from(n))).await;
+                assert_eq!(alipay.answer().await.body, b"success");
+            }
+        }
+        assert!(at_low_priority(&program, "rejected") >= 500.0);
+        // All together were past their budget: one genuine was verified behind the others, the rest at once.
+        assert!(at_low_priority(&program, "verified") <= 25.0);
+        assert_eq!((program.outcome("announced"), program.outcome("busy")), (25.0, 0.0));
+        assert_eq!(queue.published(&program, 5000).await.len(), 25);
+    });
+}
+
+#[test]
+fn the_answer_to_a_stranger_is_the_same_whatever_is_wrong_and_whatever_trades_there_are() {
+    run(async {
+        let program = Program::start("oracle");
+        let _queue = Queue::bound(&program.exchange, &["#"]).await;
+        assert!(program.post(&Notification::payment_now(1).body()).is_success());
+        let known = Notification::payment_now(1);
+        let mut answers = Vec::new();
+        for body in [
+            known.body_by(stranger()),
+            Notification::payment_now(2).body_by(stranger()),
+            known.clone().set("app_id", "2021999999999999").body(),
+            known.clone().set("sign_type", "RSA").body(),
+            known.clone().without("trade_no").body_by(stranger()),
+            known.clone().set("total_amount", "1.00").body_by(stranger()),
+            b"a=b&&".to_vec(),
+            b"".to_vec(),
+        ] {
+            let answer = program.post(&body);
+            let head: Vec<String> = answer
+                .head
+                .lines()
+                .filter(|line| !line.to_ascii_lowercase().starts_with("date:"))
+                .map(str::to_owned)
+                .collect();
+            answers.push((answer.status, head, answer.body));
+        }
+        answers.dedup();
+        assert_eq!(answers.len(), 1, "{answers:?}");
+    });
+}

@@ -1,0 +1,131 @@
+//! TLS on the public listener: the same answers inside of it, strangers to it turned away in time, and a certificate that
+//! is exchanged while it runs. On the real binary.
+
+use tokio::io::AsyncWriteExt as _;
+
+use crate::support::alipay::Notification;
+use crate::support::authority::Authority;
+use crate::support::program::{Program, amqp_url, request};
+use crate::support::queue::Queue;
+use crate::support::raw_client::{End, RawClient};
+use crate::support::tls_client::Version::{Tls12, Tls13};
+use crate::support::tls_client::{believing, connect, connect_narrow, deliver};
+use crate::support::{PATIENCE, run};
+
+const KEYS: &str =
+    "tls_certificate_file = \"tls.pem\"\ntls_key_file = \"tls.key\"\nhandshake_timeout = \"1s\"\n";
+
+/// A gateway whose certificate is of this authority.
+fn start(name: &str, authority: &Authority, more: &str) -> Program {
+    let (certificate, key) = authority.issue("gateway");
+    let program = Program::launch_with_files(
+        name,
+        &amqp_url(),
+        &[("tls.pem", &certificate), ("tls.key", &key)],
+        |text| text.replacen("[admin]", &format!("{KEYS}{more}\n[admin]"), 1),
+    );
+    program.is_connected();
+    program
+}
+
+fn payment(trade: u64) -> Vec<u8> {
+    Notification::payment_now(trade).body()
+}
+
+#[test]
+fn inside_of_tls_everything_is_as_ever() {
+    run(async {
+        let authority = Authority::new("tests");
+        let program = start("tls", &authority, "");
+        let _queue = Queue::bound(&program.exchange, &["#"]).await;
+        for (trade, version) in [(1, Tls13), (2, Tls12)] {
+            let mut stream = connect(program.http, b"", believing(&authority, version)).await.unwrap();
+            let answer = deliver(&mut stream, &payment(trade)).await;
+            assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("success"), "{answer}");
+        }
+        let mut http_2 = believing(&authority, Tls13);
+        http_2.alpn_protocols = vec![b"h2".to_vec()];
+        assert!(connect(program.http, b"", http_2).await.is_err(), "HTTP/2 is not spoken");
+        let mut both = believing(&authority, Tls13);
+        both.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let stream = connect(program.http, b"", both).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+        let ends = program.metric("tls_certificate_expires_timestamp_seconds");
+        assert!(ends > 1e9, "{ends}");
+    });
+}
+
+#[test]
+fn who_speaks_no_tls_or_never_finishes_his_hello_is_turned_away_in_time() {
+    run(async {
+        let authority = Authority::new("tests");
+        let program = start("no-tls", &authority, "");
+        let plain = request("/alipay/notify", &Notification::payment_now(1).body());
+        let mut silent = RawClient::connect(program.http).await;
+        let mut half = RawClient::connect(program.http).await;
+        half.send(b"\x16\x03\x01\x02\0\x01").await;
+        let mut http = RawClient::connect(program.http).await;
+        http.send(&plain).await;
+        assert!(!http.rest().await.0.windows(4).any(|four| four == b"HTTP"));
+        assert_eq!((silent.rest().await.1, half.rest().await.1), (End::Closed, End::Closed));
+        let refused = || program.metric("connections_refused_total{reason=\"handshake\"}");
+        program.wait_until("all are counted", || refused() >= 3.0);
+        program.wait_until("all are gone", || program.metric("connections") == 0.0);
+        assert!(program.rows(Notification::payment_now(1).trade_no()).is_empty());
+    });
+}
+
+#[test]
+fn a_peer_inside_of_tls_that_never_reads_is_let_go() {
+    run(async {
+        let authority = Authority::new("tests");
+        let program =
+            start("tls-slow", &authority, "write_timeout = \"1s\"\nmax_requests_per_connection = 1000000\n");
+        let mut stream = connect_narrow(program.http, believing(&authority, Tls13)).await.unwrap();
+        let request = b"POST /alipay/notify HTTP/1.1\r\ncontent-length: 3\r\n\r\na=b".repeat(1000);
+        let written =
+            async { while stream.write_all(&request).await.is_ok() && stream.flush().await.is_ok() {} };
+        tokio::time::timeout(PATIENCE * 12, written).await.expect("it is never let go");
+        let refused = || program.metric("connections_refused_total{reason=\"slow_reader\"}");
+        program.wait_until("it is counted", || refused() >= 1.0);
+        program.wait_until("it is gone", || program.metric("connections") == 0.0);
+    });
+}
+
+#[test]
+fn another_certificate_is_shown_without_a_restart_and_a_wrong_one_is_refused() {
+    run(async {
+        let (old, new) = (Authority::new("old"), Authority::new("new"));
+        let program = start("renewal", &old, "");
+        let _queue = Queue::bound(&program.exchange, &["#"]).await;
+        let reloads = |result: &str| program.metric(&format!("policy_reloads_total{{result=\"{result}\"}}"));
+        // A certificate without its key changes nothing.
+        let (certificate, key) = new.issue("gateway");
+        program.folder().write("tls.pem", certificate);
+        program.signal("HUP");
+        program.wait_until("it is refused", || reloads("refused") >= 1.0);
+        assert!(connect(program.http, b"", believing(&old, Tls13)).await.is_ok());
+        // With it, it is shown, and connections that are open go on.
+        let mut open = connect(program.http, b"", believing(&old, Tls13)).await.unwrap();
+        program.folder().write("tls.key", key);
+        program.wait_until("the files were looked at", || reloads("applied") >= 1.0);
+        assert!(connect(program.http, b"", believing(&old, Tls13)).await.is_err());
+        let mut stream = connect(program.http, b"", believing(&new, Tls13)).await.unwrap();
+        assert!(deliver(&mut stream, &payment(1)).await.ends_with("success"));
+        assert!(deliver(&mut open, &payment(2)).await.ends_with("success"));
+        assert!(program.log().contains("another certificate"), "{}", program.log());
+    });
+}
+
+#[test]
+fn behind_a_proxy_that_forwards_bytes_its_header_comes_before_tls() {
+    run(async {
+        let authority = Authority::new("tests");
+        let more = "trusted_proxies = [\"127.0.0.1\"]\nproxy_protocol = true\n";
+        let program = start("tls-proxied", &authority, more);
+        let _queue = Queue::bound(&program.exchange, &["#"]).await;
+        let header = b"PROXY TCP4 198.51.100.8 127.0.0.1 4444 443\r\n";
+        let mut stream = connect(program.http, header, believing(&authority, Tls13)).await.unwrap();
+        assert!(deliver(&mut stream, &payment(1)).await.ends_with("success"));
+    });
+}

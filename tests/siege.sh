@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# The attacks on the public door (54 to 67), each with its figure: what the process held before, at its peak and after,
+# what became of genuine traffic at a tenth of saturation before, during and after, and what was held off. The real
+# binary and a real broker, loopback only, about four minutes. Fails where a promise is not kept (tests/siege/siege.py).
+#
+#   tests/siege.sh               everything
+#   SHORT=1 tests/siege.sh       500 hoarders and two seconds for each: the same promises, about a minute
+#   ONLY=66 tests/siege.sh       what has this in its name
+#
+# GATEWAY names a program that is built already. Needs Python 3 (standard library), and 12,000 open files.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+seconds=5 hoarders=5000
+[ -n "${SHORT:-}" ] && seconds=2 hoarders=500
+work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-siege.XXXXXX")
+pid=""
+finish() {
+  [ -n "$pid" ] && kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
+  deploy/broker.sh stop "$work/broker"
+  rm -rf "$work"
+}
+trap finish EXIT
+
+gateway=${GATEWAY:-}
+if [ -z "$gateway" ]; then
+  cargo build --release --locked --quiet
+  gateway="${CARGO_TARGET_DIR:-target}/release/alipay-notify-gateway"
+fi
+amqp=$(deploy/broker.sh start "$work/broker")
+unset AMQP_URL
+"$gateway" simulate keys "$work" >/dev/null
+
+free_port() { # that nobody listens on
+  local port
+  while port=$((20000 + RANDOM % 12000)); do
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
+  done
+}
+http="127.0.0.1:$(free_port)" admin="127.0.0.1:$(free_port)"
+exchange="gateway-siege-$$-$RANDOM"
+cat >"$work/gateway.toml" <<CONF
+[http]
+listen = "$http"
+[admin]
+listen = "$admin"
+[amqp]
+uri = "$amqp"
+exchange = "$exchange"
+[[amqp.queues]]
+name = "$exchange"
+bind = ["#"]
+[store]
+path = "gateway.db"
+[[apps]]
+app_id = "2021000000000001"
+seller_ids = ["2088101117955611"]
+alipay_public_keys = ["alipay-public.pem"]
+CONF
+
+sign() { "$gateway" simulate send --key "$work/alipay-private.pem" --count "$1" --shares "$2" --bodies-out "$3" >/dev/null; }
+echo "signing" >&2
+sign 5000 payment=100 "$work/first"
+"$gateway" serve --config "$work/gateway.toml" >"$work/gateway.log" 2>&1 &
+pid=$!
+until grep -q 'connected to the broker' "$work/gateway.log"; do
+  kill -0 "$pid" || { cat "$work/gateway.log"; exit 1; }
+  sleep 0.1
+done
+saturation=$("$gateway" simulate send --url "http://$http/alipay/notify" --key "$work/alipay-private.pem" \
+  --bodies "$work/first" --presign --concurrency 64 --format json | sed 's/.*"per_second":\([0-9]*\).*/\1/')
+rate=$((saturation / 10))
+echo "saturation: $saturation/s with 64 connections" >&2
+# Thirteen attacks with a measure during and one after each, and one before all.
+sign $((rate * (seconds * 27 + 4) + 100)) payment=100 "$work/genuine"
+sign 500 forged=100 "$work/forged"
+cat "$work/genuine" "$work/forged" >"$work/bodies"
+python3 tests/siege/siege.py --http "$http" --admin "$admin" --pid "$pid" --bodies "$work/bodies" --rate "$rate" \
+  --seconds "$seconds" --connections "$hoarders" --only "${ONLY:-}"
+if grep -q panicked "$work/gateway.log"; then
+  grep panicked "$work/gateway.log"
+  exit 1
+fi

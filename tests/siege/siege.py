@@ -1,0 +1,409 @@
+"""The attacks on the public door, each with its figure: what it held of the gateway, what was held off, and what became
+of genuine traffic before, during and after. Only the standard library; only loopback. Called by tests/siege.sh."""
+
+import argparse
+import asyncio
+import json
+import re
+import resource
+import ssl
+import sys
+import time
+import urllib.request
+
+# Bounds that a run must keep to.
+MAX_RESIDENT = 128 * 2**20  # with 5,000 hoarded connections
+MIN_ANSWERED = 0.95  # of the genuine, within the answer deadline, in a flood of ten forged for each
+MAX_GROWTH = 16 * 2**20  # of the process, from before an attack to after it
+MAX_SLOWDOWN = 1.5  # of the CPU time of a genuine notification, from the first measure to the last
+
+POST = b"POST /alipay/notify HTTP/1.1\r\nhost: siege\r\ncontent-length: %d\r\n\r\n"
+
+
+def request(body):
+    return POST % len(body) + body
+
+
+class Gateway:
+    """The running program, as its admin listener and /proc show it."""
+
+    def __init__(self, arguments):
+        self.host, port = arguments.http.rsplit(":", 1)
+        self.port, self.admin, self.pid = int(port), arguments.admin, arguments.pid
+
+    def metrics(self):
+        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name.removeprefix("alipay_gateway_"): float(value) for name, value in pairs}
+
+    def resident(self):
+        with open(f"/proc/{self.pid}/status") as status:
+            return int(re.search(r"VmRSS:\s*(\d+)", status.read())[1]) * 1024
+
+    def cpu_seconds(self):
+        with open(f"/proc/{self.pid}/stat") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / 100
+
+    async def settled(self):
+        """When nobody of the attack is connected any more."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if (await asyncio.to_thread(self.metrics))["connections"] == 0:
+                return True
+            await asyncio.sleep(0.2)
+        return False
+
+
+class Genuine:
+    """Signed payments, sent at a rate over connections that are kept; what was answered, and when."""
+
+    def __init__(self, gateway, bodies, rate, sources):
+        self.gateway, self.bodies, self.rate, self.sources = gateway, bodies, rate, sources
+
+    async def run(self, seconds):
+        count = int(self.rate * seconds)
+        bodies = [next(self.bodies) for _ in range(count)]
+        # Open loop: each has its own time, however long the one before takes.
+        began = asyncio.get_running_loop().time()
+        due = asyncio.Queue()
+        for n, body in enumerate(bodies):
+            due.put_nowait((began + n / self.rate, body))
+        self.latencies, self.failed = [], []
+        senders = [self.sender(due, self.sources[n % len(self.sources)]) for n in range(min(64, count))]
+        await asyncio.gather(*senders)
+        return self.summary(count)
+
+    async def sender(self, due, source):
+        connection = None
+        while not due.empty():
+            at, body = due.get_nowait()
+            await asyncio.sleep(at - asyncio.get_running_loop().time())
+            try:
+                if connection is None:
+                    connection = await self.connect(source)
+                reader, writer = connection
+                writer.write(request(body))
+                status, text, last = await asyncio.wait_for(answer(reader), 15)
+            except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
+                status, text, last = 0, b"", True
+            took = asyncio.get_running_loop().time() - at
+            if text == b"success":
+                self.latencies.append(took)
+            else:
+                self.failed.append(body)
+            if last and connection:
+                connection[1].close()
+                connection = None
+        if connection:
+            connection[1].close()
+
+    async def connect(self, source):
+        local = (source, 0) if source else None
+        return await asyncio.open_connection(self.gateway.host, self.gateway.port, local_addr=local)
+
+    def summary(self, count):
+        latencies = sorted(self.latencies)
+        in_time = sum(1 for latency in latencies if latency <= 5)
+        p99 = latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))] if latencies else float("nan")
+        return {"sent": count, "in_time": in_time / max(count, 1), "p99_ms": p99 * 1000}
+
+
+async def answer(reader):
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(re.search(rb"content-length: (\d+)", head.lower())[1])
+    body = await reader.readexactly(length)
+    return int(head[9:12]), body, b"connection: close" in head.lower()
+
+
+class Attack:
+    """Something that is done until it is told to stop. `made` counts what it did."""
+
+    def __init__(self, gateway, forged):
+        self.gateway, self.forged, self.made, self.going = gateway, forged, 0, True
+
+    async def connect(self, source=None):
+        local = (source, 0) if source else None
+        return await asyncio.open_connection(self.gateway.host, self.gateway.port, local_addr=local)
+
+    async def hoard(self, count, hello, drip=None, await_answer=False, pause=1.0):
+        """Holds `count` connections, each after `hello`, sending `drip` every second; opens anew what is closed."""
+
+        async def one():
+            while self.going:
+                try:
+                    reader, writer = await self.connect()
+                    self.made += 1
+                    writer.write(hello)
+                    if await_answer:
+                        await answer(reader)
+                    while self.going and not reader.at_eof():
+                        if drip:
+                            writer.write(drip)
+                            await asyncio.sleep(pause)
+                        elif not await self.closed_within(reader, pause):
+                            continue
+                    writer.close()
+                except (OSError, asyncio.IncompleteReadError, ValueError):
+                    await asyncio.sleep(0.2)
+
+        await asyncio.gather(*(one() for _ in range(count)))
+
+    @staticmethod
+    async def closed_within(reader, seconds):
+        try:
+            return await asyncio.wait_for(reader.read(4096), seconds) == b""
+        except asyncio.TimeoutError:
+            return False
+
+    async def storm(self, workers, payloads):
+        """Opens, sends, reads to the end, again and again."""
+
+        async def one(n):
+            while self.going:
+                payload = payloads[(self.made + n) % len(payloads)]
+                try:
+                    reader, writer = await self.connect()
+                    self.made += 1
+                    writer.write(payload)
+                    await asyncio.wait_for(reader.read(1 << 16), 5)
+                    writer.close()
+                except (OSError, asyncio.TimeoutError):
+                    pass
+                await asyncio.sleep(0.005)
+
+        await asyncio.gather(*(one(n) for n in range(workers)))
+
+    async def hang_up(self, workers):
+        whole = request(self.forged[0])
+        cuts = [1, 20, len(whole) // 3, len(whole) // 2, len(whole) - 1, len(whole)]
+
+        async def one(n):
+            while self.going:
+                try:
+                    _, writer = await self.connect()
+                    writer.write(whole[: cuts[(self.made + n) % len(cuts)]])
+                    self.made += 1
+                    writer.transport.abort()
+                except OSError:
+                    pass
+                await asyncio.sleep(0.005)
+
+        await asyncio.gather(*(one(n) for n in range(workers)))
+
+    async def never_read(self, count):
+        async def one():
+            while self.going:
+                try:
+                    reader, writer = await self.connect()
+                    self.made += 1
+                    writer.transport.pause_reading()
+                    while self.going:
+                        writer.write(request(b"a=b") * 100)
+                        await asyncio.wait_for(writer.drain(), 1)
+                        await asyncio.sleep(0.01)
+                except asyncio.TimeoutError:
+                    # Nothing more is taken: it stays, and sends when it can.
+                    while self.going and not writer.transport.is_closing():
+                        await asyncio.sleep(0.2)
+                except OSError:
+                    await asyncio.sleep(0.2)
+                writer.transport.abort()
+
+        await asyncio.gather(*(one() for _ in range(count)))
+
+    async def flood(self, rate, sources):
+        """Forged notifications at a rate, from many addresses."""
+        began = asyncio.get_running_loop().time()
+
+        async def one(n, source):
+            connection, sent = None, 0
+            while self.going:
+                at = began + (n + sent * len(sources)) / rate
+                await asyncio.sleep(max(0, at - asyncio.get_running_loop().time()))
+                sent += 1
+                try:
+                    if connection is None:
+                        connection = await self.connect(source)
+                    connection[1].write(request(self.forged[sent % len(self.forged)]))
+                    self.made += 1
+                    _, _, last = await asyncio.wait_for(answer(connection[0]), 15)
+                except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
+                    last = True
+                if last and connection:
+                    connection[1].close()
+                    connection = None
+            if connection:
+                connection[1].close()
+
+        await asyncio.gather(*(one(n, source) for n, source in enumerate(sources)))
+
+
+def smuggled():
+    hidden = b"GET /hidden HTTP/1.1\r\n\r\n"
+    chunks = b"3\r\na=b\r\n0\r\n\r\n"
+    heads = [
+        b"content-length: 3\r\ntransfer-encoding: chunked",
+        b"transfer-encoding: chunked\r\ncontent-length: 3",
+        b"transfer-encoding: chunked\r\ntransfer-encoding: identity",
+        b"content-length: 3\r\ncontent-length: 4",
+        b"content-length: 3, 4",
+        b"transfer-encoding: xchunked",
+    ]
+    return [b"POST /alipay/notify HTTP/1.1\r\n" + head + b"\r\n\r\n" + chunks + hidden for head in heads]
+
+
+def strangers():
+    hello = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="siege")
+    try:
+        client.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return [b"GET /alipay/notify\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", hello.read(), b"AMQP\0\0\x09\x01\r\n\r\n"]
+
+
+def bombs():
+    line = b"POST /alipay/notify HTTP/1.1\r\n"
+    many = b"".join(b"x-%d: y\r\n" % n for n in range(101))
+    return [line + many + b"\r\n", line + b"x: " + b"y" * (1 << 20) + b"\r\n\r\n", b"POST /" + b"y" * (1 << 20)]
+
+
+def attacks(arguments, rate):
+    """Name, and how it is begun."""
+    hoarders, some = arguments.connections, max(arguments.connections // 10, 50)
+    addresses = [f"127.0.{1 + n // 125}.{1 + n % 125}" for n in range(250)]
+    head, body = b"POST /alipay/notify HTTP/1.1\r\nx: ", POST % 60000 + b"a"
+    return [
+        ("54 slow heads", lambda a: a.hoard(some, head, drip=b"a"), None),
+        ("55 slow bodies", lambda a: a.hoard(some, body, drip=b"a"), None),
+        ("55 great bodies, unfinished", lambda a: a.hoard(some * 2, POST % 65000 + b"a" * 60000), None),
+        ("56 silence", lambda a: a.hoard(hoarders, b""), None),
+        ("57 idle, kept alive", lambda a: a.hoard(hoarders, request(b"a=b"), await_answer=True), None),
+        ("58 smuggling", lambda a: a.storm(4, smuggled()), None),
+        ("59 pipelines of 1,000", lambda a: a.storm(2, [request(b"a=b") * 1000]), None),
+        ("60 bombs in the head", lambda a: a.storm(4, bombs()), None),
+        ("61 other protocols", lambda a: a.storm(4, strangers()), None),
+        ("62 hanging up", lambda a: a.hang_up(4), None),
+        ("66 ten forged for each", lambda a: a.flood(rate * 10, addresses), None),
+        ("66 from the same addresses", lambda a: a.flood(rate * 10, addresses), addresses),
+        ("67 never reading", lambda a: a.never_read(some), None),
+    ]
+
+
+def held_off(before, after):
+    """What moved of what is refused."""
+    told = []
+    for name, value in sorted(after.items()):
+        moved = value - before.get(name, 0)
+        family = re.match(r'(connections_refused|rejections|low_priority_verifications)_total\{\w+="(\w+)"\}', name)
+        if family and moved:
+            short = {"rejections": "", "connections_refused": "", "low_priority_verifications": "low: "}[family[1]]
+            told.append(f"{short}{family[2]} {moved:.0f}")
+    busy = after['notifications_total{outcome="busy"}'] - before['notifications_total{outcome="busy"}']
+    slow = after['notifications_total{outcome="failed"}'] - before['notifications_total{outcome="failed"}']
+    return ", ".join(told + ([f"busy {busy:.0f}"] if busy else []) + ([f"failed {slow:.0f}"] if slow else []))
+
+
+async def measured(gateway, genuine, seconds):
+    cpu = gateway.cpu_seconds()
+    summary = await genuine.run(seconds)
+    summary["cpu_us"] = (gateway.cpu_seconds() - cpu) * 1e6 / max(summary["sent"], 1)
+    return summary
+
+
+async def besiege(arguments):
+    gateway = Gateway(arguments)
+    kinds = [line.rstrip(b"\n").split(b"\t", 1) for line in open(arguments.bodies, "rb")]
+    bodies = iter([body for kind, body in kinds if kind != b"forged"])
+    forged = [body for kind, body in kinds if kind == b"forged"]
+    problems, lost = [], []
+    mib = lambda size: f"{size / 2**20:.0f}"
+
+    def genuine(sources=None):
+        return Genuine(gateway, bodies, arguments.rate, sources or [None])
+
+    print(f"genuine traffic: {arguments.rate:.0f}/s, a tenth of saturation; {arguments.connections} hoarders")
+    print(f"{'attack':29}{'MiB before':>11}{'peak':>6}{'after':>6}{'p99 ms before':>15}{'during':>8}{'after':>8}"
+          f"{'answered':>10}  held off")
+    await measured(gateway, genuine(), 1)  # connections and caches are warm
+    first = before = await measured(gateway, genuine(), arguments.seconds)
+    resident = at_first = gateway.resident()
+    for name, begin, sources in attacks(arguments, arguments.rate):
+        if arguments.only and arguments.only not in name:
+            continue
+        counted = gateway.metrics()
+        attack = Attack(gateway, forged)
+        running = asyncio.create_task(begin(attack))
+        await asyncio.sleep(arguments.seconds / 2)
+        traffic = genuine(sources)
+        peak = [gateway.resident()]
+
+        async def watch():
+            while attack.going:
+                peak.append(gateway.resident())
+                await asyncio.sleep(0.1)
+
+        watching = asyncio.create_task(watch())
+        during = await measured(gateway, traffic, arguments.seconds)
+        connections = gateway.metrics()["connections"]
+        attack.going = False
+        await asyncio.wait([running, watching], timeout=30)
+        if not await gateway.settled():
+            problems.append(f"{name}: connections are left")
+        lost += traffic.failed
+        told = held_off(counted, gateway.metrics())
+        after = await measured(gateway, genuine(), arguments.seconds)
+        now = gateway.resident()
+        print(f"{name:29}{mib(resident):>11}{mib(max(peak)):>6}{mib(now):>6}{before['p99_ms']:>15.1f}"
+              f"{during['p99_ms']:>8.1f}{after['p99_ms']:>8.1f}{during['in_time']:>10.1%}  {attack.made} made, "
+              f"{connections:.0f} open at the end; {told}", flush=True)
+        if during["in_time"] < MIN_ANSWERED:
+            problems.append(f"{name}: {during['in_time']:.1%} of the genuine were answered in time")
+        if max(peak) > MAX_RESIDENT:
+            problems.append(f"{name}: {mib(max(peak))} MiB")
+        if now > max(resident, at_first) + MAX_GROWTH:
+            problems.append(f"{name}: it left {mib(now - resident)} MiB behind")
+        before, resident = after, now
+    print(f"CPU of a genuine notification: {first['cpu_us']:.0f} us at first, {before['cpu_us']:.0f} us at last")
+    if before["cpu_us"] > first["cpu_us"] * MAX_SLOWDOWN:
+        problems.append("it has become slower")
+    problems += await not_lost(gateway, lost)
+    for problem in problems:
+        print(f"NOT AS PROMISED: {problem}")
+    return not problems
+
+
+async def not_lost(gateway, bodies):
+    """What was not answered success is delivered again, as Alipay would, and then is."""
+    if not bodies:
+        return []
+    left = 0
+    reader, writer = await asyncio.open_connection(gateway.host, gateway.port)
+    for body in bodies:
+        writer.write(request(body))
+        _, text, _ = await answer(reader)
+        left += text != b"success"
+    writer.close()
+    print(f"{len(bodies)} genuine ones were told fail; delivered again, {len(bodies) - left} were answered success")
+    return [f"{left} genuine ones are lost"] if left else []
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--http", required=True)
+    parser.add_argument("--admin", required=True)
+    parser.add_argument("--pid", type=int, required=True)
+    parser.add_argument("--bodies", required=True)
+    parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--connections", type=int, default=5000)
+    parser.add_argument("--only", default="")
+    arguments = parser.parse_args()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    sys.exit(0 if asyncio.run(besiege(arguments)) else 1)
+
+
+main()
