@@ -327,6 +327,9 @@ def main():
         # A small volume that is gone with this process.
         os.environ[OWN_MOUNTS] = "yes"
         os.execvp("unshare", ["unshare", "--mount", "--propagation", "private", sys.executable, "-u", *sys.argv])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Also where a shell has had it ignored: nothing may be left running.
+        signal.signal(number, lambda *_: sys.exit(1))
     site = Site(arguments.gateway.resolve(), arguments.work.resolve())
     try:
         site.start_broker()
