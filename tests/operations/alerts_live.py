@@ -327,6 +327,9 @@ def main():
         # A small volume that is gone with this process.
         os.environ[OWN_MOUNTS] = "yes"
         os.execvp("unshare", ["unshare", "--mount", "--propagation", "private", sys.executable, "-u", *sys.argv])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Also where a shell has had it ignored: nothing may be left running.
+        signal.signal(number, lambda *_: sys.exit(1))
     site = Site(arguments.gateway.resolve(), arguments.work.resolve())
     try:
         site.start_broker()
@@ -345,8 +348,9 @@ def main():
             if arguments.parts is None or part.__name__ in arguments.parts:
                 part(site, trial)
         site.stop("load")
-        for section in trial.sections:
-            trial.run(section)
+        if arguments.parts is None:
+            for section in trial.sections:
+                trial.run(section)
         silent = sorted(set(re.findall(r"- alert: (\w+)", RULES.read_text())) - trial.fired)
         print(f"{len(trial.fired)} alerts fired and ended, and not: {', '.join(silent) or 'none'}")
     finally:

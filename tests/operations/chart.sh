@@ -267,8 +267,6 @@ PYTHON
     fi
     if "$gateway" check --config "$work/config/$name/gateway.toml" >"$work/checked" 2>&1; then
       say "$name: the program takes it"
-    elif grep -q '^store.engine: redis is not supported yet' "$work/checked" && ! grep -vqE '^store\.(engine|uri_file): ' "$work/checked"; then
-      say "$name: the program takes all of it but the Redis engine, which it does not have yet"
     else
       cat "$work/checked"
       return 1

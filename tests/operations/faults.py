@@ -189,12 +189,16 @@ def of_the_broker(site, trial):
     trial.fault(["AlipayGatewayTypeSuspended"], lambda: site.sh(f"rabbitmqctl eval 'sys:suspend({orders}).'"),
                 lambda: site.sh(f"rabbitmqctl eval 'sys:resume({orders}).'"))
 
-    def reconnect():
-        site.link.cut()
-        site.link.mend()
-    # A gateway that connects declares its queues.
+
+def of_the_topology(site, trial):
+    """One that was deleted the gateway declares again at once; another in its place it leaves alone."""
+    another = """
+        Name = rabbit_misc:r(<<"/">>, queue, <<"payments.orders">>), {ok, Queue} = rabbit_amqqueue:lookup(Name),
+        rabbit_amqqueue:delete(Queue, false, false, <<"test">>),
+        {Is, _} = rabbit_amqqueue:declare(Name, true, false, [], none, <<"test">>), Is."""
     trial.fault(["AlipayGatewayUnroutable", "AlipayGatewayTopologyIncomplete", "AlipayGatewayBacklogNearlyFull"],
-                lambda: site.sh("rabbitmqctl delete_queue payments.orders"), reconnect)
+                lambda: site.sh(f"rabbitmqctl eval '{another}'"),
+                lambda: site.sh("rabbitmqctl delete_queue payments.orders"))
 
 
-ALL = [of_payments, of_keys, of_the_link, of_the_broker, of_the_process, of_the_store]
+ALL = [of_payments, of_keys, of_the_link, of_the_broker, of_the_topology, of_the_process, of_the_store]
