@@ -97,11 +97,20 @@ impl Inner {
         }
         let mut window = "";
         let mut wrong = None;
-        for attempt in &self.events[event].attempts {
+        let mut overtaken = Vec::new();
+        for (number, attempt) in self.events[event].attempts.iter().enumerate() {
             match self.allows(&self.events[event], attempt, message, now) {
                 Ok(name) if attempt.is_copied => window = name,
+                // Both are on their way, and either may be the second copy.
+                Ok(name) if self.is_beside(attempt) => overtaken.push((number, name)),
                 Ok(_) => {}
                 Err(why) => wrong = Some(why),
+            }
+        }
+        for (number, name) in overtaken {
+            let other = &mut self.events[event].attempts[number];
+            for window in [&mut other.window, &mut window] {
+                *window = if window.is_empty() { name } else { window };
             }
         }
         if let Some(why) = wrong {
@@ -171,6 +180,11 @@ impl Inner {
             Some(_) | None if in_doubt_long => Ok("confirm later than 60 s"),
             Some(_) | None => Err("it was in doubt, and 60 s were not over"),
         }
+    }
+
+    /// Whether it is another gateway's.
+    fn is_beside(&self, attempt: &Attempt) -> bool {
+        self.is_shared() && attempt.incarnation != self.life.incarnation
     }
 
     /// The window in which an attempt of another gateway, which lives, allows one here.
