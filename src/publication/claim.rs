@@ -40,12 +40,14 @@ impl Shared {
         jobs.iter().for_each(|job| job.errand.trace.stage(Stage::Claim, took));
         let mut ready = Vec::with_capacity(jobs.len());
         for (job, claim) in jobs.into_iter().zip(claims) {
-            let known = match claim {
-                Claim::HeldElsewhere => {
+            let known = match (self.unrecorded.known(&job.key()), claim) {
+                // Confirmed here, whoever is at it because he cannot know.
+                (Some(known), _) => Some(known),
+                (None, Claim::HeldElsewhere) => {
                     self.park(job);
                     continue;
                 }
-                Claim::Granted(known) => self.unrecorded.known(&job.key()).or(known),
+                (None, Claim::Granted(known)) => known,
             };
             match resolve(job.event(), known.as_ref()) {
                 Resolution::Publish if job.errand.deadline <= Instant::now() => {

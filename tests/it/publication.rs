@@ -685,6 +685,24 @@ async fn a_key_claimed_by_another_replica_is_asked_again_outside_the_lane() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_confirmed_here_and_not_recorded_yet_is_answered_whoever_has_the_claim() {
+    let bench = Bench::new();
+    let payment = Notification::payment();
+    bench.store.away.store(true, Ordering::SeqCst);
+    let reply = bench.deliver(&payment);
+    bench.broker.batch().await.confirm_all().await;
+    assert!(is_success(&reply.await.unwrap()));
+    // The store is back, does not know of it, and has given it to another replica meanwhile.
+    let key = Key { subject: payment.trade_no().to_owned(), id: payment.event_id("payment.succeeded") };
+    bench.store.elsewhere.lock().unwrap().insert(key);
+    bench.store.away.store(false, Ordering::SeqCst);
+    let asked = Instant::now();
+    assert!(is_success(&bench.deliver(&payment).await.unwrap()));
+    assert!(asked.elapsed() < Duration::from_millis(50), "it was not parked: {:?}", asked.elapsed());
+    assert!(bench.broker.is_quiet().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_finish_after_the_payment_is_a_finish_and_alone_it_is_the_payment() {
     let bench = Bench::new();
     let finish = Notification::payment().set("trade_status", "TRADE_FINISHED").set("notify_id", "other");

@@ -354,7 +354,7 @@ fn two_replicas_and_other_money() {
 #[test]
 #[ignore = "at length: tests/torture.sh"]
 fn two_replicas_and_more_faults() {
-    let faults = Faults { crashes: 1, silences: 1, leases: 1, forgets: 1, ..NO_FAULT };
+    let faults = Faults { crashes: 1, silences: 1, leases: 1, ..NO_FAULT };
     holds("two replicas, more faults", two_replicas(faults));
 }
 

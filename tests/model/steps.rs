@@ -497,7 +497,7 @@ impl Happening<'_> {
                 attempt.excuse = Some(Window::Forgotten);
             }
             for job in &mut replica.jobs {
-                if job.event.id == id && job.lease == Lease::Held {
+                if job.event.id == id && job.stage == Stage::Claimed && job.lease == Lease::Held {
                     job.lease = Lease::Forgotten;
                 }
             }
@@ -641,7 +641,7 @@ impl Happening<'_> {
             stage: Publication::Open,
             // Of what has no lease nobody could know.
             excuse: match job.lease {
-                Lease::Unasked => Some(Window::Unchecked),
+                Lease::Unasked => self.world.is_shared().then_some(Window::Unchecked),
                 Lease::Forgotten => Some(Window::Forgotten),
                 Lease::Held | Lease::RanOut => None,
             },
@@ -670,6 +670,8 @@ impl Happening<'_> {
 
     fn publish(&mut self, at: usize, job: &mut Job) {
         self.judge_publication(at, job);
+        // From here on the claim is of no account: the same state, whatever it was.
+        job.lease = Lease::Held;
         job.stage = Stage::Published;
         job.wire = Wire::InTransit;
         match self.protocol {
@@ -810,8 +812,9 @@ impl Happening<'_> {
             _ => {
                 if told == Told::Failed {
                     self.world.replicas[at].unrecorded[id as usize] = Some(money);
-                    // The others cannot know.
-                    self.world.replicas[at].attempts[id as usize].excuse = Some(Window::Unchecked);
+                    // The others, if there are any, cannot know.
+                    let excuse = self.world.is_shared().then_some(Window::Unchecked);
+                    self.world.replicas[at].attempts[id as usize].excuse = excuse;
                 }
                 self.complete(at, &job, Told::Success);
             }

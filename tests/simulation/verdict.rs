@@ -97,15 +97,27 @@ impl Inner {
         }
         // The window is that of an attempt which is in a queue; of one that is still on its way to a broker that is frozen,
         // if none is, because both are taken when it wakes (seed 102288).
-        let (mut of_copied, mut of_other, mut wrong) = (None, "", None);
-        for attempt in &self.events[event].attempts {
+        let (mut window, mut on_its_way) = ("", "");
+        let mut wrong = None;
+        let mut overtaken = Vec::new();
+        for (number, attempt) in self.events[event].attempts.iter().enumerate() {
             match self.allows(&self.events[event], attempt, message, now) {
-                Ok(name) if attempt.is_copied => of_copied = Some(name),
-                Ok(name) => of_other = name,
+                Ok(name) if attempt.is_copied => window = name,
+                // Both are on their way, and either may be the second copy.
+                Ok(name) if self.is_beside(attempt) => overtaken.push((number, name)),
+                Ok(name) => on_its_way = name,
                 Err(why) => wrong = Some(why),
             }
         }
-        let window = of_copied.unwrap_or(of_other);
+        for (number, name) in overtaken {
+            let other = &mut self.events[event].attempts[number];
+            for window in [&mut other.window, &mut window] {
+                *window = if window.is_empty() { name } else { window };
+            }
+        }
+        if window.is_empty() {
+            window = on_its_way;
+        }
         if let Some(why) = wrong {
             self.violate(format!("{} was published again: {why}", message.id));
         }
@@ -173,6 +185,11 @@ impl Inner {
             Some(_) | None if in_doubt_long => Ok("confirm later than 60 s"),
             Some(_) | None => Err("it was in doubt, and 60 s were not over"),
         }
+    }
+
+    /// Whether it is another gateway's.
+    fn is_beside(&self, attempt: &Attempt) -> bool {
+        self.is_shared() && attempt.incarnation != self.life.incarnation
     }
 
     /// The window in which an attempt of another gateway, which lives, allows one here.

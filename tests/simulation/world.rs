@@ -320,10 +320,13 @@ impl World {
 
     /// Until the gateway whose hand this is goes on, if it stands still.
     pub async fn until_it_goes_on(&self) {
-        while {
-            let inner = self.lock();
-            inner.faults.lasts(Kind::Stopped, inner.now())
-        } {
+        loop {
+            {
+                let inner = self.lock();
+                if !inner.faults.lasts(Kind::Stopped, inner.now()) {
+                    return;
+                }
+            }
             tokio::time::sleep(STOPPED_LOOK).await;
         }
     }
