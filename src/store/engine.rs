@@ -81,7 +81,7 @@ impl Engine {
 /// A store that entries are put into.
 pub enum Shelf {
     /// A file.
-    Sqlite(sqlite::Shelf),
+    Sqlite(Box<sqlite::Shelf>),
     /// Redis.
     Redis(Box<shared::Shelf>),
 }
@@ -115,7 +115,7 @@ impl Shelf {
     pub fn alone(config: &Config) -> Result<Self, ShelfError> {
         Ok(match config {
             Config::Sqlite(config) => {
-                Self::Sqlite(sqlite::Shelf::alone(config).map_err(sqlite::ShelfError::from)?)
+                Self::Sqlite(Box::new(sqlite::Shelf::alone(config).map_err(sqlite::ShelfError::from)?))
             }
             Config::Redis(config) => Self::Redis(Box::new(shared::Shelf::open(config)?)),
         })
@@ -128,7 +128,7 @@ impl Shelf {
     pub fn beside(config: &Config) -> Result<Self, ShelfError> {
         Ok(match config {
             Config::Sqlite(config) => {
-                Self::Sqlite(sqlite::Shelf::beside(config).map_err(sqlite::ShelfError::from)?)
+                Self::Sqlite(Box::new(sqlite::Shelf::beside(config).map_err(sqlite::ShelfError::from)?))
             }
             Config::Redis(config) => Self::Redis(Box::new(shared::Shelf::open(config)?)),
         })
