@@ -12,7 +12,7 @@ use alipay_notify_gateway::store::redis::{Config, check};
 use alipay_notify_gateway::store::sqlite::{self, Sqlite};
 use alipay_notify_gateway::store::{Record, Store as _, WhenAway};
 
-use crate::store_faults::{is, rides_out};
+use crate::store_faults::{is, is_unchecked, rides_out};
 use crate::support::alipay::{self, Notification};
 use crate::support::authority::Authority;
 use crate::support::program::{Folder, Program, amqp_url, unique};
@@ -89,6 +89,24 @@ fn a_redis_that_is_full_is_ridden_out() {
         let url = node.url();
         let limit = |bytes: &str| drop(cli(&url, &["CONFIG", "SET", "maxmemory", bytes]));
         rides_out(&program, || limit("1"), || limit("0")).await;
+    });
+}
+
+#[test]
+fn a_gateway_starts_although_its_redis_is_away_and_records_when_it_comes() {
+    run(async {
+        let mut node = Node::start(&[]);
+        node.kill();
+        let program = start("absent", &node.url(), "alipay", "");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let paid = Notification::payment_now(1);
+        assert!(program.post(&paid.body()).is_success(), "{}", program.log());
+        assert!(is_unchecked(&queue.next().await));
+        node.run();
+        program.wait_until("it is there", || is(&program, "store_unchecked", 0.0));
+        assert!(recorded(&program, &paid));
+        assert!(program.post(&paid.body()).is_success());
+        assert!(queue.published(&program, 2).await.is_empty(), "announced once");
     });
 }
 
