@@ -28,7 +28,7 @@ use crate::event::{Digest, EventType, Key, Message};
 ///   another process has leased is [`Claim::HeldElsewhere`] until its lease is over. Everything else, and what is in no
 ///   row yet, is leased to whoever asks; who has the lease may ask again, and has it anew.
 /// - [`defer`](Self::defer) and [`hold`](Self::hold) write the row and end one's own lease. Only an event *in doubt* stays
-///   leased to who published it, for [`DOUBT`]: he watches its confirm, and ends it earlier by `record` or `defer`; if he
+///   leased to who published it, for [`DOUBT`], even if there was no room to keep it: he watches its confirm, and ends it earlier by `record` or `defer`; if he
 ///   dies, the time passes.
 /// - [`record`](Self::record) is unconditional, whoever has the lease, and ends it.
 /// - [`release`](Self::release) gives back one's own lease, and nobody else's.

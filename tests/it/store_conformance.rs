@@ -562,6 +562,22 @@ async fn what_is_in_doubt_is_its_publishers_alone_until_he_says_otherwise() {
 }
 
 #[tokio::test]
+async fn what_is_in_doubt_is_its_publishers_alone_even_if_there_is_no_room_to_keep_it() {
+    for fixture in Fixture::shared() {
+        let (ours, theirs) = two(&fixture).await;
+        ours.defer((11..=13).map(|n| deferral(n, State::Deferred)).collect()).await.unwrap();
+        assert_eq!(claim(&*ours, 1).await, Claim::Granted(None));
+        assert_eq!(ours.defer(vec![deferral(1, State::InDoubt)]).await.unwrap(), [Kept::Full]);
+        assert_eq!(claim(&*theirs, 1).await, Claim::HeldElsewhere);
+        let left = fixture.ask("PTTL", &lease_key(&fixture, 1));
+        assert!(left > 15_000, "for as long as its confirm may come: {left}");
+        // Given up, it is for whoever asks.
+        assert_eq!(ours.defer(vec![deferral(1, State::Deferred)]).await.unwrap(), [Kept::Full]);
+        assert_eq!(claim(&*theirs, 1).await, Claim::Granted(None));
+    }
+}
+
+#[tokio::test]
 async fn each_event_is_drained_by_one_at_a_time() {
     for fixture in Fixture::shared() {
         let fixture = fixture.roomy();

@@ -452,11 +452,12 @@ impl Inner {
         due
     }
 
-    /// What is kept is nobody's any more; what is in doubt is its publisher's, unless another has the lease by now.
+    /// What is kept is nobody's any more; what is in doubt is its publisher's, kept or not, unless another has the lease by
+    /// now.
     fn lease_kept(&mut self, key: &Key, state: State) {
         let (life, now) = (self.life.incarnation, self.now());
-        let waits = self.disk.rows.get(key).is_some_and(|line| !is_settled(line.state));
-        if state == State::InDoubt && waits && !self.disk.is_leased(key, life, now) {
+        let settled = self.disk.rows.get(key).is_some_and(|line| is_settled(line.state));
+        if state == State::InDoubt && !settled && !self.disk.is_leased(key, life, now) {
             self.lease(key, DOUBT);
         } else {
             self.release(key);

@@ -39,12 +39,14 @@ for i, key in ipairs(KEYS) do
       enlist(prefix, subject, id, row, body)
       answers[i] = { 0 }
     end
-    -- What may be in a queue is nobody else's for as long as its confirm may come.
-    if state == IN_DOUBT and answers[i][1] == 0 then
-      redis.call('SET', prefix .. 'l:' .. id, ARGV[1], 'PX', ARGV[2])
-    else
-      end_own_lease(prefix, id, ARGV[1])
-    end
+  end
+  -- What may be in a queue is nobody else's for as long as its confirm may come, kept or not; unless another has it by now.
+  local lease = prefix .. 'l:' .. id
+  local holder = redis.call('GET', lease)
+  if state == IN_DOUBT and answers[i][1] ~= 1 and (not holder or holder == ARGV[1]) then
+    redis.call('SET', lease, ARGV[1], 'PX', ARGV[2])
+  elseif answers[i][1] ~= 3 then
+    end_own_lease(prefix, id, ARGV[1])
   end
 end
 return answers
