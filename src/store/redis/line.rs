@@ -12,6 +12,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Config;
 use super::batch::Batch;
+use super::bucket::Names;
+use super::scripts;
 use super::target::{Link, Target};
 use crate::lifecycle::{Stopping, Tasks};
 use crate::store::StoreError;
@@ -150,12 +152,22 @@ async fn ask(script: &Script, batch: &Batch<'_>, link: &Link) -> Result<Option<V
 
 /// Connects, and connects again for ever.
 async fn supervise(config: Config, state: Arc<watch::Sender<State>>) {
+    let (names, look) = (Names::new(&config.prefix), scripts::tally());
     let config = Arc::new(config);
     let mut changes = state.subscribe();
     let (mut generation, mut pause) = (0, FIRST_PAUSE);
     let mut told = false;
     loop {
-        let connecting = async { Target::read(&config).await?.connect().await };
+        // One that answers for some buckets and not for others would hold up every batch.
+        let connecting = async {
+            let link = Target::read(&config).await?.connect().await?;
+            let batch = Batch::over_buckets(&names, Vec::new());
+            match timeout(ANSWER_DEADLINE, ask(&look, &batch, &link)).await {
+                Ok(Ok(_)) => Ok(link),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err(format!("no answer within {ANSWER_DEADLINE:?}")),
+            }
+        };
         match timeout(CONNECT_DEADLINE, connecting).await.unwrap_or_else(|_| Err(late())) {
             Ok(link) => {
                 generation += 1;
