@@ -66,7 +66,7 @@ const HOMES: [(&str, &[&str]); 25] = [
     ("rusqlite", &["src/store/sqlite"]),
     (
         "rustix",
-        &["src/app/descriptors.rs", "src/failpoint.rs", "src/gateway/low_priority.rs", "src/store/sqlite"],
+        &["src/app/process.rs", "src/failpoint.rs", "src/gateway/low_priority.rs", "src/store/sqlite"],
     ),
     ("tokio_rustls", &["src/http/tls.rs"]),
     ("ipnet", &["src/http/client_address.rs"]),
