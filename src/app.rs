@@ -2,7 +2,7 @@
 //! *run* serves until it is told to stop, and stops in order: unready, no more connections, what is in flight,
 //! the broker, the store, the admin listener.
 
-mod descriptors;
+mod process;
 mod reload;
 
 use std::net::SocketAddr;
@@ -106,7 +106,8 @@ impl App {
         let metrics = Arc::new(metrics.map_err(|error| StartError::Inside(error.to_string()))?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (listen, listen_admin) = (config.http.listen, config.admin.listen);
-        descriptors::keep_some_back(&mut config.http.max_connections);
+        process::use_small_pages();
+        process::keep_descriptors_back(&mut config.http.max_connections);
         let listener = Listener::bind(config.http).await;
         let listener = listener.map_err(|error| StartError::Bind("http.listen", listen, error))?;
         let admin = Admin::bind(config.admin);

@@ -352,11 +352,11 @@ impl Metrics {
     ///
     /// # Errors
     /// If two metrics have the same name, which a test excludes.
-    #[expect(clippy::too_many_lines, reason = "a list of names, and no steps")]
     pub fn new(rejections: &[&str], holds: &[&str]) -> Result<Self, prometheus::Error> {
         let at = Registering(Registry::new_custom(Some("alipay_gateway".to_owned()), None)?);
         let notifications =
             at.counters("notifications_total", "Requests by what became of them.", &["outcome"])?;
+        let [refused, retired, low_priority] = at.counters_of_the_door()?;
         let stage_duration =
             at.histograms("stage_duration_seconds", "Time in each stage.", &["stage"], STAGE_BUCKETS)?;
         let metrics = Self {
@@ -386,25 +386,12 @@ impl Metrics {
             )?,
             in_flight: at.gauge("in_flight", "Events between admission and answer.")?,
             connections: at.gauge("connections", "Open connections on the public listener.")?,
-            connections_refused: at.counters(
-                "connections_refused_total",
-                "Connections refused or ended by a limit.",
-                &["reason"],
-            )?,
-            connections_retired: at.counters(
-                "connections_retired_total",
-                "Connections that had their share.",
-                &["reason"],
-            )?,
+            connections_refused: refused,
+            connections_retired: retired,
             body_bytes: at.gauge("body_bytes", "Bytes of bodies that came in pieces.")?,
             addresses_over_budget: at.gauge("addresses_over_budget", "Verified at low priority.")?,
-            low_priority_verifications: at.counters(
-                "low_priority_verifications_total",
-                "What became of verifying at low priority.",
-                &["result"],
-            )?,
-            tls_certificate_expires: at
-                .gauge("tls_certificate_expires_timestamp_seconds", "The listener's certificate's end.")?,
+            low_priority_verifications: low_priority,
+            tls_certificate_expires: at.gauge(TLS_EXPIRES, "The listener's certificate's end.")?,
             broker_up: at.gauge("broker_up", "1 while connected to the broker.")?,
             broker_blocked: at.gauge("broker_blocked", "1 while the broker takes nothing.")?,
             topology_problems: at
@@ -571,6 +558,17 @@ impl Registering {
         self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
     }
 
+    /// What the public door counts beside notifications.
+    fn counters_of_the_door(&self) -> Result<[IntCounterVec; 3], prometheus::Error> {
+        let refused = "Connections refused or ended by a limit.";
+        let low_priority = "What became of verifying at low priority.";
+        Ok([
+            self.counters("connections_refused_total", refused, &["reason"])?,
+            self.counters("connections_retired_total", "Connections that had their share.", &["reason"])?,
+            self.counters("low_priority_verifications_total", low_priority, &["result"])?,
+        ])
+    }
+
     fn build_info(&self) -> Result<(), prometheus::Error> {
         let info = self.gauges("build_info", "The build: always 1.", &["version", "engine"])?;
         let engine = if cfg!(feature = "aws-lc") { "aws-lc-rs" } else { "rsa" };
@@ -592,6 +590,7 @@ fn process() -> Result<Registry, prometheus::Error> {
 /// request says that it is no form.
 pub const NOT_A_FORM: &str = "not_a_form";
 
+const TLS_EXPIRES: &str = "tls_certificate_expires_timestamp_seconds";
 /// Which key of which app.
 const KEY: [&str; 2] = ["app_id", "key"];
 /// 50 µs to 10 s: a stage takes microseconds when all is well and seconds when a broker does not answer.

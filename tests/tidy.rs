@@ -73,7 +73,7 @@ const HOMES: [(&str, &[&str]); 30] = [
     ("redis", &["src/store/redis"]),
     (
         "rustix",
-        &["src/app/descriptors.rs", "src/failpoint.rs", "src/gateway/low_priority.rs", "src/store/sqlite"],
+        &["src/app/process.rs", "src/failpoint.rs", "src/gateway/low_priority.rs", "src/store/sqlite"],
     ),
     ("tokio_rustls", &["src/http/tls.rs"]),
     ("ipnet", &["src/http/client_address.rs"]),

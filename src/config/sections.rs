@@ -419,7 +419,7 @@ fn http(reader: &mut Reader) -> Option<http::Config> {
         reader.problem("http.path", format!("{path:?} is not a path such as /alipay/notify"));
     }
     let max_body = reader.size("http.max_body", "64KiB", 1024..=16 << 20);
-    let max_bodies = reader.size("http.max_bodies", "64MiB", 1 << 20..=1 << 40);
+    let max_bodies = reader.size("http.max_bodies", "16MiB", 1 << 20..=1 << 40);
     if max_bodies < max_body {
         reader.problem("http.max_bodies", "must be at least http.max_body");
     }

@@ -21,7 +21,7 @@ use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::either::Either;
@@ -61,7 +61,7 @@ impl Listener {
     /// # Errors
     /// If the address is taken or not ours.
     pub async fn bind(config: Config) -> io::Result<Self> {
-        let socket = TcpListener::bind(config.listen).await?;
+        let socket = listen(config.listen)?;
         let addr = socket.local_addr()?;
         let tls = config.tls.clone().map(InForce::new);
         Ok(Self { config, socket, addr, tls })
@@ -306,10 +306,28 @@ impl Drop for Seat {
     }
 }
 
+/// With buffers in the system that are bounded for each connection. Left to itself it holds megabytes of answers for a
+/// peer that does not read, and of requests for one that does not wait.
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
 /// What succeeds in time.
 async fn within<T>(time: Duration, work: impl Future<Output = io::Result<T>>) -> Option<T> {
     tokio::time::timeout(time, work).await.ok()?.ok()
 }
+
+/// Bound: answers that the system holds for a peer (Linux doubles it): some hundreds.
+const SEND_BUFFER_BYTES: u32 = 16 * 1024;
+/// Bound: what the system takes of a peer ahead of us.
+const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
+/// Bound: connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// Only what says of itself that it is something else. Alipay's Content-Type has been seen odd and absent
 /// (protocol.md), so it is no proof of anything, and the signature decides.

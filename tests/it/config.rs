@@ -80,7 +80,7 @@ mod defaults {
         assert_eq!(config.http.body_timeout, Duration::from_secs(10));
         assert_eq!(config.http.write_timeout, Duration::from_secs(10));
         assert_eq!(config.http.handshake_timeout, Duration::from_secs(5));
-        assert_eq!((config.http.max_connections_per_address, config.http.max_bodies), (0, 64 << 20));
+        assert_eq!((config.http.max_connections_per_address, config.http.max_bodies), (0, 16 << 20));
         assert_eq!(config.http.max_requests_per_connection, 10_000);
         assert_eq!(config.http.max_connection_age, Duration::from_secs(3600));
         assert!(!config.http.proxy_protocol && config.http.tls.is_none());

@@ -3,10 +3,12 @@ of genuine traffic before, during and after. Only the standard library; only loo
 
 import argparse
 import asyncio
-import json
+import logging
+import os
 import re
 import resource
 import ssl
+import subprocess
 import sys
 import time
 import urllib.request
@@ -200,9 +202,9 @@ class Attack:
                     self.made += 1
                     writer.transport.pause_reading()
                     while self.going:
-                        writer.write(request(b"a=b") * 100)
+                        writer.write(request(b"a=b") * 10)
                         await asyncio.wait_for(writer.drain(), 1)
-                        await asyncio.sleep(0.01)
+                        await asyncio.sleep(0.02)
                 except asyncio.TimeoutError:
                     # Nothing more is taken: it stays, and sends when it can.
                     while self.going and not writer.transport.is_closing():
@@ -288,7 +290,7 @@ def attacks(arguments, rate):
         ("62 hanging up", lambda a: a.hang_up(4), None),
         ("66 ten forged for each", lambda a: a.flood(rate * 10, addresses), None),
         ("66 from the same addresses", lambda a: a.flood(rate * 10, addresses), addresses),
-        ("67 never reading", lambda a: a.never_read(some), None),
+        ("67 never reading", lambda a: a.never_read(10), None),
     ]
 
 
@@ -313,11 +315,27 @@ async def measured(gateway, genuine, seconds):
     return summary
 
 
+def signed(arguments):
+    """What `simulate send --bodies-out` wrote: the genuine and the forged."""
+    kinds = [line.rstrip(b"\n").split(b"\t", 1) for line in open(arguments.bodies, "rb")]
+    return [body for kind, body in kinds if kind != b"forged"], [body for kind, body in kinds if kind == b"forged"]
+
+
+async def attack_alone(arguments):
+    """One attack in a process of its own, until there is no more to read; then says how much it did."""
+    attack = Attack(Gateway(arguments), signed(arguments)[1])
+    begin = next(begin for name, begin, _ in attacks(arguments, arguments.rate) if name == arguments.attack)
+    running = asyncio.create_task(begin(attack))
+    await asyncio.to_thread(sys.stdin.read)
+    attack.going = False
+    await asyncio.wait([running], timeout=10)
+    print(attack.made, flush=True)
+    os._exit(0)
+
+
 async def besiege(arguments):
     gateway = Gateway(arguments)
-    kinds = [line.rstrip(b"\n").split(b"\t", 1) for line in open(arguments.bodies, "rb")]
-    bodies = iter([body for kind, body in kinds if kind != b"forged"])
-    forged = [body for kind, body in kinds if kind == b"forged"]
+    bodies = iter(signed(arguments)[0])
     problems, lost = [], []
     mib = lambda size: f"{size / 2**20:.0f}"
 
@@ -330,26 +348,26 @@ async def besiege(arguments):
     await measured(gateway, genuine(), 1)  # connections and caches are warm
     first = before = await measured(gateway, genuine(), arguments.seconds)
     resident = at_first = gateway.resident()
-    for name, begin, sources in attacks(arguments, arguments.rate):
+    for name, _, sources in attacks(arguments, arguments.rate):
         if arguments.only and arguments.only not in name:
             continue
         counted = gateway.metrics()
-        attack = Attack(gateway, forged)
-        running = asyncio.create_task(begin(attack))
-        await asyncio.sleep(arguments.seconds / 2)
+        command = [sys.executable, *sys.argv, "--attack", name]
+        attack = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        await asyncio.sleep(arguments.seconds / 2 + 1)
         traffic = genuine(sources)
         peak = [gateway.resident()]
 
         async def watch():
-            while attack.going:
+            while attack.returncode is None:
                 peak.append(gateway.resident())
                 await asyncio.sleep(0.1)
 
         watching = asyncio.create_task(watch())
         during = await measured(gateway, traffic, arguments.seconds)
         connections = gateway.metrics()["connections"]
-        attack.going = False
-        await asyncio.wait([running, watching], timeout=30)
+        made, _ = await attack.communicate()
+        await watching
         if not await gateway.settled():
             problems.append(f"{name}: connections are left")
         lost += traffic.failed
@@ -357,7 +375,7 @@ async def besiege(arguments):
         after = await measured(gateway, genuine(), arguments.seconds)
         now = gateway.resident()
         print(f"{name:29}{mib(resident):>11}{mib(max(peak)):>6}{mib(now):>6}{before['p99_ms']:>15.1f}"
-              f"{during['p99_ms']:>8.1f}{after['p99_ms']:>8.1f}{during['in_time']:>10.1%}  {attack.made} made, "
+              f"{during['p99_ms']:>8.1f}{after['p99_ms']:>8.1f}{during['in_time']:>10.1%}  {int(made)} made, "
               f"{connections:.0f} open at the end; {told}", flush=True)
         if during["in_time"] < MIN_ANSWERED:
             problems.append(f"{name}: {during['in_time']:.1%} of the genuine were answered in time")
@@ -400,9 +418,13 @@ def main():
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--connections", type=int, default=5000)
     parser.add_argument("--only", default="")
+    parser.add_argument("--attack", default="")
     arguments = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    logging.disable()
+    if arguments.attack:
+        asyncio.run(attack_alone(arguments))
     sys.exit(0 if asyncio.run(besiege(arguments)) else 1)
 
 

@@ -1,11 +1,15 @@
-//! File descriptors: as many as the system lets us have, and some that no connection of a stranger gets, so that
-//! somebody who hoards them cannot keep the gateway from its broker, its store and its operators.
+//! What the process asks of the system for itself, before strangers come.
+//!
+//! *File descriptors*: as many as it may have, and some that no connection of a stranger gets, so that somebody who
+//! hoards them cannot keep the gateway from its broker, its store and its operators. *Small pages*: a connection that is
+//! idle has buffers of which it has touched little; in pages of 2 MiB all of it would be memory.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::disable_transparent_huge_pages;
 
-/// Raises the soft limit to the hard one, as nothing here is hurt by it (the soft one is low for the sake of programs
-/// that use `select`), and lowers the bound on connections where even that is not enough for it.
-pub(super) fn keep_some_back(max_connections: &mut usize) {
+/// Raises the soft limit of files to the hard one, as nothing here is hurt by it (the soft one is low for the sake of
+/// programs that use `select`), and lowers the bound on connections where even that is not enough for it.
+pub(super) fn keep_descriptors_back(max_connections: &mut usize) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     // Refused, the soft limit stays as it is.
@@ -20,6 +24,11 @@ pub(super) fn keep_some_back(max_connections: &mut usize) {
         );
         *max_connections = left;
     }
+}
+
+/// Refused, it has more memory and works as well.
+pub(super) fn use_small_pages() {
+    let _ = disable_transparent_huge_pages(true);
 }
 
 /// For the broker's nodes, the store, the admin listener's 64 connections and the files of a reload.
