@@ -301,7 +301,7 @@ fn a_fail_over_beneath_replicas_that_are_killed_loses_nothing() {
         play(&mut replicas, PAIRS, u64::MAX / 2, |programs| {
             let mut troubles = disturb(programs, &mut random, 1, |_| ());
             let from = Instant::now();
-            nodes.kill(&first);
+            nodes.signal(&first, "KILL");
             while master() == first || programs.iter().any(|one| one.metric("store_unchecked") > 0.0) {
                 assert!(from.elapsed() < REST, "it is not failed over");
                 std::thread::sleep(Duration::from_millis(100));
