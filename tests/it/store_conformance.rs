@@ -554,6 +554,9 @@ async fn what_is_in_doubt_is_its_publishers_alone_until_he_says_otherwise() {
             assert_eq!(claim(&*theirs, n).await, Claim::HeldElsewhere);
         }
         assert_eq!(due_keys(&*theirs, 3600).await, [], "neither is it drained");
+        // Another who had it too, and no more time, does not make it due for its publisher.
+        assert_eq!(theirs.defer(vec![deferral(1, State::Deferred)]).await.unwrap(), [Kept::Yes]);
+        assert_eq!(due_keys(&*ours, 30).await, []);
         ours.defer(vec![deferral(1, State::Deferred)]).await.unwrap();
         assert_eq!(due_keys(&*theirs, 3600).await, [key(1)]);
         ours.record(vec![record(2)]).await.unwrap();

@@ -464,6 +464,11 @@ impl Inner {
         }
     }
 
+    fn is_doubt_of_another(&self, key: &Key) -> bool {
+        let in_doubt = self.disk.rows.get(key).is_some_and(|line| line.state == State::InDoubt);
+        self.is_shared() && in_doubt && self.disk.is_leased(key, self.life.incarnation, self.now())
+    }
+
     /// The shared store fails over, or starts again: it is without the last of what it wrote, and away for a moment.
     pub fn fail_over(&mut self) {
         let now = self.now();
@@ -576,6 +581,10 @@ impl Store for SimulatedStore {
                 let (key, state) = (deferral.key.clone(), deferral.state);
                 if inner.is_shared() {
                     inner.disk.note(&key, now);
+                }
+                // Whether another's event in doubt may be published again is his to say.
+                if inner.is_doubt_of_another(&key) {
+                    return Kept::Yes;
                 }
                 let kept = inner.disk.defer(deferral, full);
                 if inner.is_shared() {
