@@ -86,7 +86,7 @@ impl Redis {
             books: Books::new(config),
             when_away: config.when_away,
         };
-        if let Err(error) = store.line.link().await {
+        if let Err(error) = store.line.tried().await {
             tracing::error!(%error, "starting without the store");
         }
         store

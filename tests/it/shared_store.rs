@@ -87,7 +87,12 @@ fn a_cluster_of_which_one_master_is_frozen_is_ridden_out() {
         let nodes = Nodes::start("cluster", &[]);
         let program = start("shard", &nodes.url, "alipay", "");
         let ports = nodes.ports();
-        rides_out(&program, || nodes.signal(&ports[1], "STOP"), || nodes.signal(&ports[1], "CONT")).await;
+        let freeze = || {
+            nodes.signal(&ports[1], "STOP");
+            // The gauges ask every bucket.
+            program.wait_until("it is noticed", || is(&program, "store_up", 0.0));
+        };
+        rides_out(&program, freeze, || nodes.signal(&ports[1], "CONT")).await;
     });
 }
 

@@ -41,7 +41,7 @@ enum State {
 impl Line {
     /// Begins to connect. Needs a runtime.
     pub(super) fn start(config: Config) -> Self {
-        let down = State::Down { since: Some(Instant::now()), why: "it is not connected yet".to_owned() };
+        let down = State::Down { since: Some(Instant::now()), why: NOT_YET.to_owned() };
         let (state, stopping) = (Arc::new(watch::Sender::new(down)), Stopping::default());
         let supervisor = supervise(config, Arc::clone(&state));
         let until = stopping.clone();
@@ -66,6 +66,14 @@ impl Line {
             State::Up { .. } => None,
             State::Down { why, .. } => Some(why.clone()),
         }
+    }
+
+    /// Waits for the first try to connect.
+    pub(super) async fn tried(&self) -> Result<(), StoreError> {
+        let mut state = self.state.subscribe();
+        let tried = state.wait_for(|state| !matches!(state, State::Down { why, .. } if why == NOT_YET));
+        let _ = timeout(CONNECT_DEADLINE, tried).await;
+        self.problem().map_or(Ok(()), |why| Err(away(&why)))
     }
 
     /// The connection, which is waited for where it has just gone.
@@ -191,10 +199,9 @@ async fn supervise(config: Config, state: Arc<watch::Sender<State>>) {
                     told = true;
                 }
                 state.send_if_modified(|state| {
-                    if let State::Down { why, .. } = state {
-                        why.clone_from(&error);
-                    }
-                    false
+                    let State::Down { why, .. } = state else { return false };
+                    why.clone_from(&error);
+                    true
                 });
             }
         }
@@ -231,5 +238,6 @@ const ANSWER_DEADLINE: Duration = Duration::from_millis(700);
 const PATIENCE: Duration = Duration::from_millis(400);
 /// Bound: how long connecting may take, with all that is asked of a cluster or of sentinels.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+const NOT_YET: &str = "it is not connected yet";
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
