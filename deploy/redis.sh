@@ -122,7 +122,7 @@ launch() {
   local command=("$server" --bind 127.0.0.1 --dir "$home" --appendonly yes --save '' --maxmemory-policy noeviction
     --enable-debug-command yes "$@")
   if [ "$kind" = sentinel ]; then command=("$server" "$home/sentinel.conf" --sentinel); fi
-  # Nothing of the caller's, in a session of its own: what is ended is known by its home.
+  # Nothing of the caller's, in a session of its own.
   setsid env -i "PATH=$PATH" "HOME=$home" LANG=C.UTF-8 "${command[@]}" >"$home/log" 2>&1 </dev/null &
   echo $! >"$home/pid"
 }
@@ -183,7 +183,7 @@ wait_until() {
   done
 }
 
-# Ends the process of a pid file, if it is still the one that was started: its environment names our directory.
+# Ends the process of a pid file, if it is still the one that was started: it works in our directory.
 end_process() {
   [ -s "$1" ] || return 0
   local pid home
@@ -196,8 +196,9 @@ end_process() {
   rm -f "$1"
 }
 
+# Not by its environment: Redis writes the title of its process over it.
 is_ours() {
-  grep --quiet --fixed-strings --null-data --line-regexp "HOME=$2" "/proc/$1/environ" 2>/dev/null
+  [ "$(readlink "/proc/$1/cwd")" = "$2" ]
 }
 
 has_ended() {
