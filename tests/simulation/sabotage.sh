@@ -6,7 +6,8 @@
 #   SABOTAGE_PROFILE=dev           cargo profile
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
+# A folder of its own: the broken program would lie where the whole one is looked for, and be taken for it.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}/sabotage"
 export SIMULATION_NOTIFICATIONS="${SABOTAGE_NOTIFICATIONS:-60000}"
 unset SIMULATION_SEED SIMULATION_TOLD SIMULATION_FIRST_SEED
 work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-sabotage.XXXXXX")
