@@ -144,7 +144,8 @@ try_node() {
   if [ "$files" = unlimited ] || [ "$files" -gt 65536 ]; then ulimit -n 65536; fi
   # Nothing of the caller's: no RABBITMQ_ or ERL_ variable, and a home, so a cookie, of its own. In a session of its
   # own, so that Ctrl-C at the demo does not take the broker away before the gateway has stopped.
-  local alone=(setsid env -i "PATH=$PATH:/usr/lib/erlang/bin" "HOME=$node/home" LANG=C.UTF-8
+  # And in its own folder, where Erlang leaves what it has to say when it dies.
+  local alone=(setsid env --chdir="$node" -i "PATH=$PATH:/usr/lib/erlang/bin" "HOME=$node/home" LANG=C.UTF-8
     "ERL_EPMD_PORT=$epmd" ERL_EPMD_ADDRESS=127.0.0.1)
   "${alone[@]}" epmd -port "$epmd" >"$node/epmd.output" 2>&1 </dev/null &
   echo $! >"$dir/epmd.pid"
@@ -167,8 +168,8 @@ try_node() {
 # Waits for a broker to come up; gives up at once when the process of the pid file has ended.
 wait_for_guest() {
   local port=$1 pid_file=${2:-} tries
-  # Bound: 90 s. A node needs 3 to 10, a container on a slow machine 30.
-  for ((tries = 0; tries < 300; tries++)); do
+  # Bound: 180 s. A node needs 3 to 10, a container on a slow machine 30; on one with a load of 20 a node needs 100.
+  for ((tries = 0; tries < 600; tries++)); do
     if lets_guest_in "$port"; then return 0; fi
     if [ -n "$pid_file" ] && ! kill -0 "$(cat "$pid_file")" 2>/dev/null; then return 1; fi
     sleep 0.3

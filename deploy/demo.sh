@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # The demo has a configuration of its own: nothing of the caller's but AMQP_URL may change it.
+# shellcheck disable=SC2046 # Names, a word each.
 unset ALIPAY_APP_ID ALIPAY_PUBLIC_KEY RUST_LOG LOG_FORMAT $(compgen -v GATEWAY_)
 keep=no
 case "${1:-}" in

@@ -24,9 +24,9 @@ use crate::http::listener::{Listener, Signals};
 use crate::lifecycle::{Shutdown, Stopping, Supervisor, Tasks};
 use crate::metrics::Metrics;
 use crate::publication::{self, Publication};
-use crate::store::Store;
-use crate::store::sqlite::Sqlite;
+use crate::store::engine::Engine;
 use crate::telemetry::Lines;
+use crate::telemetry::traces::Tracer;
 use reload::Reloader;
 
 /// A gateway that is ready to serve.
@@ -39,12 +39,13 @@ pub struct App {
     gateway: Gateway,
     publication: Publication,
     broker: Amqp,
-    store: Arc<Sqlite>,
+    store: Engine,
     metrics: Arc<Metrics>,
     stopping: Stopping,
     shutdown: Shutdown,
     reloader: Reloader,
     log: Lines,
+    tracer: Tracer,
     supervisor: Supervisor,
 }
 
@@ -57,7 +58,7 @@ pub enum StartError {
     /// The store does not open.
     #[error(transparent)]
     Store(#[from] crate::store::sqlite::OpenError),
-    /// Two metrics have one name, or the admin listener has no thread.
+    /// Two metrics have one name, or the admin listener or the traces have no thread.
     #[error("{0}")]
     Inside(String),
 }
@@ -111,8 +112,10 @@ impl App {
         let listener = listener.map_err(|error| StartError::Bind("http.listen", listen, error))?;
         let admin = Admin::bind(config.admin);
         let admin = admin.map_err(|error| StartError::Bind("admin.listen", listen_admin, error))?;
-        let store = Arc::new(Sqlite::open(&config.store, Arc::clone(&clock))?);
+        let store = Engine::open(&config.store, Arc::clone(&clock)).await?;
         metrics.store_damaged.set(i64::try_from(store.damaged_files()).unwrap_or(i64::MAX));
+        let tracer = Tracer::start(&config.traces, &config.amqp.exchange, &metrics);
+        let tracer = tracer.map_err(|error| StartError::Inside(error.to_string()))?;
         let (stopping, supervised) = (Stopping::default(), Tasks::default());
         let broker =
             Amqp::start(config.amqp, Arc::clone(&metrics), &supervised, stopping.clone(), rand::random());
@@ -121,10 +124,11 @@ impl App {
         let publication = Publication::start(publication::Parts {
             config: config.publication,
             broker: Arc::new(broker.clone()) as Arc<dyn Broker>,
-            store: Arc::<Sqlite>::clone(&store) as Arc<dyn Store>,
+            store: store.store(),
             clock: Arc::clone(&clock),
             tasks: tasks.clone(),
             metrics: Arc::clone(&metrics),
+            tracer: tracer.clone(),
             seed: rand::random(),
         });
         let gateway = Gateway::new(gateway::Parts {
@@ -135,6 +139,7 @@ impl App {
             clock,
             tasks,
             metrics: Arc::clone(&metrics),
+            tracer: tracer.clone(),
         });
         let supervisor = loaded.supervisor.clone();
         let reloader = Reloader::new(loaded, gateway.clone(), listener.tls(), Arc::clone(&metrics));
@@ -156,6 +161,7 @@ impl App {
             shutdown,
             reloader,
             log,
+            tracer,
             supervisor,
         })
     }
@@ -179,7 +185,7 @@ impl App {
         gauges.spawn(self.reloader.run(hangup, signals.end.clone()));
         let watch = Watch {
             gateway: self.gateway.clone(),
-            store: Arc::clone(&self.store),
+            store: self.store.clone(),
             metrics: Arc::clone(&self.metrics),
             log: self.log,
         };
@@ -221,7 +227,14 @@ impl App {
         }
         // The broker's connection is closed in order either way; what is cut off was told fail or nothing.
         self.broker.close().await;
-        let _ = tokio::time::timeout(CLOSE_DEADLINE, self.store.close()).await;
+        let traced = async {
+            if clean {
+                self.tracer.close().await;
+            }
+        };
+        let store = self.store.store();
+        let closed = tokio::time::timeout(CLOSE_DEADLINE, store.close());
+        let _ = tokio::join!(closed, traced);
         self.admin.stop().await;
         tracing::info!(clean, "stopped");
         if clean { End::Clean } else { End::Forced }
@@ -231,7 +244,7 @@ impl App {
 /// Keeps true what has to be looked at to be known.
 struct Watch {
     gateway: Gateway,
-    store: Arc<Sqlite>,
+    store: Engine,
     metrics: Arc<Metrics>,
     log: Lines,
 }
@@ -252,6 +265,7 @@ impl Watch {
         let metrics = &self.metrics;
         metrics.store_damaged.set(i64::try_from(self.store.damaged_files()).unwrap_or(i64::MAX));
         metrics.store_free.set(self.store.free_bytes());
+        metrics.store_size.set(self.store.size_bytes());
         for (bound, used) in self.store.used() {
             metrics.backlog_used.with_label_values(&[bound]).set(used);
         }

@@ -32,13 +32,15 @@ pub struct Config {
     /// `[publication]`, and what of other sections bounds it.
     pub publication: publication::Config,
     /// `[store]`.
-    pub store: store::sqlite::Config,
+    pub store: store::engine::Config,
     /// `[[apps]]`, `[freshness]`, `[event]`.
     pub policy: Policy,
     /// `[shutdown]`.
     pub shutdown: Shutdown,
     /// `[log]`.
     pub log: telemetry::Config,
+    /// `[traces]`.
+    pub traces: telemetry::traces::Config,
 }
 
 /// A configuration without problems.

@@ -23,6 +23,7 @@ use crate::lifecycle::Tasks;
 use crate::metrics::{self, Metrics, Stage};
 use crate::publication::{Announced, Backlog, Hold, How, Outcome, Publication};
 use crate::store::{Row, StoreError};
+use crate::telemetry::traces::{Span, Tracer};
 
 pub use key_use::KeyUse;
 use key_use::KeyUses;
@@ -54,6 +55,8 @@ pub struct Parts {
     pub tasks: Tasks,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
+    /// What begins the spans.
+    pub tracer: Tracer,
 }
 
 #[derive(Debug)]
@@ -64,6 +67,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
+    tracer: Tracer,
     refusals: Sparingly,
     keys: KeyUses,
     penalties: PenaltyBox,
@@ -112,6 +116,7 @@ impl Gateway {
             tasks: parts.tasks,
             low_priority: LowPriority::new(Arc::clone(&parts.metrics)),
             metrics: parts.metrics,
+            tracer: parts.tracer,
             refusals: Sparingly::default(),
             keys: KeyUses::default(),
             penalties: PenaltyBox::new(parts.failure_budget),
@@ -167,7 +172,8 @@ impl Gateway {
             metrics.store_up.set(0);
             return;
         };
-        metrics.store_up.set(1 - metrics.store_unchecked.get());
+        let is_away = metrics.store_unchecked.get() + metrics.store_refusing.get() > 0;
+        metrics.store_up.set(i64::from(!is_away));
         for (state, count) in
             [("deferred", tally.deferred), ("in_doubt", tally.in_doubt), ("held", tally.held)]
         {
@@ -184,23 +190,36 @@ impl Inner {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    async fn notify(&self, delivery: Delivery) -> Reply {
+    async fn notify(&self, mut delivery: Delivery) -> Reply {
         let now = self.clock.now();
-        let Some(verdict) = self.judge(&delivery, now).await else { return self.count_busy() };
+        let started = Instant::now();
+        let Some(verdict) = self.judge(&delivery, now).await else {
+            // No span: nobody knows whose it is.
+            self.metrics.notification(metrics::Outcome::Busy);
+            return Reply::Unavailable;
+        };
+        let took = started.elapsed();
+        let mut begin = || {
+            let span = self.tracer.notification(delivery.traceparent.take(), delivery.arrived.elapsed());
+            span.trace().stage(Stage::Admission, took);
+            span
+        };
         match verdict {
-            Verdict::Rejected(rejection) => self.reject(rejection, delivery.client, now),
+            Verdict::Rejected(rejection) => self.reject(rejection, delivery.client, now, begin),
             Verdict::Shadowed(key) => {
                 self.count_key(&key, now);
-                self.reject(Rejection::ShadowKey, delivery.client, now)
+                self.reject(Rejection::ShadowKey, delivery.client, now, begin)
             }
             Verdict::Withheld(withheld, key) => {
+                let span = begin();
                 self.count_key(&key, now);
-                self.hold(&withheld, &delivery.body, &key).await
+                self.hold(&withheld, &delivery.body, &key, span).await
             }
             Verdict::Admitted(admitted, key) => {
+                let span = begin();
                 self.count_key(&key, now);
                 self.time_arrival(admitted.event(), now);
-                self.announce(admitted, delivery, &key).await
+                self.announce(admitted, delivery, &key, span).await
             }
         }
     }
@@ -233,86 +252,99 @@ impl Inner {
         Some(verdict)
     }
 
-    fn reject(&self, rejection: Rejection, client: IpAddr, now: Timestamp) -> Reply {
+    fn reject(
+        &self,
+        rejection: Rejection,
+        client: IpAddr,
+        now: Timestamp,
+        begin: impl FnOnce() -> Span,
+    ) -> Reply {
         let reason = rejection.reason();
         self.metrics.rejections.with_label_values(&[reason]).inc();
         self.metrics.notification(metrics::Outcome::Rejected);
         if let Some(unsaid) = self.refusals.say(now) {
-            // Nothing of the body: whoever sent it is a stranger.
+            // Nothing of the body: whoever sent it is a stranger. Nor may his flood push out the spans of others.
             tracing::info!(reason, %rejection, %client, unsaid, "refused");
+            let mut span = begin();
+            span.note(CAUSE, reason);
+            span.note(OUTCOME, metrics::Outcome::Rejected.as_str());
         }
         Reply::Rejected
     }
 
-    async fn hold(&self, withheld: &Withheld, body: &Bytes, key: &KeyName) -> Reply {
+    async fn hold(&self, withheld: &Withheld, body: &Bytes, key: &KeyName, mut span: Span) -> Reply {
         let (app_id, reason) = (withheld.app_id(), withheld.objection().reason());
+        span.note(CAUSE, reason);
         match self.publication.hold(withheld, body).await {
             Ok(Hold::Decided(announced)) => {
-                self.metrics.notification(outcome_of(&announced));
-                audit(&announced, withheld.notify_id(), key);
+                self.count(outcome_of(&announced), &mut span);
+                audit(&announced, withheld.notify_id(), key, span.trace().id());
                 Reply::Success(announced)
             }
             Ok(Hold::Held) => {
                 tracing::warn!(app_id, reason, objection = %withheld.objection(), "authentic, and held");
-                self.count_held(reason)
+                self.count_held(reason, span)
             }
             Ok(Hold::Full) => {
                 tracing::error!(app_id, reason, "authentic and to be held, but there is no room");
-                self.count_busy()
+                self.unavailable(metrics::Outcome::Busy, "no_room", span)
             }
             Err(error) => {
                 tracing::error!(app_id, reason, %error, "authentic and to be held, but the store is away");
-                self.count_busy()
+                self.unavailable(metrics::Outcome::Busy, "store_down", span)
             }
         }
     }
 
-    async fn announce(&self, admitted: Admitted, delivery: Delivery, key: &KeyName) -> Reply {
+    async fn announce(&self, admitted: Admitted, delivery: Delivery, key: &KeyName, mut span: Span) -> Reply {
         let notify_id = admitted.event().notify_id.clone();
         let event_id = admitted.event().id.as_str().to_owned();
+        span.note("messaging.message.id", &event_id);
+        span.note("alipay_gateway.event_type", admitted.event().event_type.as_str());
         let deadline = delivery.arrived + self.answer_timeout;
-        let outcome =
-            self.publication.announce(admitted, &delivery.body, delivery.traceparent, deadline).await;
-        match outcome {
+        let trace = span.trace().clone();
+        match self.publication.announce(admitted, &delivery.body, trace, deadline).await {
             Outcome::Announced(announced) => {
-                self.metrics.notification(outcome_of(&announced));
-                audit(&announced, &notify_id, key);
+                self.count(outcome_of(&announced), &mut span);
+                audit(&announced, &notify_id, key, span.trace().id());
                 Reply::Success(announced)
             }
             Outcome::Deferred(cause) => {
                 tracing::warn!(event_id, notify_id, cause = cause.as_str(), "deferred, and told fail");
-                self.metrics.notification(metrics::Outcome::Deferred);
-                Reply::Unavailable
+                self.unavailable(metrics::Outcome::Deferred, cause.as_str(), span)
             }
             Outcome::Pending => {
-                tracing::warn!(
-                    event_id,
-                    notify_id,
-                    cause = "answer_deadline",
-                    "still in flight, and told fail"
-                );
-                self.metrics.notification(metrics::Outcome::Deferred);
-                Reply::Unavailable
+                let cause = "answer_deadline";
+                tracing::warn!(event_id, notify_id, cause, "still in flight, and told fail");
+                self.unavailable(metrics::Outcome::Deferred, cause, span)
             }
             Outcome::Held(objection) => {
                 tracing::warn!(event_id, notify_id, reason = objection.reason(), "authentic, and held");
-                self.count_held(objection.reason())
+                span.note(CAUSE, objection.reason());
+                self.count_held(objection.reason(), span)
             }
             Outcome::Refused => {
                 tracing::warn!(event_id, notify_id, "no room, or nowhere to keep it: told fail");
-                self.count_busy()
+                self.unavailable(metrics::Outcome::Busy, "no_room", span)
             }
         }
     }
 
-    fn count_held(&self, reason: &'static str) -> Reply {
+    fn count(&self, outcome: metrics::Outcome, span: &mut Span) {
+        self.metrics.notification(outcome);
+        span.note(OUTCOME, outcome.as_str());
+    }
+
+    fn count_held(&self, reason: &'static str, mut span: Span) -> Reply {
         self.metrics.held.with_label_values(&[reason]).inc();
-        self.metrics.notification(metrics::Outcome::Held);
+        self.count(metrics::Outcome::Held, &mut span);
         Reply::Rejected
     }
 
-    fn count_busy(&self) -> Reply {
-        self.metrics.notification(metrics::Outcome::Busy);
+    fn unavailable(&self, outcome: metrics::Outcome, cause: &'static str, mut span: Span) -> Reply {
+        self.count(outcome, &mut span);
+        span.note(CAUSE, cause);
+        span.fail(cause);
         Reply::Unavailable
     }
 
@@ -355,7 +387,7 @@ fn outcome_of(announced: &Announced) -> metrics::Outcome {
 
 /// One line for each notification that was answered `success`: the proof of that answer, without a buyer's
 /// data.
-fn audit(announced: &Announced, notify_id: &str, key: &KeyName) {
+fn audit(announced: &Announced, notify_id: &str, key: &KeyName, trace_id: Option<&str>) {
     let (how, confirmed_at) = match announced.how() {
         How::Confirmed(at) => ("confirmed", at.rfc3339_utc()),
         How::Followed => ("followed", String::new()),
@@ -373,9 +405,14 @@ fn audit(announced: &Announced, notify_id: &str, key: &KeyName) {
         key = key.fingerprint,
         how,
         confirmed_at,
+        trace_id,
         answered = "success",
     );
 }
+
+/// What a span says of its notification, in the words of `notifications_total{outcome}` and of the log.
+const OUTCOME: &str = "alipay_gateway.outcome";
+const CAUSE: &str = "alipay_gateway.cause";
 
 /// Lets one line a second through: a flood of forged notifications must not become a flood of logs.
 #[derive(Debug, Default)]

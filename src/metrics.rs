@@ -82,10 +82,14 @@ pub struct Metrics {
     pub store_unchecked: IntGauge,
     /// Confirmed events whose record still has to be written.
     pub store_unrecorded: IntGauge,
+    /// 1 while events are refused because the store is away.
+    pub store_refusing: IntGauge,
     /// Store files that were set aside as damaged and not yet salvaged.
     pub store_damaged: IntGauge,
     /// Bytes that are free for the store on its file system; +Inf where that cannot be told.
     pub store_free: Gauge,
+    /// How large the store's file system is, in bytes; +Inf where that cannot be told.
+    pub store_size: Gauge,
     /// Signatures verified, by app and key.
     pub key_verifications: IntCounterVec,
     /// When a key's certificate ends, in Unix seconds, by app and key; keys that came in no certificate have none.
@@ -96,6 +100,8 @@ pub struct Metrics {
     pub policy_refused: IntGauge,
     /// Log lines that found no room, because nobody reads them.
     pub log_lines_dropped: IntCounter,
+    /// Spans that have ended, by what became of them.
+    pub trace_spans: IntCounterVec,
     /// 1 while the gateway is listening and not stopping.
     pub ready: IntGauge,
 }
@@ -265,6 +271,31 @@ impl ConnectionRefusal {
     }
 }
 
+/// What became of a span, as `trace_spans_total{result}` counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpanFate {
+    /// The collector took it.
+    Exported,
+    /// The collector was away, too slow, or refused it.
+    Failed,
+    /// There was no room for it.
+    Dropped,
+}
+
+impl SpanFate {
+    /// Every fate.
+    pub const ALL: [Self; 3] = [Self::Exported, Self::Failed, Self::Dropped];
+
+    /// The label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exported => "exported",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
 /// What a connection has used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retirement {
@@ -321,6 +352,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If two metrics have the same name, which a test excludes.
+    #[expect(clippy::too_many_lines, reason = "a list of names, and no steps")]
     pub fn new(rejections: &[&str], holds: &[&str]) -> Result<Self, prometheus::Error> {
         let at = Registering(Registry::new_custom(Some("alipay_gateway".to_owned()), None)?);
         let notifications =
@@ -368,11 +400,14 @@ impl Metrics {
             store_up: at.gauge("store_up", "1 while the store can be read and written.")?,
             store_unchecked: at
                 .gauge("store_unchecked", "1 while events are announced without asking the store.")?,
+            store_refusing: at
+                .gauge("store_refusing", "1 while events are refused because the store is away.")?,
             store_unrecorded: at
                 .gauge("store_unrecorded", "Confirmed events whose record is still to be written.")?,
             store_damaged: at
                 .gauge("store_damaged_files", "Damaged store files set aside and not yet salvaged.")?,
             store_free: at.float("store_free_bytes", "What is free on the store's file system.")?,
+            store_size: at.float("store_size_bytes", "How large the store's file system is.")?,
             key_verifications: at.counters("key_verifications_total", "Signatures verified.", &KEY)?,
             key_expires: at.gauges("key_expires_timestamp_seconds", "Its certificate's end.", &KEY)?,
             policy_reloads: at.counters("policy_reloads_total", "Reloads of the policy.", &["result"])?,
@@ -380,6 +415,7 @@ impl Metrics {
                 "log_lines_dropped_total",
                 "Log lines dropped because nobody reads them.",
             )?)?,
+            trace_spans: at.counters("trace_spans_total", "Spans by what became of them.", &["result"])?,
             policy_refused: at.gauge("policy_refused", "1 while the last reload was refused.")?,
             ready: at.gauge("ready", "1 while listening and not stopping.")?,
             registry: at.0.clone(),
@@ -407,6 +443,11 @@ impl Metrics {
         if let Some(histogram) = self.stages.get(stage as usize) {
             histogram.observe(took.as_secs_f64());
         }
+    }
+
+    /// Counts spans.
+    pub fn spans(&self, fate: SpanFate, count: u64) {
+        self.trace_spans.with_label_values(&[fate.as_str()]).inc_by(count);
     }
 
     /// Counts a connection that was refused or ended.
@@ -457,6 +498,9 @@ impl Metrics {
         for result in ["applied", "refused"] {
             let _ = self.policy_reloads.with_label_values(&[result]);
         }
+        for fate in SpanFate::ALL {
+            self.spans(fate, 0);
+        }
         for refusal in ConnectionRefusal::ALL {
             let _ = self.connections_refused.with_label_values(&[refusal.as_str()]);
         }
@@ -468,6 +512,7 @@ impl Metrics {
         }
         self.unannounced_last_retry.set(f64::INFINITY);
         self.store_free.set(f64::INFINITY);
+        self.store_size.set(f64::INFINITY);
     }
 }
 

@@ -50,6 +50,7 @@ use crate::event::{Digest, Event, EventType};
 use crate::lifecycle::Tasks;
 use crate::metrics::Metrics;
 use crate::store::{self, Cause, Holding, Kept, Row, State, Store, StoreError, Tally};
+use crate::telemetry::traces::{Trace, Tracer};
 
 use breaker::Breaker;
 use flight::{Boarding, Flight, Join};
@@ -91,6 +92,8 @@ pub struct Parts {
     pub tasks: Tasks,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
+    /// What begins the spans of what was kept.
+    pub tracer: Tracer,
     /// What its jitter comes from.
     pub seed: u64,
 }
@@ -109,6 +112,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
+    tracer: Tracer,
     jitter: std::sync::Mutex<SmallRng>,
     flight: Flight,
     queue: Queue,
@@ -228,7 +232,7 @@ struct Errand {
     arrived: Timestamp,
     /// Kept only where the event may have to be held.
     body: Option<Bytes>,
-    traceparent: Option<String>,
+    trace: Trace,
     deadline: Instant,
     /// `None` once the event may be published again by others while its late confirm is still watched for.
     place: Option<InFlight>,
@@ -248,6 +252,7 @@ impl Publication {
             clock: parts.clock,
             tasks: parts.tasks,
             metrics: parts.metrics,
+            tracer: parts.tracer,
             jitter: std::sync::Mutex::new(SmallRng::seed_from_u64(parts.seed)),
             flight: Flight::default(),
             queue: Queue::default(),
@@ -266,7 +271,7 @@ impl Publication {
         &self,
         admitted: Admitted,
         body: &Bytes,
-        traceparent: Option<String>,
+        trace: Trace,
         deadline: Instant,
     ) -> Outcome {
         let Some(place) = self.shared.enter() else { return Outcome::Refused };
@@ -274,7 +279,7 @@ impl Publication {
         let (event_id, event_type, digest) = (event.id.as_str().to_owned(), event.event_type, event.digest);
         let body = event.stale.then(|| body.clone());
         let arrived = self.shared.clock.now();
-        let errand = Errand { event, arrived, body, traceparent, deadline, place: Some(place) };
+        let errand = Errand { event, arrived, body, trace, deadline, place: Some(place) };
         match self.shared.settle(errand, Some(deadline)).await {
             None => Outcome::Pending,
             Some((role, settlement)) => settlement.outcome(role, event_id, event_type, digest),
@@ -322,6 +327,9 @@ impl Publication {
         }
         if self.shared.metrics.store_unchecked.get() == 1 {
             degraded.push(("store", "away: events are announced unchecked".to_owned()));
+        }
+        if self.shared.metrics.store_refusing.get() == 1 {
+            degraded.push(("store", "away: events are refused".to_owned()));
         }
         degraded
     }

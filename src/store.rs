@@ -4,6 +4,9 @@
 //!
 //! States: *absent → (claimed) → recorded*; *deferred*, *in doubt*, *held*, *unrouted*, *dropped*.
 
+mod conflict;
+pub mod engine;
+pub mod redis;
 pub mod sqlite;
 pub mod transfer;
 
@@ -15,13 +18,30 @@ use futures_util::future::BoxFuture;
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key, Message};
 
-/// A store. Every call is a batch, answers in the order of the batch, and either takes effect as a whole,
-/// durably, or fails as a whole.
+/// A store. Every call is a batch and answers in the order of the batch. In an engine that is a gateway's own it takes
+/// effect as a whole, durably, or fails as a whole; in a shared one, what has failed may have taken effect in part (each
+/// row as a whole) and is asked again.
+///
+/// **Leases.** Where several replicas share a store, a claim is a lease of [`LEASE`], in the name of the process that
+/// asks, by the store's own clock:
+/// - [`claim`](Self::claim): what is settled (recorded, unrouted, dropped) is told to everybody, and needs no lease. What
+///   another process has leased is [`Claim::HeldElsewhere`] until its lease is over. Everything else, and what is in no
+///   row yet, is leased to whoever asks; who has the lease may ask again, and has it anew.
+/// - [`defer`](Self::defer) and [`hold`](Self::hold) write the row and end one's own lease. Only an event *in doubt* stays
+///   leased to who published it, for [`DOUBT`]: he watches its confirm, and ends it earlier by `record` or `defer`; if he
+///   dies, the time passes.
+/// - [`record`](Self::record) is unconditional, whoever has the lease, and ends it.
+/// - [`release`](Self::release) gives back one's own lease, and nobody else's.
+/// - [`due`](Self::due) hands out only what no other process has leased, and leases it to who asks, so that each event is
+///   drained by one at a time. Before it is published it is claimed again in its lane.
+///
+/// Nothing is published on a claim that is older than [`lease`](Self::lease) allows. A lease that is lost (a fail-over of
+/// the store, a process that was frozen for longer) can only repeat an event, with the same id.
 pub trait Store: Send + Sync {
     /// Asks what is known of each key and, where the engine is shared, takes a lease on it.
     fn claim(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Claim>, StoreError>>;
 
-    /// Gives leases back without having recorded anything. An engine whose claims are memory only has
+    /// Gives one's own leases back without having recorded anything. An engine whose claims are memory only has
     /// nothing to do.
     fn release(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<(), StoreError>>;
 
@@ -61,6 +81,26 @@ pub trait Store: Send + Sync {
 
     /// Finishes what was handed over and closes. Nothing may be called after it.
     fn close(&self) -> BoxFuture<'_, ()>;
+
+    /// How long a claim is good for. For ever where claims are one process's own memory.
+    fn lease(&self) -> Duration {
+        Duration::MAX
+    }
+
+    /// What is done with events while this store is away.
+    fn when_away(&self) -> WhenAway {
+        WhenAway::Unchecked
+    }
+}
+
+/// What is done with events while the store is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenAway {
+    /// They are announced unchecked: perhaps once more, with the same id.
+    #[default]
+    Unchecked,
+    /// They are answered `fail`, and nothing is published.
+    Refuse,
 }
 
 /// The answer to a claim.
@@ -335,6 +375,13 @@ pub struct Entry {
     pub content: Option<Vec<u8>>,
 }
 
+impl From<Entry> for Row {
+    fn from(entry: Entry) -> Self {
+        let Entry { key, state, event_type, digest, notify_id, first_at, at, attempts, reason, .. } = entry;
+        Self { key, state, event_type, digest, notify_id, reason, first_at, at, attempts }
+    }
+}
+
 /// What became of an entry that was brought from elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Merged {
@@ -344,6 +391,17 @@ pub enum Merged {
     Known,
     /// Other money facts are kept under its key: the store's own stay, and a person has to look.
     Differs,
+}
+
+/// What became of the entries.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sums {
+    /// How many are kept now.
+    pub taken: u64,
+    /// Of how many the store knew as much or more.
+    pub known: u64,
+    /// Under whose keys the store has other money facts: they were left out.
+    pub differing: Vec<Key>,
 }
 
 /// How much is kept that is not settled.
@@ -389,6 +447,8 @@ pub fn held_key(app_id: &str, notify_id: &str, subject: String) -> Key {
     Key { subject, id: crate::event::id::held(app_id, notify_id) }
 }
 
+/// How long a claim is good for where the store is shared.
+pub const LEASE: Duration = Duration::from_secs(15);
 /// An event in doubt is published again no earlier, even if nobody watches it any more (design.md, "In doubt is not
 /// failed").
 pub const DOUBT: Duration = Duration::from_secs(60);

@@ -4,6 +4,7 @@
 //! the password of the broker at TRACE.
 
 mod lines;
+pub mod traces;
 
 use std::fmt::Debug;
 

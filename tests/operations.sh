@@ -4,10 +4,11 @@
 #   ./tests/operations.sh                  all of them
 #   ./tests/operations.sh chart image_runs those whose name begins so
 #
-# Tools are taken from the path: helm (3 or 4; a second one as helm3), trivy, podman and buildah (or $PODMAN and
-# $BUILDAH, with their options), systemd-analyze, a RabbitMQ (deploy/broker.sh). What is a Python package is installed
-# into a folder of its own under ${XDG_CACHE_HOME:-~/.cache}. What is missing is a skip, with its reason, never a success;
-# OPERATIONS_STRICT=1 makes a skip a failure.
+# The program is $GATEWAY, or what cargo builds. Tools are taken from the path: helm (3 or 4; a second one as helm3), trivy,
+# podman and buildah (or $PODMAN and $BUILDAH, with their options), prometheus and promtool, systemd and systemd-analyze,
+# strace, openssl, curl, a RabbitMQ (deploy/broker.sh). What is a Python package is installed into a folder of its own under
+# ${XDG_CACHE_HOME:-~/.cache}. What is missing is a skip, with its reason, never a success; OPERATIONS_STRICT=1 makes a skip
+# a failure.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-operations.XXXXXX")
@@ -69,11 +70,16 @@ python_tools() {
   PATH="$venv/bin:$PATH"
 }
 
-# The program: $GATEWAY, else what cargo has built last.
+# The program: $GATEWAY, else what cargo makes of this checkout, else what it made some time ago.
 gateway() {
   local folder="${CARGO_TARGET_DIR:-target}" built
   if [ -n "${GATEWAY:-}" ]; then
     echo "$GATEWAY"
+    return
+  fi
+  if command -v cargo >/dev/null; then
+    cargo build --locked --quiet >"$work/cargo.log" 2>&1 || { tail -n 20 "$work/cargo.log" >&2; return 1; }
+    realpath "$folder/debug/alipay-notify-gateway"
     return
   fi
   built=$(ls -t "$folder"/{release,debug}/alipay-notify-gateway 2>/dev/null || true)
@@ -102,8 +108,9 @@ trap finish EXIT
 
 # at_end COMMAND...: run when everything is over, however it ends. Checks run in shells of their own, hence the files.
 at_end() {
-  local all=("$work"/ending.*)
-  printf '%q ' "$@" >"$work/ending.$(printf '%04d' ${#all[@]})"
+  local all
+  all=$(compgen -G "$work/ending.*" | wc -l) || true # None is no failure.
+  printf '%q ' "$@" >"$work/ending.$(printf '%04d' "$all")"
 }
 
 # end_at_end PID: if it is still the process that was started, which has our folder among its arguments.

@@ -1,25 +1,28 @@
 #!/usr/bin/env bash
-# Format, lints and all tests, against a real RabbitMQ that is found or started (deploy/broker.sh).
+# Format, lints and all tests, against a real RabbitMQ that is found or started (deploy/broker.sh), and
+# against a real Redis, one node and a cluster of three (deploy/redis.sh).
 # Arguments go to the tests: ./tests/run.sh end_to_end
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-tests.XXXXXX")
-trap 'deploy/broker.sh stop "$work"; rm -rf "$work"' EXIT
+trap 'for part in redis cluster; do deploy/redis.sh stop "$work/$part"; done; deploy/broker.sh stop "$work"; rm -rf "$work"' EXIT
 
 cargo fmt --check
 cargo clippy --locked --all-targets --all-features -- -D warnings
 cargo clippy --locked --lib --bins --no-default-features -- -D warnings
 AMQP_URL=$(deploy/broker.sh start "$work")
-export AMQP_URL
-# The portable engine, in every unit test; then everything with the default one.
+REDIS_URL=$(deploy/redis.sh start "$work/redis")
+REDIS_CLUSTER_URL=$(deploy/redis.sh start "$work/cluster" cluster)
+export AMQP_URL REDIS_URL REDIS_CLUSTER_URL
+# The portable engine, in every unit test; then everything with the default one, and with what the image is built with.
 cargo test --locked --quiet --no-default-features --lib
-cargo test --locked --test tidy --test model --test it --lib --bins "$@"
+cargo test --locked --features otlp --test tidy --test model --test it --lib --bins "$@"
 if [ $# = 0 ]; then
   # Real crashes, in short: at random moments, and faults on the way to the broker. Deaths at the named points are for
   # tests/torture.sh: on a busy machine one of them was not reached in its time.
-  cargo test --locked --test torture -- --skip outage --skip named_points
+  cargo test --locked --features otlp --test torture -- --skip outage --skip named_points
 fi
-cargo test --locked --doc
+cargo test --locked --features otlp --doc
 # A million notifications through simulated worlds (docs/reliability.md, "Simulation"); not where one test is asked for.
 if (($# == 0)); then
   SIMULATION_NOTIFICATIONS="${SIMULATION_NOTIFICATIONS:-1000000}" \

@@ -15,15 +15,21 @@ const LADDER: [(&str, &[&str]); 18] = [
     ("lifecycle", &[]),
     ("event", &["clock"]),
     ("metrics", &["event"]),
+    ("telemetry", &["clock", "json", "lifecycle", "metrics"]),
     ("admission", &["clock", "event", "json"]),
     ("broker", &["clock", "event", "lifecycle", "metrics", "secret"]),
-    ("store", &["clock", "event", "failpoint", "lifecycle"]),
-    ("publication", &["admission", "broker", "clock", "event", "failpoint", "lifecycle", "metrics", "store"]),
-    ("gateway", &["admission", "clock", "event", "lifecycle", "metrics", "publication", "store"]),
+    ("store", &["clock", "event", "failpoint", "lifecycle", "secret"]),
+    (
+        "publication",
+        &["admission", "broker", "clock", "event", "failpoint", "lifecycle", "metrics", "store", "telemetry"],
+    ),
+    (
+        "gateway",
+        &["admission", "clock", "event", "lifecycle", "metrics", "publication", "store", "telemetry"],
+    ),
     ("http", &["admission", "failpoint", "gateway", "lifecycle", "metrics", "publication"]),
     ("admin", &["clock", "event", "gateway", "http", "lifecycle", "metrics", "secret", "store"]),
     ("signer", &["clock", "event"]),
-    ("telemetry", &["clock", "json"]),
     (
         "config",
         &[
@@ -61,9 +67,10 @@ const LADDER: [(&str, &[&str]); 18] = [
 ];
 
 /// Crates that have one home, or few.
-const HOMES: [(&str, &[&str]); 25] = [
+const HOMES: [(&str, &[&str]); 30] = [
     ("lapin", &["src/broker/amqp", "src/broker/tap", "src/broker/topology"]),
     ("rusqlite", &["src/store/sqlite"]),
+    ("redis", &["src/store/redis"]),
     (
         "rustix",
         &["src/app/process.rs", "src/failpoint.rs", "src/gateway/low_priority.rs", "src/store/sqlite"],
@@ -77,9 +84,9 @@ const HOMES: [(&str, &[&str]); 25] = [
     ("toml", &["src/config"]),
     ("humantime", &["src/config", "src/cli"]),
     ("bytesize", &["src/config"]),
-    ("hyper", &["src/http", "src/admin", "src/cli"]),
-    ("hyper_util", &["src/http", "src/admin", "src/cli"]),
-    ("http_body_util", &["src/http", "src/admin", "src/cli"]),
+    ("hyper", &["src/http", "src/admin", "src/cli", "src/telemetry/traces"]),
+    ("hyper_util", &["src/http", "src/admin", "src/cli", "src/telemetry/traces"]),
+    ("http_body_util", &["src/http", "src/admin", "src/cli", "src/telemetry/traces"]),
     ("aws_lc_rs", &["src/admission/signature.rs"]),
     ("rsa", &["src/admission", "src/signer"]),
     ("sha1", &["src/admission/signature.rs", "src/signer"]),
@@ -90,6 +97,10 @@ const HOMES: [(&str, &[&str]); 25] = [
     ("serde_urlencoded", &["src/signer", "src/cli/simulate", "src/cli/trade.rs", "src/admin"]),
     ("time", &["src/clock.rs"]),
     ("tracing_subscriber", &["src/telemetry"]),
+    ("opentelemetry", &["src/telemetry/traces"]),
+    ("opentelemetry_proto", &["src/telemetry/traces"]),
+    ("opentelemetry_sdk", &["src/telemetry/traces"]),
+    ("prost", &["src/telemetry/traces"]),
 ];
 
 fn root() -> PathBuf {
@@ -213,20 +224,103 @@ fn nothing_is_left_to_do_without_a_number() {
     }
 }
 
-#[test]
-fn the_changelog_knows_this_version() {
-    let changelog = std::fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
-    assert!(changelog.contains(&format!("## [{}]", env!("CARGO_PKG_VERSION"))));
+/// What stands before ` = ` in a section of a manifest.
+fn keys(manifest: &str, section: &str) -> BTreeSet<String> {
+    let section = manifest.split(&format!("\n[{section}]\n")).nth(1).unwrap_or_default();
+    let lines = section.split("\n[").next().unwrap().lines();
+    lines.filter_map(|line| line.split_once(" = ")).map(|(key, _)| key.to_owned()).collect()
 }
 
 #[test]
-fn the_architecture_names_every_dependency() {
-    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
-    let architecture = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let dependencies = manifest.split("[dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();
-    for line in dependencies.lines().filter(|line| line.contains(" = ")) {
-        let name = line.split(" = ").next().unwrap();
-        assert!(architecture.contains(&format!("`{name}`")), "{name} is not in ARCHITECTURE.md");
+fn the_architecture_gives_each_dependency_a_reason_and_names_none_that_is_gone() {
+    let (manifest, architecture) = (read("Cargo.toml"), read("ARCHITECTURE.md"));
+    let rows = architecture.split("\n## Dependencies\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut named = BTreeSet::new();
+    for row in rows.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        assert!(cells.len() == 3 && cells.iter().all(|cell| !cell.is_empty()), "{row}");
+        // What is in brackets is a feature.
+        let crates = cells[0].split('(').next().unwrap();
+        named.extend(crates.split('`').skip(1).step_by(2).map(str::to_owned));
+    }
+    let mut needed = keys(&manifest, "dependencies");
+    needed.extend(keys(&manifest, "dev-dependencies"));
+    assert_eq!(named, needed);
+}
+
+/// The first line that begins so, without it and its quotes.
+fn value(text: &str, key: &str) -> String {
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    line.unwrap_or_else(|| panic!("no {key}")).trim().trim_matches('"').to_owned()
+}
+
+#[test]
+fn the_version_is_the_same_wherever_it_stands() {
+    let version = env!("CARGO_PKG_VERSION");
+    let chart = read("helm/Chart.yaml");
+    assert_eq!(value(&chart, "appVersion:"), version, "helm/Chart.yaml, appVersion");
+    let changes = read("helm/CHANGELOG.md");
+    assert_eq!(
+        value(&changes, "## "),
+        value(&chart, "version:"),
+        "helm/CHANGELOG.md begins with the chart's version"
+    );
+    let lock = read("Cargo.lock");
+    let locked = format!("name = \"alipay-notify-gateway\"\nversion = \"{version}\"\n");
+    assert!(lock.contains(&locked), "Cargo.lock");
+    for path in ["docs/deployment.md", "helm/README.md", "README.md", "README.zh-CN.md"] {
+        for word in read(path).split([' ', '\n', '`', '"']).filter(|word| word.starts_with("VERSION=")) {
+            assert_eq!(word, format!("VERSION={version}"), "{path}");
+        }
+    }
+}
+
+#[test]
+fn the_changelog_is_kept_as_it_says() {
+    let changelog = read("CHANGELOG.md");
+    let sections: Vec<&str> = changelog.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    assert_eq!(sections[0], "[Unreleased]", "what is not released yet comes first");
+    let mut last = (u64::MAX, 0, 0);
+    for section in &sections[1..] {
+        let (version, date) = section.strip_prefix('[').and_then(|rest| rest.split_once(']')).unwrap();
+        let parts: Vec<u64> = version.split('.').map(|part| part.parse().unwrap()).collect();
+        let version = (parts[0], parts[1], parts[2]);
+        assert!(version < last, "{section} is not below the one before it");
+        last = version;
+        let is_date =
+            |date: &str| date.len() == 10 && date.split('-').all(|part| part.parse::<u16>().is_ok());
+        assert!(date.is_empty() || date.strip_prefix(" - ").is_some_and(is_date), "{section}");
+    }
+    for kind in changelog.lines().filter_map(|line| line.strip_prefix("### ")) {
+        let kinds = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security", "Known gaps"];
+        assert!(kinds.contains(&kind), "{kind}");
+    }
+    // The manifest's version is a release that was, or the one that is being prepared.
+    assert!(changelog.contains(&format!("\n## [{}]", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn workflows_prepare_and_call_the_scripts_and_pin_what_they_use() {
+    for path in [".github/workflows/ci.yml", ".github/workflows/release.yml"] {
+        let workflow = read(path);
+        assert!(workflow.contains("\npermissions:\n  contents: read\n"), "{path}");
+        assert!(!workflow.contains("secrets."), "{path}");
+        for line in workflow.lines().map(|line| line.trim().trim_start_matches("- ")) {
+            if let Some(action) = line.strip_prefix("uses: ") {
+                let (commit, tag) = action.split_once('@').unwrap().1.split_once(" # v").unwrap_or_default();
+                assert!(commit.len() == 40 && !tag.is_empty(), "{path}: {action} is not pinned by commit");
+            }
+            if let Some(command) = line.strip_prefix("run: ") {
+                let prepares = ["rustup ", "sudo apt-get ", "cargo install ", "cargo fetch "];
+                let hands_on = ["gh ", "cd dist && sha256sum "];
+                let calls = command
+                    .split(' ')
+                    .next()
+                    .is_some_and(|script| script.starts_with(".ci/") && root().join(script).exists());
+                let known = prepares.iter().chain(&hands_on).any(|known| command.starts_with(known));
+                assert!(calls || known, "{path}: {command} belongs in a script that anybody can run");
+            }
+        }
     }
 }
 

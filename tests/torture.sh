@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Never lost, at length: the program killed a thousand times and at every crash point, with a real broker; faults on the
-# way to the broker; a broker that is blocked for ten minutes, and stopped; then the simulation, the model and every order
-# of confirms. Prints one table of figures, with seeds and commit, and fails if anything was lost or repeated where it
+# way to the broker; a broker that is blocked for ten minutes, and stopped; several replicas over one Redis; then the
+# simulation, the model and every order of confirms. Prints one table of figures, with seeds and commit, and fails if anything was lost or repeated where it
 # must not be. docs/reliability.md says what each figure means.
 #
 #   tests/torture.sh short      some minutes (default)
 #   tests/torture.sh long       about three hours
-#   tests/torture.sh long kills faults …    only these parts: kills points faults outage simulation model orders
+#   tests/torture.sh long kills faults …    only these parts: kills points faults outage replicas simulation model orders
 #
 # A seed of a part is in its log and in the table: TORTURE_SEED=N makes the same plan again; what the machine does
 # meanwhile it cannot repeat. KEEP=DIR keeps the logs.
@@ -16,15 +16,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 length=${1:-short}
 shift || true
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(kills points faults outage simulation model orders)
+[ ${#parts[@]} -gt 0 ] || parts=(kills points faults outage replicas simulation model orders)
 case "$length" in
 short)
   kills=20 every=1500 rounds=1 faults=8 blocked=30 outages=1
-  export SIMULATION_NOTIFICATIONS=1000000 ORDERS_STRIDE=101
+  export SIMULATION_NOTIFICATIONS=1000000 ORDERS_STRIDE=101 REPLICAS_NOTIFICATIONS=5000 REPLICAS_ROUNDS=12
   ;;
 long)
   kills=1000 every=2400 rounds=20 faults=200 blocked=600 outages=10
-  export SIMULATION_NOTIFICATIONS=10000000 ORDERS_STRIDE=1
+  export SIMULATION_NOTIFICATIONS=10000000 ORDERS_STRIDE=1 REPLICAS_NOTIFICATIONS=100000 REPLICAS_ROUNDS=120
   ;;
 *)
   sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
@@ -35,6 +35,7 @@ esac
 work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-torture.XXXXXX")
 finish() {
   deploy/broker.sh stop "$work/broker"
+  deploy/redis.sh stop "$work/redis"
   [ -z "${KEEP:-}" ] || { mkdir -p "$KEEP" && cp "$work"/*.log "$work/figures" "$KEEP/" 2>/dev/null || true; }
   rm -rf "$work"
 }
@@ -95,11 +96,16 @@ if wanted points; then
   TORTURE_ROUNDS=$rounds torture points named_points:: --ignored
 fi
 # Tests of their own: what each counts is in its log, and its last lines are shown.
+if wanted replicas; then
+  REDIS_URL=$(deploy/redis.sh start "$work/redis")
+  export REDIS_URL
+  run replicas cargo test --locked --release --test it replicas:: -- --nocapture --test-threads 1
+fi
 if wanted simulation && [ -d tests/simulation ]; then
   run simulation cargo test --locked --profile simulation --test simulation -- --nocapture
 fi
 if wanted model && [ -d tests/model ]; then
-  run model cargo test --locked --release --test model -- --nocapture
+  run model cargo test --locked --release --test model -- --nocapture --include-ignored
 fi
 if wanted orders && [ -e tests/it/scripted_orders.rs ]; then
   run orders cargo test --locked --test it scripted_orders -- --nocapture
@@ -113,7 +119,7 @@ echo
 echo '| run | what | |'
 echo '|---|---|---|'
 awk -F '\t' '{ printf "| %s | %s | %s |\n", ($1 == last ? "" : $1), $2, $3; last = $1 }' "$TORTURE_FIGURES"
-for name in simulation model orders; do
+for name in replicas simulation model orders; do
   if [ -s "$work/$name.log" ]; then
     printf '\n%s:\n' "$name"
     grep -vE '^(warning|test |running|    |$)|Compiling|Finished|Running' "$work/$name.log" | tail -n 40

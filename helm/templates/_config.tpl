@@ -49,6 +49,9 @@ bind = {{ toRawJson $queue.bind }}
 {{- with $config.log }}
 {{ include "gateway.section" (dict "name" "log" "keys" .) }}
 {{- end }}
+{{- with $config.traces }}
+{{ include "gateway.section" (dict "name" "traces" "keys" .) }}
+{{- end }}
 {{- end }}
 
 {{- define "gateway.config.reloaded" -}}

@@ -53,7 +53,7 @@ pub(super) async fn carry_out(
 ) -> Answer {
     let query = query.and_then(|query| serde_urlencoded::from_str::<Query>(query).ok());
     let plain = |text: &str| {
-        let length = text.chars().count();
+        let length = text.trim().chars().count();
         (1..=MAX_CHARACTERS).contains(&length) && !text.chars().any(char::is_control)
     };
     let Some(query) = query.filter(|query| plain(&query.reason) && plain(&query.who)) else {

@@ -250,9 +250,110 @@ fn check_borders(form: &Form) -> Result<(), Objection> {
             }
         }
     }
-    Ok(())
+    find_replaced(form).map_or(Ok(()), |replaced| Err(Objection::Ambiguous(replaced)))
 }
 
+/// Split and swallowed at once, nothing is doubled and nothing is missing: a text `x&total_amount=9999.00&u=` and the
+/// genuine `total_amount=88.88` behind it can be sent as three parameters, the last of which (`u`) holds the genuine
+/// amount. So a text and what stands behind it are joined again: where that gives a notification that is complete as
+/// well, and the two differ in a field that decides, nobody knows which of them Alipay signed.
+fn find_replaced(form: &Form) -> Option<&'static str> {
+    let signed: Vec<(&[u8], &[u8])> =
+        form.parameters().filter(|(name, _)| ![&b"sign"[..], b"sign_type"].contains(name)).collect();
+    if !signed.iter().any(|(_, value)| value.contains(&b'&')) {
+        return None;
+    }
+    // Bound: each text with each parameter behind it; only an authentic body comes this far.
+    let texts = signed.iter().enumerate().filter(|(_, (name, _))| is_free_text(name));
+    texts.into_iter().find_map(|(at, (text, _))| {
+        let mut swallowed = Vec::new();
+        signed.iter().enumerate().skip(at + 1).find_map(|(end, (last, value))| {
+            let before = swallowed.len();
+            swallowed.extend(pieces(value));
+            let joined = Joined { form, text, last, swallowed: &swallowed };
+            let next = signed.get(end + 1).map(|(name, _)| *name);
+            (swallowed.len() > before && joined.is_in_order(next) && joined.is_complete())
+                .then(|| DECIDING.iter().copied().find(|name| joined.differs_in(name)))
+                .flatten()
+        })
+    })
+}
+
+/// A text, and all parameters behind it as far as `last`, as if they were one value.
+struct Joined<'a> {
+    form: &'a Form,
+    text: &'a [u8],
+    last: &'a [u8],
+    /// What would be parameters if the values that hold them had ended before.
+    swallowed: &'a [(&'a [u8], &'a [u8])],
+}
+
+impl Joined<'_> {
+    /// What is signed is sorted, so what came behind the text is called more than it and less than what comes next.
+    fn is_in_order(&self, next: Option<&[u8]>) -> bool {
+        self.swallowed.iter().any(|(name, _)| self.text < *name && next.is_none_or(|next| *name < next))
+    }
+
+    /// Whether nothing is missing that every notification of its kind has.
+    fn is_complete(&self) -> bool {
+        let of_trade = if self.takes_in("notify_type") {
+            self.told("notify_type").all(|told| told == b"trade_status_sync")
+        } else {
+            is_trade(self.form)
+        };
+        let required = DECIDING.get(..if of_trade { REQUIRED_OF_TRADE } else { REQUIRED_OF_ANY });
+        let mut required = required.unwrap_or_default().iter();
+        required.all(|name| !self.takes_in(name) || self.told(name).next().is_some())
+    }
+
+    fn differs_in(&self, name: &str) -> bool {
+        let given = self.form.value(name).unwrap_or_default();
+        let told = self.told(name).next().is_some();
+        self.takes_in(name) && (!told || self.told(name).any(|told| told != given))
+    }
+
+    fn takes_in(&self, name: &str) -> bool {
+        self.text < name.as_bytes() && name.as_bytes() <= self.last && self.form.value(name).is_some()
+    }
+
+    fn told(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.swallowed.iter().filter(move |(found, _)| *found == name.as_bytes()).map(|(_, value)| *value)
+    }
+}
+
+/// What stands behind an `&` in a value and looks like a parameter.
+fn pieces(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    value.split(|byte| *byte == b'&').skip(1).filter_map(|piece| {
+        let (name, value) = piece.split_at_checked(piece.iter().position(|byte| *byte == b'=')?)?;
+        Some((name, value.get(1..)?))
+    })
+}
+
+/// What may hold anything: the known texts, and every field that is not known.
+fn is_free_text(name: &[u8]) -> bool {
+    let texts: [&[u8]; 5] = [b"body", b"out_biz_no", b"out_trade_no", b"passback_params", b"subject"];
+    texts.contains(&name) || !KNOWN_FIELDS.iter().any(|known| known.as_bytes() == name)
+}
+
+/// What decides: first what every notification has, then what every trade has, then what some have.
+const DECIDING: [&str; 14] = [
+    "app_id",
+    "notify_id",
+    "notify_type",
+    "out_trade_no",
+    "seller_id",
+    "total_amount",
+    "trade_no",
+    "trade_status",
+    "gmt_create",
+    "gmt_payment",
+    "gmt_refund",
+    "out_biz_no",
+    "refund_fee",
+    "trans_currency",
+];
+const REQUIRED_OF_ANY: usize = 2;
+const REQUIRED_OF_TRADE: usize = 8;
 /// Names of fields that merchants use in texts of their own, and that decide nothing about money.
 const PLAIN_WORDS: [&str; 8] =
     ["body", "charset", "method", "service", "status", "subject", "timestamp", "version"];

@@ -11,7 +11,10 @@ use base64::alphabet::STANDARD as ALPHABET;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use rsa::PublicKey as RsaPublicKey;
 use rsa::pkcs1::{DecodeRsaPrivateKey as _, DecodeRsaPublicKey as _};
-use rsa::pkcs8::{DecodePrivateKey as _, DecodePublicKey as _, EncodePublicKey as _};
+use rsa::pkcs8::{
+    DecodePrivateKey as _, DecodePublicKey as _, EncodePublicKey as _, PrivateKeyInfoRef,
+    SubjectPublicKeyInfoRef,
+};
 use rsa::traits::PublicKeyParts as _;
 use sha2::{Digest as _, Sha256};
 use x509_cert::Certificate;
@@ -78,6 +81,9 @@ pub enum KeyFault {
     /// A public exponent that makes forgeries thinkable.
     #[error("the key's public exponent is not 65537")]
     Exponent,
+    /// A key of another algorithm than RSA.
+    #[error("this is not an RSA key (but EC or SM2, say): only RSA2, and RSA where it is named, is verified")]
+    Algorithm,
     /// The engine does not take it.
     #[error("the key is not a sound RSA key")]
     Unsound,
@@ -108,9 +114,14 @@ impl PublicKey {
                 (account, expires_at) = judge_certificate(&certificate, app_id, &mut remarks)?;
                 let spki = certificate.tbs_certificate().subject_public_key_info();
                 let der = spki.to_der().map_err(|_| KeyFault::Unreadable)?;
-                RsaPublicKey::from_public_key_der(&der).map_err(|_| KeyFault::Unreadable)?
+                RsaPublicKey::from_public_key_der(&der).map_err(|_| KeyFault::Algorithm)?
             }
         };
+        if has_more(content) {
+            remarks.push(Remark(
+                "only the first key in the file is read: a second one needs a file of its own".to_owned(),
+            ));
+        }
         judge(&key, sign_type)?;
         let spki = key.to_public_key_der().map_err(|_| KeyFault::Unsound)?.into_vec();
         let fingerprint = Sha256::digest(&spki).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
@@ -199,8 +210,13 @@ impl Document {
             return Ok(Self::Certificate(Box::new(certificate)));
         }
         let private =
-            rsa::PrivateKey::from_pkcs8_der(der).is_ok() || rsa::PrivateKey::from_pkcs1_der(der).is_ok();
-        Err(if private { KeyFault::Private } else { KeyFault::Unreadable })
+            PrivateKeyInfoRef::from_der(der).is_ok() || rsa::PrivateKey::from_pkcs1_der(der).is_ok();
+        let public = SubjectPublicKeyInfoRef::from_der(der).is_ok();
+        Err(match () {
+            () if private => KeyFault::Private,
+            () if public => KeyFault::Algorithm,
+            () => KeyFault::Unreadable,
+        })
     }
 }
 
@@ -214,6 +230,16 @@ fn base64_of(text: &str) -> Option<Vec<u8>> {
     let compact: Vec<u8> = inside.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     GeneralPurpose::new(&ALPHABET, config).decode(compact).ok()
+}
+
+/// Whether a key or a certificate stands behind the first that is no link of the chain above it: somebody who rotates may
+/// think that both are believed.
+fn has_more(content: &[u8]) -> bool {
+    let text = std::str::from_utf8(content).unwrap_or_default();
+    text.match_indices("-----BEGIN").skip(1).any(|(at, _)| {
+        let der = text.get(at..).and_then(base64_of).unwrap_or_default();
+        !Certificate::from_der(&der).is_ok_and(|certificate| is_authority(&certificate))
+    })
 }
 
 fn judge(key: &RsaPublicKey, sign_type: SignType) -> Result<(), KeyFault> {

@@ -47,8 +47,7 @@ impl Reloader {
 
     /// Runs until the gateway stops.
     pub(super) async fn run(mut self, mut hangup: Signal, stopping: Stopping) {
-        let mut seen = look(self.watched.clone()).await;
-        let mut settling = None;
+        let mut files = Files::seen(look(self.watched.clone()).await);
         let mut looks_since_refusal = 0;
         loop {
             let was_told = tokio::select! {
@@ -56,18 +55,15 @@ impl Reloader {
                 _ = hangup.recv() => true,
                 () = tokio::time::sleep(LOOK_EVERY) => false,
             };
-            let now = look(self.watched.clone()).await;
+            let has_changed = files.have_changed(look(self.watched.clone()).await);
             looks_since_refusal += 1;
-            let has_changed = now != seen && settling.as_ref() == Some(&now);
             // The files that are wrong may be ones that the last good configuration did not name.
             let is_due_again = self.refused.is_some() && looks_since_refusal >= LOOKS_AFTER_REFUSAL;
             if was_told || has_changed || is_due_again {
                 self.reload().await;
                 // Another set of files may be named now.
-                seen = look(self.watched.clone()).await;
-                (settling, looks_since_refusal) = (None, 0);
-            } else {
-                settling = (now != seen).then_some(now);
+                files = Files::seen(look(self.watched.clone()).await);
+                looks_since_refusal = 0;
             }
         }
     }
@@ -147,10 +143,31 @@ impl Reloader {
             ("store", running.store != loaded.store),
             ("shutdown", running.shutdown != loaded.shutdown),
             ("log", running.log != loaded.log),
+            ("traces", running.traces != loaded.traces),
         ];
         for (section, _) in sections.iter().filter(|(_, differs)| *differs) {
             tracing::warn!(section, "changed: takes effect at the next start");
         }
+    }
+}
+
+/// What the watched files were when they were loaded, and what they seemed to be at the last look.
+#[derive(Debug)]
+struct Files {
+    loaded: Vec<Stamp>,
+    last: Vec<Stamp>,
+}
+
+impl Files {
+    fn seen(now: Vec<Stamp>) -> Self {
+        Self { last: now.clone(), loaded: now }
+    }
+
+    /// Whether they differ from what was loaded, and have not changed since the last look: nobody is writing any more.
+    fn have_changed(&mut self, now: Vec<Stamp>) -> bool {
+        let settled = self.last == now;
+        self.last = now;
+        settled && self.last != self.loaded
     }
 }
 
@@ -177,3 +194,30 @@ async fn look(files: Vec<PathBuf>) -> Vec<Stamp> {
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A refused configuration is read again this many looks later, though no file that is known has changed.
 const LOOKS_AFTER_REFUSAL: u32 = 15;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_length(length: u64) -> Vec<Stamp> {
+        vec![Some((1, length, None))]
+    }
+
+    #[test]
+    fn a_file_that_is_still_being_written_is_not_loaded_until_two_looks_agree() {
+        let mut files = Files::seen(of_length(10));
+        let looks = [10, 0, 5, 9, 9, 10, 10];
+        let loads = looks.map(|length| files.have_changed(of_length(length)));
+        assert_eq!(loads, [false, false, false, false, true, false, false]);
+    }
+
+    #[test]
+    fn a_file_that_came_back_as_it_was_loaded_is_no_change() {
+        let mut files = Files::seen(of_length(10));
+        assert!([0, 10, 10].into_iter().all(|length| !files.have_changed(of_length(length))));
+        assert!(
+            !files.have_changed(vec![None]) && files.have_changed(vec![None]),
+            "one that is gone is a change"
+        );
+    }
+}

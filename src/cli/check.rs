@@ -11,7 +11,8 @@ use crate::broker::amqp;
 use crate::clock::SystemClock;
 use crate::config::{self, Config};
 use crate::store::Store as _;
-use crate::store::sqlite::{OpenError, Sqlite};
+use crate::store::sqlite::{self, OpenError, Sqlite};
+use crate::store::{engine, redis as shared};
 
 /// Tell every problem of a configuration, each with its key.
 #[derive(Debug, clap::Args)]
@@ -66,8 +67,16 @@ fn connect(config: &Config, out: &mut dyn Write) -> Result<(), Failure> {
     for line in seen.map_err(|error| Failure::running(format!("amqp.uri: {error}")))? {
         writeln!(out, "broker: {line}")?;
     }
-    let path = config.store.path.display();
-    match Sqlite::open(&config.store, Arc::new(SystemClock)) {
+    match &config.store {
+        engine::Config::Sqlite(store) => open_file(store, out)?,
+        engine::Config::Redis(store) => look_at_redis(store, out)?,
+    }
+    report_keys(config, out)
+}
+
+fn open_file(config: &sqlite::Config, out: &mut dyn Write) -> Result<(), Failure> {
+    let path = config.path.display();
+    match Sqlite::open(config, Arc::new(SystemClock)) {
         Ok(store) => {
             super::block_on(store.close())?;
             writeln!(out, "store: {path} can be written")?;
@@ -75,7 +84,22 @@ fn connect(config: &Config, out: &mut dyn Write) -> Result<(), Failure> {
         Err(OpenError::Taken(_)) => writeln!(out, "store: {path} is open in a running gateway")?,
         Err(error) => return Err(Failure::running(error.to_string())),
     }
-    report_keys(config, out)
+    Ok(())
+}
+
+fn look_at_redis(config: &shared::Config, out: &mut dyn Write) -> Result<(), Failure> {
+    let verdict = super::block_on(shared::check(config))?;
+    let verdict = verdict.map_err(|error| Failure::running(format!("store.uri: {error}")))?;
+    for line in &verdict.seen {
+        writeln!(out, "store: {line}")?;
+    }
+    for warning in &verdict.warnings {
+        writeln!(out, "remark: store: {warning}")?;
+    }
+    if verdict.refusals.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::running(format!("store.uri: {}", verdict.refusals.join("\n"))))
 }
 
 /// What a running gateway with this configuration has seen of its keys.

@@ -9,10 +9,11 @@ use super::{DONE, Failure, NOT_VERIFIED};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config;
 use crate::event::Message;
+use crate::store::engine::{Config, Shelf, ShelfError, read_all};
+use crate::store::sqlite::end_alarm;
 use crate::store::sqlite::pages::{Found, Pages};
-use crate::store::sqlite::{Config, Shelf, ShelfError, Sums, end_alarm, read_all};
 use crate::store::transfer::{self, TransferError, Writer};
-use crate::store::{Entry, State};
+use crate::store::{Entry, State, Sums};
 
 /// Back up, move or rescue what the gateway keeps.
 #[derive(Debug, clap::Args)]

@@ -1,7 +1,7 @@
 //! Every key there is. `docs/configuration.md` is held to this list by a test.
 
 /// All keys; `[]` stands for any table of an array.
-pub const KEYS: [&str; 60] = [
+pub const KEYS: [&str; 69] = [
     "http.listen",
     "http.path",
     "http.answer_timeout",
@@ -42,6 +42,11 @@ pub const KEYS: [&str; 60] = [
     "publication.max_in_flight",
     "store.engine",
     "store.path",
+    "store.uri",
+    "store.uri_file",
+    "store.ca_file",
+    "store.prefix",
+    "store.unavailable",
     "store.retention",
     "store.max_deferred",
     "store.max_returned",
@@ -55,6 +60,10 @@ pub const KEYS: [&str; 60] = [
     "shutdown.grace",
     "log.format",
     "log.level",
+    "traces.otlp_endpoint",
+    "traces.ratio",
+    "traces.service_name",
+    "traces.resource",
     "apps[].app_id",
     "apps[].environment",
     "apps[].seller_ids",

@@ -14,6 +14,7 @@ use toml::Value;
 use super::Problems;
 use super::source::Gathered;
 use crate::secret::{Secret, Source};
+use crate::telemetry::traces::Ratio;
 
 /// The values that are still to be read, and what was wrong with those that were.
 pub(super) struct Reader {
@@ -131,6 +132,23 @@ impl Reader {
                 *bounds.start()
             }
         }
+    }
+
+    /// A share, all of it by default.
+    pub(super) fn ratio(&mut self, key: &str) -> Ratio {
+        let share = match self.values.remove(key) {
+            None => return Ratio::ALL,
+            Some(Value::Float(share)) => Some(share),
+            Some(Value::Integer(0)) => Some(0.0),
+            Some(Value::Integer(1)) => Some(1.0),
+            // From the environment.
+            Some(Value::String(text)) => text.parse().ok(),
+            Some(_) => None,
+        };
+        share.and_then(Ratio::new).unwrap_or_else(|| {
+            self.problem(key, "is to be a number from 0 to 1");
+            Ratio::ALL
+        })
     }
 
     pub(super) fn flag(&mut self, key: &str, default: bool) -> bool {

@@ -1,7 +1,7 @@
 //! From values to each module's own `Config`. What depends on two sections is checked here, once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Config;
@@ -16,6 +16,8 @@ use crate::http::client_address::TrustedProxies;
 use crate::http::tls::{Fault, Identity};
 use crate::lifecycle::Shutdown;
 use crate::secret::{Secret, Source};
+use crate::store::WhenAway;
+use crate::telemetry::traces;
 use crate::{admin, http, publication, store, telemetry};
 
 /// Everything. `None` if something that has no default is missing; the reader knows what.
@@ -32,6 +34,7 @@ pub(super) fn config(reader: &mut Reader) -> Option<Config> {
         grace: reader.duration("shutdown.grace", "25s", SECOND..=MINUTE * 10),
     };
     let log = log(reader);
+    let traces = traces(reader);
     match &policy {
         Some(policy) => check_apps(reader, policy),
         None => {
@@ -57,6 +60,7 @@ pub(super) fn config(reader: &mut Reader) -> Option<Config> {
         policy: policy?,
         shutdown,
         log: log?,
+        traces,
     })
 }
 
@@ -142,7 +146,8 @@ fn seller_ids(reader: &mut Reader, key: &str) -> BTreeSet<String> {
         let text = content.and_then(|content| String::from_utf8(content).map_err(|error| error.to_string()));
         match text {
             Ok(text) => ids.extend(
-                text.lines()
+                text.trim_start_matches('\u{feff}')
+                    .lines()
                     .filter_map(|line| line.split('#').next().map(str::trim))
                     .filter(|id| !id.is_empty())
                     .map(str::to_owned),
@@ -522,25 +527,91 @@ fn admin(reader: &mut Reader) -> Option<admin::Config> {
     Some(admin::Config { listen: listen?, token })
 }
 
-fn store(reader: &mut Reader) -> Option<store::sqlite::Config> {
-    match reader.text_or("store.engine", "sqlite").as_str() {
-        "sqlite" => {}
-        "redis" => reader.problem("store.engine", "redis is not supported yet: use sqlite, with one replica"),
-        other => reader.problem("store.engine", format!("{other:?} is not one of sqlite, redis")),
+fn store(reader: &mut Reader) -> Option<store::engine::Config> {
+    let engines = [("sqlite", EngineName::Sqlite), ("redis", EngineName::Redis)];
+    let engine = reader.choice("store.engine", "sqlite", &engines);
+    let large = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let max_deferred = large(reader.number("store.max_deferred", 100_000, 1..=100_000_000));
+    let max_returned = large(reader.number("store.max_returned", 20_000, 1..=100_000_000));
+    let max_deferred_bytes = large(reader.size("store.max_deferred_bytes", "1GiB", 1 << 20..=1 << 40));
+    let max_held = large(reader.number("store.max_held", 10_000, 1..=10_000_000));
+    let max_held_bytes = large(reader.size("store.max_held_bytes", "256MiB", 1 << 20..=1 << 40));
+    let path = reader.text("store.path");
+    let redis = redis(reader);
+    if engine? == EngineName::Redis {
+        if path.is_some() {
+            reader.remark("store.path is for the engine sqlite: it is not used");
+        }
+        let Redis { uri, ca_file, prefix, when_away } = redis;
+        let Some(uri) = uri else {
+            reader.problem("store.uri", "is required with store.engine = \"redis\", or store.uri_file");
+            return None;
+        };
+        let config = store::redis::Config {
+            uri,
+            ca_file,
+            prefix,
+            when_away: when_away?,
+            max_deferred,
+            max_returned,
+            max_deferred_bytes,
+            max_held,
+            max_held_bytes,
+        };
+        if let Err(what) = store::redis::judge(&config) {
+            let (key, what) = what.split_once(' ').unwrap_or(("store.uri", &what));
+            reader.problem(key.trim_end_matches(':'), what);
+        }
+        return Some(store::engine::Config::Redis(config));
     }
-    let path = reader.text_or("store.path", "data/gateway.db");
+    if redis.uri.is_some() || redis.ca_file.is_some() {
+        reader.problem(
+            "store.engine",
+            "is sqlite, and store.uri is of a Redis: set \"redis\", or leave store.uri out",
+        );
+    }
+    let path = path.unwrap_or_else(|| "data/gateway.db".to_owned());
     if path.is_empty() || path.ends_with('/') {
         reader.problem("store.path", "is to name a file");
     }
-    let large = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    Some(store::sqlite::Config {
+    Some(store::engine::Config::Sqlite(store::sqlite::Config {
         path: reader.path(&path),
-        max_deferred: large(reader.number("store.max_deferred", 100_000, 1..=100_000_000)),
-        max_returned: large(reader.number("store.max_returned", 20_000, 1..=100_000_000)),
-        max_deferred_bytes: large(reader.size("store.max_deferred_bytes", "1GiB", 1 << 20..=1 << 40)),
-        max_held: large(reader.number("store.max_held", 10_000, 1..=10_000_000)),
-        max_held_bytes: large(reader.size("store.max_held_bytes", "256MiB", 1 << 20..=1 << 40)),
-    })
+        max_deferred,
+        max_returned,
+        max_deferred_bytes,
+        max_held,
+        max_held_bytes,
+    }))
+}
+
+/// What `store.engine` may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EngineName {
+    Sqlite,
+    Redis,
+}
+
+/// The keys of the engine redis.
+struct Redis {
+    uri: Option<Source>,
+    ca_file: Option<PathBuf>,
+    prefix: String,
+    when_away: Option<WhenAway>,
+}
+
+fn redis(reader: &mut Reader) -> Redis {
+    let prefix = reader.text_or("store.prefix", "alipay");
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+    if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(is_plain) {
+        reader.problem("store.prefix", "is to have 1 to 64 letters, digits, '-', '_', '.' or ':'");
+    }
+    let choices = [("unchecked", WhenAway::Unchecked), ("refuse", WhenAway::Refuse)];
+    Redis {
+        uri: reader.secret_source("store.uri"),
+        ca_file: reader.file("store.ca_file"),
+        prefix,
+        when_away: reader.choice("store.unavailable", "unchecked", &choices),
+    }
 }
 
 fn log(reader: &mut Reader) -> Option<telemetry::Config> {
@@ -554,6 +625,31 @@ fn log(reader: &mut Reader) -> Option<telemetry::Config> {
         );
     }
     Some(telemetry::Config { format: format?, level })
+}
+
+fn traces(reader: &mut Reader) -> traces::Config {
+    let endpoint = reader.text("traces.otlp_endpoint").filter(|text| !text.is_empty());
+    let endpoint = endpoint.and_then(|text| match text.parse() {
+        // A user and password may be in it, so what is wrong is said without it.
+        Err(problem) => {
+            reader.problem("traces.otlp_endpoint", problem);
+            None
+        }
+        Ok(_) if !traces::AVAILABLE => {
+            reader.problem("traces.otlp_endpoint", "this build has no traces (feature otlp)");
+            None
+        }
+        Ok(endpoint) => Some(endpoint),
+    });
+    let mut resource = Vec::new();
+    for pair in reader.list("traces.resource") {
+        match pair.split_once('=') {
+            Some((name, value)) if !name.is_empty() => resource.push((name.to_owned(), value.to_owned())),
+            _ => reader.problem("traces.resource", format!("{pair:?} is not name=value")),
+        }
+    }
+    let service_name = reader.text_or("traces.service_name", env!("CARGO_PKG_NAME"));
+    traces::Config { endpoint, ratio: reader.ratio("traces.ratio"), service_name, resource }
 }
 
 /// Says which event types nobody takes.

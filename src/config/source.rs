@@ -8,6 +8,7 @@ use toml::{Table, Value};
 
 use super::DEFAULT_FILE;
 use super::keys::{KEYS, general};
+use crate::telemetry::traces;
 
 /// What was found.
 pub(super) struct Gathered {
@@ -88,15 +89,27 @@ impl Gathered {
         }
     }
 
-    /// What operators set out of habit. The file and `GATEWAY_LOG__…` come first.
+    /// What operators set out of habit. The file and `GATEWAY_LOG__…`, `GATEWAY_TRACES__…` come first.
     fn read_conventions(&mut self, environment: &[(String, String)]) {
+        let set =
+            |name: &str| environment.iter().find(|(variable, value)| variable == name && !value.is_empty());
         for (name, key) in CONVENTIONS {
-            let set = environment.iter().find(|(variable, value)| variable == name && !value.is_empty());
-            if let Some((_, value)) = set
-                && !self.values.contains_key(key)
-            {
-                self.values.insert(key.to_owned(), Value::String(value.clone()));
+            let Some((_, value)) = set(name).filter(|_| !self.values.contains_key(key)) else { continue };
+            // Set for a whole cluster as a rule, and for programs of all kinds: no reason not to start.
+            let has_meaning = match key {
+                OTLP_ENDPOINT => traces::AVAILABLE && value.parse::<traces::Endpoint>().is_ok(),
+                RESOURCE => value.split(',').all(|pair| pair.contains('=')),
+                _ => true,
+            };
+            if !has_meaning {
+                self.remarks
+                    .push(format!("{name} is set and not used: {key} takes no such value in this build"));
+                continue;
             }
+            self.values.insert(key.to_owned(), Value::String(value.clone()));
+        }
+        if set("OTEL_SDK_DISABLED").is_some_and(|(_, value)| value.eq_ignore_ascii_case("true")) {
+            self.values.remove(OTLP_ENDPOINT);
         }
     }
 
@@ -195,5 +208,13 @@ fn is_section(key: &str) -> bool {
 
 /// Begins a key that stands in the place of a file's name.
 pub(super) const INLINE: &str = "inline:";
-const CONVENTIONS: [(&str, &str); 2] = [("RUST_LOG", "log.level"), ("LOG_FORMAT", "log.format")];
+const CONVENTIONS: [(&str, &str); 5] = [
+    ("RUST_LOG", "log.level"),
+    ("LOG_FORMAT", "log.format"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", OTLP_ENDPOINT),
+    ("OTEL_SERVICE_NAME", "traces.service_name"),
+    ("OTEL_RESOURCE_ATTRIBUTES", RESOURCE),
+];
+const OTLP_ENDPOINT: &str = "traces.otlp_endpoint";
+const RESOURCE: &str = "traces.resource";
 const SHORT: [&str; 3] = ["ALIPAY_APP_ID", "ALIPAY_PUBLIC_KEY", "AMQP_URL"];

@@ -12,6 +12,7 @@ use crate::admission::{self, Verdict};
 use crate::event::Key;
 use crate::publication::Outcome;
 use crate::store::{State, StoreError, Waiting};
+use crate::telemetry::traces::Trace;
 
 /// Who does something, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,9 +96,9 @@ impl Gateway {
         let notify_id = admitted.event().notify_id.clone();
         let deadline = Instant::now() + self.inner.answer_timeout;
         let body = waiting.content.into();
-        let outcome = publication.announce(admitted, &body, None, deadline).await;
+        let outcome = publication.announce(admitted, &body, Trace::default(), deadline).await;
         if let Outcome::Announced(announced) = &outcome {
-            super::audit(announced, &notify_id, &key);
+            super::audit(announced, &notify_id, &key, None);
             // The record clears what is held of this notification; this remains for deliveries still to come, which
             // acceptance refuses as before.
             publication.settle_released(order.key.clone(), notify_id, reason(order)).await?;

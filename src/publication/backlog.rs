@@ -107,10 +107,10 @@ impl Shared {
             Join::Lead(receiver) => receiver,
             Join::Follow(_) | Join::Other(..) => return None,
         };
-        let traceparent = message.and_then(|message| message.traceparent);
+        let trace = self.tracer.kept(message.and_then(|message| message.traceparent));
         let deadline = Instant::now() + DRAIN_PATIENCE;
         let arrived = waiting.first_at;
-        let errand = Errand { event, arrived, body: None, traceparent, deadline, place: None };
+        let errand = Errand { event, arrived, body: None, trace, deadline, place: None };
         failpoint::reached(Point::Draining);
         if let Err(job) = self.queue.push(Job::drained(errand)) {
             drop(job);

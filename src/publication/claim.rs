@@ -14,7 +14,7 @@ use crate::admission::acceptance::Objection;
 use crate::event::{Event, Key};
 use crate::failpoint::{self, Point};
 use crate::metrics::Stage;
-use crate::store::{Cause, Claim, Kept, Known, State};
+use crate::store::{Cause, Claim, Kept, Known, State, WhenAway};
 
 impl Shared {
     /// Claims, and resolves what the store has to say: duplicates, tombstones, the stale, the late and the
@@ -28,18 +28,26 @@ impl Shared {
             Ok(claims) => (claims, self.metrics.store_unchecked.get() == 1),
             Err(error) => {
                 self.unchecked(Some(&error.message));
+                if self.store.when_away() == WhenAway::Refuse {
+                    jobs.into_iter().for_each(|job| self.give_up(job, Settlement::Refused));
+                    return Vec::new();
+                }
                 (vec![Claim::Granted(None); jobs.len()], true)
             }
         };
-        self.metrics.stage(Stage::Claim, started.elapsed());
+        let took = started.elapsed();
+        self.metrics.stage(Stage::Claim, took);
+        jobs.iter().for_each(|job| job.errand.trace.stage(Stage::Claim, took));
         let mut ready = Vec::with_capacity(jobs.len());
         for (job, claim) in jobs.into_iter().zip(claims) {
-            let known = match claim {
-                Claim::HeldElsewhere => {
+            let known = match (self.unrecorded.known(&job.key()), claim) {
+                // Confirmed here, whoever is at it because he cannot know.
+                (Some(known), _) => Some(known),
+                (None, Claim::HeldElsewhere) => {
                     self.park(job);
                     continue;
                 }
-                Claim::Granted(known) => self.unrecorded.known(&job.key()).or(known),
+                (None, Claim::Granted(known)) => known,
             };
             match resolve(job.event(), known.as_ref()) {
                 Resolution::Publish if job.errand.deadline <= Instant::now() => {
@@ -75,7 +83,12 @@ impl Shared {
         let shared = Arc::clone(self);
         self.tasks.spawn_vital(async move {
             tokio::time::sleep(pause).await;
-            if job.errand.deadline <= Instant::now() {
+            if job.errand.deadline <= Instant::now() && !job.drained {
+                // Who has it may have died, and this may have been Alipay's last delivery: kept, and due when his lease
+                // is over. If he records it, the record replaces the row.
+                let ready = vec![Ready { job, unchecked: false, probe: None }];
+                shared.spawn_defer(ready, Cause::Late, State::Deferred);
+            } else if job.errand.deadline <= Instant::now() {
                 shared.give_up(job, Settlement::Refused);
             } else if let Err(job) = shared.queue.push(job) {
                 shared.give_up(*job, Settlement::Refused);
@@ -90,7 +103,9 @@ impl Shared {
         let shared = Arc::clone(self);
         self.tasks.spawn_vital(async move {
             let errand = Errand { event, body: None, ..job.errand };
-            let settlement = match Box::pin(shared.settle(errand, None)).await {
+            let (settled, ()) =
+                futures_util::join!(Box::pin(shared.settle(errand, None)), shared.let_go(original.clone()));
+            let settlement = match settled {
                 Some((Role::Follower, Settlement::Confirmed { event_id, event_type, .. })) => {
                     Settlement::Recorded { event_id, event_type }
                 }
@@ -133,7 +148,13 @@ impl Shared {
                     Settlement::Refused
                 }
             };
+            shared.let_go(job.key()).await;
             shared.give_up(job, settlement);
         });
+    }
+
+    /// Gives a lease back that led to nothing which is written under its key. If that fails it ends by itself.
+    async fn let_go(&self, key: Key) {
+        let _ = within(STORE_DEADLINE, self.store.release(vec![key])).await;
     }
 }

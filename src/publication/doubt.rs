@@ -29,6 +29,7 @@ impl Shared {
             }
             ready.probe = None;
         }
+        batch.end_spans();
         let doubtful: Vec<&Ready> = batch.jobs.iter().flatten().collect();
         tracing::warn!(events = doubtful.len(), "confirms are overdue: the events are in doubt");
         let deferrals =

@@ -45,7 +45,7 @@ impl Shared {
             notify_id: event.notify_id.clone(),
             state,
             cause,
-            message: ready.message(),
+            message: ready.message(&ready.job.errand.trace),
             at: self.clock.now(),
             payment_time: event.payment_time,
         }

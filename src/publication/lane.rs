@@ -21,6 +21,7 @@ use crate::event::{Event, Key, Message};
 use crate::failpoint::{self, Point};
 use crate::metrics::{PublishResult, Stage};
 use crate::store::{Cause, State};
+use crate::telemetry::traces::{Span, Trace};
 
 /// An event that waits for a lane or is in one. Its leader's flight ends when it is settled.
 #[derive(Debug)]
@@ -86,6 +87,8 @@ pub(super) struct Ready {
 pub(super) struct Batch {
     /// Taken out as they are decided.
     pub(super) jobs: Vec<Option<Ready>>,
+    /// Of the publish of each; taken out with its job.
+    spans: Vec<Option<Span>>,
     pub(super) attribution: Attribution,
     pub(super) confirms: Box<dyn Confirms>,
     started: Instant,
@@ -103,12 +106,18 @@ impl Lane {
 
     pub(super) async fn run(mut self) {
         while let Some(jobs) = self.shared.queue.take(self.shared.config.max_batch).await {
+            let claimed = Instant::now();
             let ready = self.shared.sort_out(jobs).await;
             if ready.is_empty() {
                 continue;
             }
             match self.open().await {
-                Ok(channel) => self.publish(channel, ready).await,
+                // Another replica may have it by the time that a confirm comes: claimed anew.
+                Ok(channel) if claimed.elapsed() > self.shared.store.lease() / 3 => {
+                    self.channel = Some(channel);
+                    self.shared.put_back(ready);
+                }
+                Ok(channel) => self.publish(channel, ready, claimed).await,
                 Err(cause) => self.shared.spawn_defer(ready, cause, State::Deferred),
             }
         }
@@ -143,8 +152,8 @@ impl Lane {
         }
     }
 
-    async fn publish(&mut self, mut channel: Channel, ready: Vec<Ready>) {
-        let mut batch = self.shared.start(&mut channel, ready);
+    async fn publish(&mut self, mut channel: Channel, ready: Vec<Ready>, claimed: Instant) {
+        let mut batch = self.shared.start(&mut channel, ready, claimed);
         batch.await_confirms(&self.shared).await;
         let failed = std::mem::take(&mut batch.failed);
         if batch.attribution.is_complete() {
@@ -166,7 +175,7 @@ impl Batch {
     /// Until every event is decided or the batch's deadline has come. What is confirmed is handed over as it
     /// comes, a moment gathered, so that one silent queue does not hold back the answers of the others.
     async fn await_confirms(&mut self, shared: &Arc<Shared>) {
-        let mut deadline = self.started + shared.config.confirm_timeout;
+        let mut deadline = self.started + shared.config.confirm_timeout.min(self.patience);
         let last = self.started + self.patience;
         let mut hand_over_at = None;
         while !self.attribution.is_complete() {
@@ -200,10 +209,22 @@ impl Batch {
         shared.spawn_record(std::mem::take(&mut self.done));
     }
 
+    fn end_span(&mut self, index: usize, verdict: Verdict) {
+        if let Some(span) = self.spans.get_mut(index).and_then(Option::take) {
+            end(span, Some(verdict));
+        }
+    }
+
+    /// What is in doubt may stay so for minutes, and its span is not to be missing meanwhile.
+    pub(super) fn end_spans(&mut self) {
+        self.spans.iter_mut().filter_map(Option::take).for_each(|span| end(span, None));
+    }
+
     pub(super) fn settle(&mut self, view: Vec<Settled>, shared: &Shared) {
         let at = shared.clock.now();
         for (index, verdict) in self.attribution.settle(view) {
             let Some(ready) = self.jobs.get_mut(index).and_then(Option::take) else { continue };
+            self.end_span(index, verdict);
             ready.job.passes(Point::PublishedUnconfirmed, Point::DrainedUnconfirmed);
             let event_type = ready.job.event().event_type;
             match shared.judge(&ready, verdict) {
@@ -218,21 +239,43 @@ impl Batch {
     }
 }
 
+/// Ends the span of a publish.
+fn end(mut span: Span, verdict: Option<Verdict>) {
+    let word = match verdict {
+        Some(Verdict::Confirmed) => "confirmed",
+        Some(Verdict::Returned) => "returned",
+        Some(Verdict::Nacked) => "nacked",
+        Some(Verdict::Lost) => "lost",
+        Some(Verdict::Unsent) => "unsent",
+        None => "in_doubt",
+    };
+    span.note("alipay_gateway.result", word);
+    if verdict != Some(Verdict::Confirmed) {
+        span.note("error.type", word);
+        span.fail(word);
+    }
+}
+
 impl Shared {
     /// Renders and starts a batch. Message ids differ within it, because single flight holds each key once.
-    fn start(&self, channel: &mut Channel, ready: Vec<Ready>) -> Batch {
+    fn start(&self, channel: &mut Channel, ready: Vec<Ready>, claimed: Instant) -> Batch {
         failpoint::reached(Point::ClaimedUnpublished);
-        let messages: Vec<Message> = ready.iter().map(Ready::message).collect();
+        let spans: Vec<Span> = ready.iter().map(Ready::span).collect();
+        let messages: Vec<Message> =
+            ready.iter().zip(&spans).map(|(ready, span)| ready.message(span.trace())).collect();
         let attribution = Attribution::of(messages.iter().map(|message| message.id.clone()));
         #[expect(clippy::cast_precision_loss, reason = "a batch has at most a few hundred events")]
         self.metrics.batch_size.observe(messages.len() as f64);
         let confirms = channel.publisher.publish(messages, self.clock.now());
         let nobody_waits = ready.iter().all(|ready| ready.job.drained && ready.probe.is_none());
         let patience = if nobody_waits { DRAIN_PATIENCE } else { self.config.confirm_timeout };
-        let patience = patience.max(self.config.confirm_timeout);
+        // What is in doubt is written before its lease is over, and is nobody else's from then on.
+        let lease = self.store.lease().saturating_sub(claimed.elapsed() + LEASE_MARGIN);
+        let patience = patience.max(self.config.confirm_timeout).min(lease);
         let jobs = ready.into_iter().map(Some).collect();
+        let spans = spans.into_iter().map(Some).collect();
         let (started, done, failed) = (Instant::now(), Vec::new(), Vec::new());
-        Batch { jobs, attribution, confirms, started, patience, done, failed }
+        Batch { jobs, spans, attribution, confirms, started, patience, done, failed }
     }
 
     /// Counts a verdict, and says in which state it is to be recorded, if it is.
@@ -283,6 +326,15 @@ impl Shared {
         }
     }
 
+    /// Lets a lane claim and publish it anew.
+    fn put_back(&self, ready: Vec<Ready>) {
+        for ready in ready {
+            if let Err(job) = self.queue.push(ready.job) {
+                self.give_up(*job, Settlement::Refused);
+            }
+        }
+    }
+
     /// Ends a job: its flight, if it still has one, ends with it, and its place is free.
     pub(super) fn give_up(&self, job: Job, settlement: Settlement) {
         let flight = job.leads.then(|| job.key());
@@ -298,8 +350,14 @@ impl Shared {
 }
 
 impl Ready {
-    pub(super) fn message(&self) -> Message {
-        Message::of(self.job.event(), self.unchecked, self.job.errand.traceparent.clone())
+    /// It bears the context of what it is published under, or kept.
+    pub(super) fn message(&self, trace: &Trace) -> Message {
+        Message::of(self.job.event(), self.unchecked, trace.traceparent())
+    }
+
+    fn span(&self) -> Span {
+        let event = self.job.event();
+        self.job.errand.trace.publish(event.id.as_str(), event.event_type.as_str())
     }
 }
 
@@ -309,5 +367,7 @@ const GATHER: Duration = Duration::from_millis(5);
 const LINK_PATIENCE: Duration = Duration::from_millis(250);
 /// How often a lane that waits longer for such a batch looks whether live deliveries need it.
 const LOOK_FOR_LIVE: Duration = Duration::from_millis(100);
+/// What is left of a lease when its confirm is given up: enough to write that it is in doubt.
+const LEASE_MARGIN: Duration = Duration::from_secs(3);
 /// How long a batch is waited for in which nobody waits.
 pub(super) const DRAIN_PATIENCE: Duration = Duration::from_secs(30);

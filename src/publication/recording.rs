@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::event::{Event, EventType};
 use crate::failpoint::{self, Point};
 use crate::metrics::Stage;
-use crate::store::{Record, State};
+use crate::store::{Record, State, WhenAway};
 
 /// An event that is safe in the broker, or returned as one that nobody wants.
 pub(super) struct Done {
@@ -39,7 +39,9 @@ impl Shared {
         match within(STORE_DEADLINE, self.store.record(records())).await {
             Ok(()) => {
                 failpoint::reached(Point::RecordedUnanswered);
-                self.metrics.stage(Stage::Record, started.elapsed());
+                let took = started.elapsed();
+                self.metrics.stage(Stage::Record, took);
+                done.iter().for_each(|done| done.job.errand.trace.stage(Stage::Record, took));
                 self.unchecked(None);
             }
             Err(error) => {
@@ -100,17 +102,21 @@ impl Shared {
 
     /// Notes whether the store did what was asked, and says so when it changes.
     pub(super) fn unchecked(self: &Arc<Self>, failure: Option<&str>) {
-        let before = self.metrics.store_unchecked.get();
+        let (gauge, so) = match self.store.when_away() {
+            WhenAway::Unchecked => (&self.metrics.store_unchecked, "announced unchecked"),
+            WhenAway::Refuse => (&self.metrics.store_refusing, "refused"),
+        };
+        let before = gauge.get();
         if failure.is_some() {
             self.spawn_rewrite();
         }
         match failure {
             Some(error) if before == 0 => {
-                self.metrics.store_unchecked.set(1);
-                tracing::error!(error, "the store is away: events are announced unchecked");
+                gauge.set(1);
+                tracing::error!(error, "the store is away: events are {so}");
             }
             None if before == 1 && self.unrecorded.is_empty() => {
-                self.metrics.store_unchecked.set(0);
+                gauge.set(0);
                 tracing::info!("the store is back: events are checked again");
             }
             Some(_) | None => {}

@@ -37,7 +37,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::event::{EventType, Key};
 use crate::lifecycle::vital;
 
-pub use self::shelf::{Shelf, ShelfError, Sums, end_alarm, read_all};
+pub use self::shelf::{Shelf, ShelfError, end_alarm, read_all};
 
 /// The embedded store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,6 +167,11 @@ impl Sqlite {
     /// Bytes that are free for it on its file system; infinity where the file system does not tell.
     pub fn free_bytes(&self) -> f64 {
         place::free_bytes(&self.config.path)
+    }
+
+    /// How large that file system is, in bytes; infinity where it does not tell.
+    pub fn size_bytes(&self) -> f64 {
+        place::size_bytes(&self.config.path)
     }
 
     /// How much of each bound is used, by the name of its key.

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use alipay_notify_gateway::admission::policy::{Buyer, SignType};
-use alipay_notify_gateway::config::{self, KEYS, Loaded};
+use alipay_notify_gateway::config::{self, Config, KEYS, Loaded};
 use alipay_notify_gateway::event::{Environment, EventType};
+use alipay_notify_gateway::store::{engine, sqlite};
 use alipay_notify_gateway::telemetry::Format;
 
 use crate::support::alipay;
@@ -36,6 +37,14 @@ fn load_with(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, Vec<Str
 
 fn load(text: &str) -> Result<Loaded, Vec<String>> {
     load_with(text, &[])
+}
+
+/// What is configured of the embedded store.
+fn file_of(config: &Config) -> &sqlite::Config {
+    match &config.store {
+        engine::Config::Sqlite(config) => config,
+        engine::Config::Redis(config) => panic!("{config:?}"),
+    }
 }
 
 /// Sections and the smallest app.
@@ -87,9 +96,12 @@ mod defaults {
         let bounds =
             (config.publication.lanes, config.publication.max_batch, config.publication.max_in_flight);
         assert_eq!(bounds, (4, 64, 4096));
-        assert_eq!((config.store.max_deferred, config.store.max_held), (100_000, 10_000));
-        assert_eq!(config.store.max_returned, 20_000);
-        assert_eq!((config.store.max_deferred_bytes, config.store.max_held_bytes), (1 << 30, 256 << 20));
+        assert_eq!((file_of(&config).max_deferred, file_of(&config).max_held), (100_000, 10_000));
+        assert_eq!(file_of(&config).max_returned, 20_000);
+        assert_eq!(
+            (file_of(&config).max_deferred_bytes, file_of(&config).max_held_bytes),
+            (1 << 30, 256 << 20)
+        );
         assert_eq!(config.policy.max_age, Duration::from_secs(24 * 3600));
         assert_eq!(config.policy.retention, Duration::from_secs(35 * 86_400));
         assert_eq!(config.publication.retention, config.policy.retention);
@@ -111,7 +123,7 @@ mod defaults {
         let folder = folder();
         let file = folder.write("gateway.toml", APP);
         let config = config::load_from(Some(&file), Vec::new()).unwrap().config;
-        assert_eq!(config.store.path, folder.path().join("data/gateway.db"));
+        assert_eq!(file_of(&config).path, folder.path().join("data/gateway.db"));
     }
 }
 
@@ -133,7 +145,7 @@ tokn = "x"
 lanes = 65
 confirm_timeout = "3x"
 [store]
-engine = "redis"
+engine = "files"
 [log]
 format = "xml"
 level = "loud=x=y"
@@ -272,8 +284,17 @@ mod values {
     }
 
     #[test]
-    fn redis_is_not_supported_yet() {
-        refused(with_app("[store]\nengine = \"redis\""), "store.engine", "not supported yet");
+    fn a_redis_that_cannot_be_meant_is_refused() {
+        let redis = |more: &str| with_app(&format!("[store]\nengine = \"redis\"\n{more}"));
+        refused(redis(""), "store.uri", "is required");
+        for uri in ["http://h", "redis://", "redis-sentinel://h", "rediss://h#insecure"] {
+            refused(redis(&format!("uri = \"{uri}\"")), "store.uri", "");
+        }
+        refused(redis("uri = \"redis://h\"\nprefix = \"a b\""), "store.prefix", "letters");
+        refused(redis("uri = \"redis://h\"\nunavailable = \"perhaps\""), "store.unavailable", "not one of");
+        refused(redis("uri = \"redis://h\"\nca_file = \"alipay.pem\""), "store.ca_file", "encrypted");
+        refused(redis("uri = \"rediss://h\"\nca_file = \"alipay.pem\""), "store.ca_file", "certificate");
+        refused(with_app("[store]\nuri = \"redis://h\""), "store.engine", "is sqlite");
         refused(with_app("[store]\nengine = \"files\""), "store.engine", "not one of");
     }
 
@@ -480,6 +501,8 @@ mod apps {
         let sellers = &loaded.config.policy.apps["2021000000000001"].seller_ids;
         assert_eq!(sellers.iter().collect::<Vec<_>>(), ["2088000000000001", "2088000000000002"]);
         assert!(loaded.watched.iter().any(|file| file.ends_with("sellers.txt")), "{:?}", loaded.watched);
+        // As an editor of Windows writes it.
+        assert!(with_file(Some("\u{feff}2088000000000001\r\n"), "").is_ok());
         let key = "apps[0].seller_ids";
         refused(with_file(Some("# nobody\n"), ""), key, "names no seller");
         refused(with_file(Some("me@example.com\n"), ""), key, "not a seller");
@@ -665,6 +688,70 @@ mod environment {
     }
 }
 
+mod traces {
+    use super::*;
+    use alipay_notify_gateway::telemetry::traces::AVAILABLE;
+
+    const COLLECTOR: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4318");
+    const FILE: &str = "[traces]\notlp_endpoint = \"http://file:4318\"\nservice_name = \"pay\"\n";
+
+    #[test]
+    fn an_endpoint_is_one_or_a_problem_that_does_not_repeat_it() {
+        for (endpoint, says) in [
+            ("otel:4318", "http://HOST:PORT"),
+            ("http://u:hunter2@otel", "http://HOST:PORT"),
+            ("https://otel", "TLS"),
+        ] {
+            let given = [("GATEWAY_TRACES__OTLP_ENDPOINT", endpoint)];
+            let problems = load_with(APP, &given).unwrap_err();
+            assert!(!problems[0].contains("hunter2"), "{problems:?}");
+            refused(Err(problems), "traces.otlp_endpoint", says);
+        }
+        let resource = [("GATEWAY_TRACES__RESOURCE", "a=b,c")];
+        refused(load_with(APP, &resource), "traces.resource", "\"c\" is not name=value");
+    }
+
+    #[test]
+    fn a_build_without_traces_says_so() {
+        let given = load_with(&format!("{FILE}{APP}"), &[]);
+        if AVAILABLE {
+            assert!(given.unwrap().config.traces.endpoint.is_some());
+        } else {
+            refused(given, "traces.otlp_endpoint", "this build has no traces");
+        }
+    }
+
+    #[test]
+    fn what_opentelemetrys_variables_say_comes_last_and_is_never_a_reason_not_to_start() {
+        let loaded = load_with(APP, &[COLLECTOR]).unwrap();
+        assert_eq!(loaded.config.traces.endpoint.is_some(), AVAILABLE);
+        assert_eq!(loaded.remarks.iter().any(|remark| remark.contains(COLLECTOR.0)), !AVAILABLE);
+        for (variable, value) in
+            [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://otel:4317"), ("OTEL_RESOURCE_ATTRIBUTES", "nonsense")]
+        {
+            let traces = load_with(APP, &[(variable, value)]).unwrap().config.traces;
+            assert!(traces.endpoint.is_none() && traces.resource.is_empty());
+            remarked(load_with(APP, &[(variable, value)]), variable);
+        }
+        let named = [("OTEL_SERVICE_NAME", "habit"), ("OTEL_RESOURCE_ATTRIBUTES", "a=b,c=d")];
+        let traces = load_with(APP, &named).unwrap().config.traces;
+        assert_eq!((traces.service_name.as_str(), traces.resource.len()), ("habit", 2));
+        if AVAILABLE {
+            let traces = load_with(&format!("{FILE}{APP}"), &[COLLECTOR, named[0]]).unwrap().config.traces;
+            assert_eq!(
+                (traces.endpoint, traces.service_name.as_str()),
+                ("http://file:4318".parse().ok(), "pay")
+            );
+        }
+    }
+
+    #[test]
+    fn opentelemetry_disabled_is_no_traces_whatever_the_file_says() {
+        let loaded = load_with(&format!("{FILE}{APP}"), &[("OTEL_SDK_DISABLED", "true")]).unwrap();
+        assert!(loaded.config.traces.endpoint.is_none());
+    }
+}
+
 mod three_variables {
     use super::*;
 
@@ -683,7 +770,7 @@ mod three_variables {
         ])
         .unwrap();
         assert_eq!(loaded.config.amqp.uri.read().unwrap().expose(), "amqp://u:p@h/");
-        assert_eq!(loaded.config.store.path, Path::new("data/gateway.db"));
+        assert_eq!(file_of(&loaded.config).path, Path::new("data/gateway.db"));
         assert!(loaded.config.amqp.queues.is_empty());
         assert_eq!(loaded.config.policy.apps["2021000000000001"].keys.len(), 1);
     }
@@ -853,6 +940,7 @@ mod documents {
                 let bound: u64 = bound.parse().unwrap();
                 Some(if up { bound + 1 } else { bound.checked_sub(1)? }.to_string())
             }
+            "ratio" => Some(if up { "1.001" } else { "-0.001" }.to_owned()),
             other => panic!("no bounds for {other}"),
         }
     }
@@ -878,7 +966,7 @@ mod documents {
                 }
             }
         }
-        assert_eq!(bounded, 26);
+        assert_eq!(bounded, 27);
     }
 
     #[test]

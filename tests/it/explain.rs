@@ -470,6 +470,11 @@ fn the_buyer_is_shown_only_where_it_is_asked_for() {
         let shown = screen(&body, &["--lang", lang, "--show-buyer"]);
         assert!(shown.out.contains("2088000000000016") && shown.out.contains("abc***"), "{}", shown.out);
     }
+    // A message has a map in a value, with whatever is in it.
+    let message = [("app_id", APP), ("msg_method", "m"), ("notify_id", "n"), ("sign_type", "RSA2")];
+    let message = Draft::of(message).set("biz_content", r#"{"logon_id":"abc***"}"#).signed().body();
+    let hidden = screen(&message, &[]);
+    assert!(hidden.code == 0 && !hidden.out.contains("abc***"), "{}", hidden.out);
 }
 
 #[test]
@@ -555,6 +560,14 @@ fn each_usual_mistake_with_the_values_is_named() {
         |value: &[u8]| value.iter().map(|byte| char::from(*byte)).collect::<String>().into_bytes();
     named([
         ("html everywhere", all_changed(&draft, |v| html(&text(v)).into()).body(), "HTML-escaped"),
+        (
+            "html as Django and OWASP have it",
+            changed(&draft.clone().set("subject", "it's 1/2").signed(), "subject", |v| {
+                v.replace('\'', "&#x27;").replace('/', "&#x2F;")
+            })
+            .body(),
+            "HTML-escaped",
+        ),
         ("html in JSON", changed(&draft, "fund_bill_list", html).body(), "HTML-escaped"),
         ("backslashes", changed(&draft, "fund_bill_list", |v| v.replace('"', "\\\"")).body(), "backslashes"),
         (
@@ -609,9 +622,11 @@ fn each_usual_mistake_with_parameters_keys_and_signatures_is_named() {
     let with_empty = signer::signature(alipay(), Hash::Sha256, &empty.content_with(Version::V1, true));
     let v2 = Draft::payment().signed_by(alipay(), Hash::Sha256, Version::V2);
     let merged = [&draft.body()[..], b"&order=7&from=shop"].concat();
+    let many: String = (0..11).map(|n| format!("&q{n}=1")).collect();
     named([
         ("framework", [&draft.body()[..], b"&s=%2Findex%2Fnotify"].concat(), "`s` added"),
         ("query merged", merged.clone(), "`order`, `from` added"),
+        ("eleven added", [&draft.body()[..], many.as_bytes()].concat(), "`q9`, `q10` added"),
         ("known name added", [&draft.body()[..], b"&refund_fee=1.00"].concat(), "`refund_fee` added"),
         ("empty lost", empty.with_signature(&with_empty).without("body").body(), "`body` was dropped"),
         ("v2", v2.body(), "V2"),

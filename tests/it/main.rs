@@ -41,13 +41,18 @@ mod publication;
 mod rabbitmq;
 mod reload;
 mod replays;
+mod replicas;
 mod scripted_broker;
 mod scripted_lanes;
 mod scripted_orders;
+mod shared_store;
 mod shutdown;
 mod simulate;
 mod store_conformance;
 mod store_faults;
+mod store_file;
 mod support;
 mod tls_door;
+#[cfg(feature = "otlp")]
+mod traces;
 mod vectors;

@@ -117,6 +117,7 @@ fn an_order_needs_the_token_a_reason_and_a_name() {
             format!("{bare}?reason=ours"),
             format!("{bare}?who=anna"),
             format!("{bare}?who=anna&reason="),
+            format!("{bare}?who=%20&reason=x"),
             format!("{bare}?who=anna&reason=a%0Ab"),
             long,
         ] {

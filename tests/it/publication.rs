@@ -14,6 +14,7 @@ use alipay_notify_gateway::lifecycle::Tasks;
 use alipay_notify_gateway::metrics::Metrics;
 use alipay_notify_gateway::publication::{self, How, Publication};
 use alipay_notify_gateway::store::State;
+use alipay_notify_gateway::telemetry::traces::Tracer;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -62,6 +63,7 @@ impl Bench {
             clock: Arc::<StillClock>::clone(&clock),
             tasks: tasks.clone(),
             metrics: Arc::clone(&metrics),
+            tracer: Tracer::default(),
             seed: 7,
         });
         let gateway = Gateway::new(gateway::Parts {
@@ -72,6 +74,7 @@ impl Bench {
             clock: Arc::<StillClock>::clone(&clock),
             tasks,
             metrics: Arc::clone(&metrics),
+            tracer: Tracer::default(),
         });
         Self { gateway, publication, broker, store, clock, metrics }
     }
@@ -676,6 +679,27 @@ async fn a_key_claimed_by_another_replica_is_asked_again_outside_the_lane() {
     bench.store.elsewhere.lock().unwrap().insert(key);
     assert!(is_unavailable(&bench.deliver(&third).await.unwrap()));
     assert!(bench.broker.is_quiet().await);
+    // And kept: whoever has it may have died, and this may have been the last delivery.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.states(), ["recorded", "recorded", "deferred"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_confirmed_here_and_not_recorded_yet_is_answered_whoever_has_the_claim() {
+    let bench = Bench::new();
+    let payment = Notification::payment();
+    bench.store.away.store(true, Ordering::SeqCst);
+    let reply = bench.deliver(&payment);
+    bench.broker.batch().await.confirm_all().await;
+    assert!(is_success(&reply.await.unwrap()));
+    // The store is back, does not know of it, and has given it to another replica meanwhile.
+    let key = Key { subject: payment.trade_no().to_owned(), id: payment.event_id("payment.succeeded") };
+    bench.store.elsewhere.lock().unwrap().insert(key);
+    bench.store.away.store(false, Ordering::SeqCst);
+    let asked = Instant::now();
+    assert!(is_success(&bench.deliver(&payment).await.unwrap()));
+    assert!(asked.elapsed() < Duration::from_millis(50), "it was not parked: {:?}", asked.elapsed());
+    assert!(bench.broker.is_quiet().await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -822,4 +846,50 @@ async fn after_closing_what_waits_is_done_and_what_comes_is_refused() {
     assert_eq!(bench.states(), [State::Recorded.as_str()]);
     let _ = Timestamp::default();
     assert!(matches!(admission::admit(b"", &alipay::policy(), alipay::now()), Verdict::Rejected(_)));
+}
+
+/// On a shared store, whose claims are leases, and with somebody who waits for long.
+fn leased() -> Bench {
+    let bench = Bench::with(|config| {
+        (config.answer_timeout, config.confirm_timeout) = (Duration::from_secs(60), Duration::from_secs(60));
+    });
+    *bench.store.lease.lock().unwrap() = Some(Duration::from_secs(15));
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_may_be_over_is_asked_for_anew_before_anything_is_published() {
+    for (seconds, claims) in [(4, 1), (6, 2)] {
+        let bench = leased();
+        *bench.broker.slowness.lock().unwrap() = Duration::from_secs(seconds);
+        assert!(is_success(&bench.announce(&Notification::payment()).await));
+        assert_eq!(*bench.store.claims.lock().unwrap(), claims, "{seconds}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirm_is_given_up_before_the_lease_of_its_event_is_over() {
+    let bench = leased();
+    let _reply = bench.deliver(&Notification::payment());
+    let _batch = bench.broker.batch().await;
+    tokio::time::sleep(Duration::from_millis(11_900)).await;
+    assert!(bench.store.is_empty());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(bench.states(), ["in_doubt"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_announced_as_another_event_or_held_gives_its_claim_back() {
+    let bench = leased();
+    let paid = Notification::payment();
+    assert!(is_success(&bench.announce(&paid).await));
+    assert!(bench.store.released.lock().unwrap().is_empty());
+    assert!(is_success(&bench.announce(&paid.set("total_amount", "99.00")).await));
+    let stale = Notification::payment().trade("2026112222001427340000000002");
+    let stale = stale.set("notify_time", "2026-11-21 10:15:32");
+    assert!(!is_success(&bench.deliver(&stale).await.unwrap()));
+    let released = std::mem::take(&mut *bench.store.released.lock().unwrap());
+    let ids: Vec<String> = released.into_iter().map(|key| key.id).collect();
+    let expected = [Notification::payment(), stale].map(|paid| paid.event_id("payment.succeeded"));
+    assert_eq!(ids, expected);
 }

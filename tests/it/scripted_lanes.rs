@@ -14,6 +14,7 @@ use alipay_notify_gateway::gateway::{self, Delivery, Gateway, Reply as Answer};
 use alipay_notify_gateway::lifecycle::{Stopping, Tasks};
 use alipay_notify_gateway::metrics::Metrics;
 use alipay_notify_gateway::publication::{self, Publication};
+use alipay_notify_gateway::telemetry::traces::Tracer;
 use alipay_notify_gateway::{admission, broker};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -67,6 +68,7 @@ impl Stage {
             clock: Arc::<StillClock>::clone(&clock),
             tasks: tasks.clone(),
             metrics: Arc::clone(&metrics),
+            tracer: Tracer::default(),
             seed: 7,
         });
         let gateway = Gateway::new(gateway::Parts {
@@ -77,6 +79,7 @@ impl Stage {
             clock,
             tasks,
             metrics: Arc::clone(&metrics),
+            tracer: Tracer::default(),
         });
         Self { peer, gateway, store, metrics }
     }

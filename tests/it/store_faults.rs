@@ -15,7 +15,7 @@ use crate::support::program::{Folder, Program, exchange};
 use crate::support::queue::{Event, Queue};
 use crate::support::run;
 
-fn is_unchecked(event: &Event) -> bool {
+pub fn is_unchecked(event: &Event) -> bool {
     let headers = event.delivery.properties.headers().as_ref().unwrap();
     match headers.inner().get("x-dedup") {
         Some(AMQPValue::LongString(text)) => text.as_bytes() == b"unchecked",
@@ -23,7 +23,7 @@ fn is_unchecked(event: &Event) -> bool {
     }
 }
 
-fn is(program: &Program, sample: &str, value: f64) -> bool {
+pub fn is(program: &Program, sample: &str, value: f64) -> bool {
     (program.metric(sample) - value).abs() < f64::EPSILON
 }
 
@@ -54,7 +54,7 @@ fn files(folder: &Path, infix: &str) -> Vec<PathBuf> {
 
 /// Payments before, during and after: each is answered `success` and announced once; those of the bad time are marked, and
 /// recorded when it is over.
-async fn rides_out(program: &Program, begin: impl FnOnce(), end: impl FnOnce()) {
+pub async fn rides_out(program: &Program, begin: impl FnOnce(), end: impl FnOnce()) {
     let mut queue = Queue::bound(&program.exchange, &["#"]).await;
     let payments: Vec<Notification> = (1..=9).map(Notification::payment_now).collect();
     let pay = |n: usize| {

@@ -5,6 +5,8 @@ pub mod amqp_peer;
 pub mod authority;
 pub mod broker;
 pub mod certificate;
+#[cfg(feature = "otlp")]
+pub mod collector;
 pub mod doors;
 pub mod fakes;
 pub mod faults;
@@ -16,6 +18,8 @@ pub mod proxy;
 pub mod queue;
 pub mod rabbit;
 pub mod raw_client;
+pub mod redis;
+pub mod rows;
 pub mod signer;
 pub mod tls_client;
 

@@ -1,12 +1,9 @@
 //! An exhaustive model of publication: every order of everything that can happen to a few deliveries of one trade,
-//! with one gateway, its store, its link and the broker, and a crash between any two steps. `steps.rs` says which
-//! function each step stands for; `world.rs` is what there is.
+//! with one gateway, or two over one store, the link and the broker, and a crash between any two steps. `steps.rs` says
+//! which function each step stands for; `world.rs` is what there is.
 //!
 //! It is a transcription: what it proves is the protocol, not the code. That the code follows it is for the simulation
 //! and the real crashes. Each way of breaking the protocol below makes a property fail, so the properties can fail.
-//!
-//! More than one gateway is a number here ([`Scene::replicas`]); what a shared store adds to the protocol, leases and
-//! `HeldElsewhere`, is not modelled yet.
 
 #![expect(
     unreachable_pub,
@@ -23,7 +20,7 @@ mod world;
 use stateright::{Checker as _, HasDiscoveries, Model, Property};
 
 use steps::{Happening, Protocol, Step};
-use world::{Attempt, Delivery, Event, Faults, Id, Money, RowState, Stage, Window, World};
+use world::{Delivery, Event, Faults, Id, Money, Publication, RowState, Stage, Window, World};
 
 /// What is played.
 #[derive(Debug, Clone)]
@@ -39,9 +36,16 @@ impl Scene {
     fn of(deliveries: &[Money], faults: Faults) -> Self {
         Self { protocol: Protocol::Real, deliveries: deliveries.to_vec(), replicas: 1, faults }
     }
+
+    fn shared(deliveries: &[Money], faults: Faults) -> Self {
+        Self { replicas: 2, ..Self::of(deliveries, faults) }
+    }
 }
 
-const EVERY_FAULT: Faults = Faults { crashes: 1, losses: 1, closes: 1, silences: 1, refusals: 1, store: 1 };
+const NO_FAULT: Faults =
+    Faults { crashes: 0, losses: 0, closes: 0, silences: 0, refusals: 0, store: 0, leases: 0, forgets: 0 };
+const EVERY_FAULT: Faults =
+    Faults { crashes: 1, losses: 1, closes: 1, silences: 1, refusals: 1, store: 1, ..NO_FAULT };
 
 /// Two deliveries of one payment, and one fault of every kind but a channel exception.
 fn two_deliveries() -> Scene {
@@ -80,6 +84,20 @@ impl Model for Scene {
             Property::always(ONE_ID_ONE_FACT, one_id_one_fact),
             Property::always(ALL_IS_ANNOUNCED_IN_THE_END, all_is_announced_in_the_end),
         ];
+        if self.replicas > 1 {
+            properties.push(Property::always(ONE_DRAINS_IT, one_drains_it));
+            properties.extend(self.windows_of_many());
+        } else {
+            properties.extend(self.windows_of_one());
+        }
+        properties
+    }
+}
+
+impl Scene {
+    /// What one gateway alone must be seen to come to.
+    fn windows_of_one(&self) -> Vec<Property<Self>> {
+        let mut properties = Vec::new();
         let mut reached = |name, condition: fn(&Self, &World) -> bool| {
             properties.push(Property::sometimes(name, condition));
         };
@@ -115,19 +133,58 @@ impl Model for Scene {
             });
             reached(TWO_FACTS, |_, world| stands_for_two_facts(world));
             reached(LEFT_WAITING, |_, world| world.deliveries.contains(&Delivery::LeftWaiting));
-            if self.faults.store > 0 {
-                reached(OVERWRITTEN, |_, world| {
-                    let waits = |money| {
-                        world.rows[Id::Payment as usize].is_some_and(|row| row.money == money)
-                            || world.is_announced(money)
-                    };
-                    world.deliveries.iter().all(|delivery| *delivery == Delivery::Fail)
-                        && world.replicas[0].jobs.is_empty()
-                        && world.kept == [true; 2]
-                        && !(waits(Money::A) && waits(Money::B))
-                });
-            }
         }
+        properties
+    }
+
+    /// What two over one store must be seen to come to.
+    fn windows_of_many(&self) -> Vec<Property<Self>> {
+        let mut properties = Vec::new();
+        let mut reached = |is_possible, name, condition: fn(&Self, &World) -> bool| {
+            if is_possible {
+                properties.push(Property::sometimes(name, condition));
+            }
+        };
+        let faults = self.faults;
+        reached(true, "another gateway is at it", |_, world| {
+            let mut jobs = world.jobs().filter(|(_, job)| job.stage == Stage::Queued);
+            jobs.any(|(at, job)| world.is_held_elsewhere(at, job.event.id))
+        });
+        reached(true, "another gateway is at it until the deadline", |_, world| {
+            world.deliveries.contains(&Delivery::LeftWaiting)
+        });
+        reached(true, "success from another gateway's record", |_, world| {
+            let is_success = world.deliveries.iter().all(|delivery| *delivery == Delivery::Success);
+            let published = world.replicas.iter().map(|replica| replica.attempts[0].stage);
+            is_success && published.filter(|stage| *stage != Publication::None).count() == 1
+        });
+        reached(true, "kept by one, and announced by another", |_, world| {
+            let mut jobs = world.jobs();
+            jobs.any(|(at, job)| {
+                let others = world.replicas.iter().enumerate().filter(|(other, _)| *other != at);
+                job.drained
+                    && matches!(job.stage, Stage::Recording { .. })
+                    && others.into_iter().any(|(_, other)| other.attempts[0].stage != Publication::None)
+            })
+        });
+        reached(faults.crashes > 0, "a crash before the confirm is seen repeats it", |_, world| {
+            repeated(world, Window::BeforeConfirm)
+        });
+        reached(faults.crashes > 0, "a crash between confirm and record repeats it", |_, world| {
+            repeated(world, Window::BeforeRecord)
+        });
+        reached(faults.silences > 0, "in doubt, released, published again", |_, world| {
+            repeated(world, Window::Released)
+        });
+        reached(faults.leases > 0, "a lease runs out under its holder", |_, world| {
+            repeated(world, Window::LeaseRanOut)
+        });
+        reached(faults.forgets > 0, "a store that forgets repeats it", |_, world| {
+            repeated(world, Window::Forgotten)
+        });
+        reached(faults.store > 0, "a claim that is not answered repeats it", |_, world| {
+            repeated(world, Window::Unchecked)
+        });
         properties
     }
 }
@@ -143,7 +200,7 @@ const ALL_IS_ANNOUNCED_IN_THE_END: &str =
 /// What the model has found and what stays: docs/reliability.md, "The model".
 const TWO_FACTS: &str = "a crash makes one id stand for two facts";
 const LEFT_WAITING: &str = "one of other money is left to Alipay while it waits for a flight";
-const OVERWRITTEN: &str = "a claim that fails lets what is kept be overwritten by other money";
+const ONE_DRAINS_IT: &str = "what is kept is handed out to one gateway at a time, unless its lease ran out";
 
 fn success_is_confirmed(scene: &Scene, world: &World) -> bool {
     let is_confirmed = |money| {
@@ -179,7 +236,10 @@ fn recorded_is_confirmed(_: &Scene, world: &World) -> bool {
 /// Where other money comes first after a crash that cut off a publication before anything of it was written, or while
 /// the store does not answer, the store cannot know that the id stands for something else already.
 fn one_id_one_fact(scene: &Scene, world: &World) -> bool {
-    let forgot = world.left.crashes < scene.faults.crashes || world.left.store < scene.faults.store;
+    let Faults { crashes, store, leases, forgets, .. } = scene.faults;
+    let left = world.left;
+    let forgot =
+        left.crashes < crashes || left.store < store || left.leases < leases || left.forgets < forgets;
     forgot || !stands_for_two_facts(world)
 }
 
@@ -192,21 +252,22 @@ fn stands_for_two_facts(world: &World) -> bool {
 fn all_is_announced_in_the_end(scene: &Scene, world: &World) -> bool {
     let mut steps = Vec::new();
     world.steps(scene.protocol, &mut steps);
-    if steps.iter().any(Step::is_progress) {
+    if steps.iter().any(|step| step.is_progress(world)) {
         return true;
     }
-    let nothing_failed = world.left.crashes == scene.faults.crashes && world.left.store == scene.faults.store;
+    let (left, faults) = (world.left, scene.faults);
+    let nothing_failed =
+        left.crashes == faults.crashes && left.store == faults.store && left.forgets == faults.forgets;
+    // While another gateway is at other money, nothing of this one's is kept here.
+    let nothing_failed = nothing_failed && (scene.replicas == 1 || !scene.deliveries.contains(&Money::B));
     let all_ended = world
         .replicas
         .iter()
         .all(|replica| replica.jobs.is_empty() && replica.flights.iter().all(Option::is_none));
     let none_waits = world.rows.iter().flatten().all(|row| row.state == RowState::Recorded);
-    // OVERWRITTEN needs a call of the store that failed, and other money.
-    let may_be_overwritten = world.left.store < scene.faults.store && scene.deliveries.contains(&Money::B);
     let announced = |(delivery, money): (&Delivery, &Money)| {
         let is_excused = *delivery == Delivery::LeftWaiting || !nothing_failed;
-        let is_kept = world.kept[*money as usize] && !may_be_overwritten;
-        world.is_announced(*money) || (is_excused && !is_kept)
+        world.is_announced(*money) || (is_excused && !world.kept[*money as usize])
     };
     all_ended
         && none_waits
@@ -216,8 +277,21 @@ fn all_is_announced_in_the_end(scene: &Scene, world: &World) -> bool {
 
 fn repeated(world: &World, window: Window) -> bool {
     let payment = Id::Payment as usize;
-    let is_confirmed = world.attempts[payment] == Attempt::Confirmed;
+    let mut attempts = world.replicas.iter().map(|replica| replica.attempts[payment].stage);
+    let is_confirmed = attempts.any(|stage| stage == Publication::Confirmed);
     is_confirmed && world.repeats[payment] == Some(window) && world.copies[0] > 1
+}
+
+fn one_drains_it(scene: &Scene, world: &World) -> bool {
+    let (left, faults) = (world.left, scene.faults);
+    let ran_out = left.leases < faults.leases || left.forgets < faults.forgets;
+    Id::ALL.into_iter().all(|id| {
+        let drained = |replica: &world::Replica| {
+            let mut jobs = replica.jobs.iter();
+            jobs.any(|job| job.event.id == id && job.drained && job.stage == Stage::Queued)
+        };
+        ran_out || world.replicas.iter().filter(|replica| drained(replica)).count() < 2
+    })
 }
 
 fn is_recording(world: &World, is_so: impl Fn(&world::Job) -> bool) -> bool {
@@ -233,6 +307,55 @@ fn two_deliveries_of_one_payment() {
 #[test]
 fn a_delivery_and_one_of_other_money() {
     holds("other money", other_money());
+}
+
+/// Two gateways, a delivery of one payment to each or both to one.
+fn two_replicas(faults: Faults) -> Scene {
+    Scene::shared(&[Money::A, Money::A], faults)
+}
+
+#[test]
+fn two_replicas_of_which_one_crashes_or_stands_still() {
+    let faults = Faults { crashes: 1, leases: 1, ..NO_FAULT };
+    holds("two replicas", two_replicas(faults));
+}
+
+#[test]
+fn two_replicas_of_which_one_is_in_doubt() {
+    let faults = Faults { silences: 1, leases: 1, ..NO_FAULT };
+    holds("two replicas, in doubt", two_replicas(faults));
+}
+
+#[test]
+fn two_replicas_over_a_store_that_forgets() {
+    let faults = Faults { refusals: 1, forgets: 1, ..NO_FAULT };
+    holds("two replicas, the store forgets", two_replicas(faults));
+}
+
+#[test]
+fn two_replicas_over_a_store_that_does_not_answer() {
+    let faults = Faults { refusals: 1, store: 1, ..NO_FAULT };
+    holds("two replicas, the store does not answer", two_replicas(faults));
+}
+
+#[test]
+fn two_replicas_of_which_one_is_given_other_money() {
+    holds("two replicas, other money", Scene::shared(&[Money::A, Money::B], NO_FAULT));
+}
+
+#[test]
+#[ignore = "at length: tests/torture.sh"]
+fn two_replicas_and_other_money() {
+    let faults = Faults { crashes: 1, leases: 1, ..NO_FAULT };
+    let scene = Scene::shared(&[Money::A, Money::B], faults);
+    holds("two replicas, other money, a crash, a lease that runs out", scene);
+}
+
+#[test]
+#[ignore = "at length: tests/torture.sh"]
+fn two_replicas_and_more_faults() {
+    let faults = Faults { crashes: 1, silences: 1, leases: 1, ..NO_FAULT };
+    holds("two replicas, more faults", two_replicas(faults));
 }
 
 #[test]
@@ -279,6 +402,26 @@ fn each_way_of_breaking_the_protocol_is_noticed() {
 #[test]
 fn a_flight_that_is_ended_by_its_key_alone_is_noticed() {
     is_noticed(Scene { protocol: Protocol::EndsFlightsByKey, ..other_money() }, SUCCESS_IS_CONFIRMED);
+}
+
+#[test]
+fn each_way_of_breaking_the_rules_of_leases_is_noticed() {
+    let calm = Faults { crashes: 1, refusals: 1, ..NO_FAULT };
+    let still = Faults { leases: 1, refusals: 1, ..NO_FAULT };
+    let silent = Faults { silences: 1, ..NO_FAULT };
+    for (protocol, faults, property) in [
+        (Protocol::AnswersOnClaim, calm, SUCCESS_IS_CONFIRMED),
+        (Protocol::AnswersOnClaim, calm, NOTHING_IS_LOST),
+        (Protocol::IgnoresLeases, calm, NO_REPEAT_WITHOUT_A_WINDOW),
+        (Protocol::ReleasesOthers, calm, NO_REPEAT_WITHOUT_A_WINDOW),
+        (Protocol::DoubtEndsLease, silent, NO_REPEAT_WITHOUT_A_WINDOW),
+        (Protocol::KeepsEndOthersLeases, still, NO_REPEAT_WITHOUT_A_WINDOW),
+        (Protocol::PublishesWithoutLease, still, NO_REPEAT_WITHOUT_A_WINDOW),
+        (Protocol::HandsOutTwice, calm, ONE_DRAINS_IT),
+        (Protocol::LeasesLastForEver, calm, ALL_IS_ANNOUNCED_IN_THE_END),
+    ] {
+        is_noticed(Scene { protocol, ..two_replicas(faults) }, property);
+    }
 }
 
 /// Finds a way to break the property, and shows it.

@@ -1,6 +1,6 @@
-//! What there is: Alipay's deliveries, the gateways with what is in their memory, the store, the link, the broker. And
-//! what only the model knows, to judge by: what was confirmed, which publication of an id is still open, why it was
-//! published again.
+//! What there is: Alipay's deliveries, the gateways with what is in their memory, the store with its leases, the link, the
+//! broker. And what only the model knows, to judge by: what was confirmed, which publication of an id is still open in
+//! which gateway, why it was published again.
 
 /// The money facts of a delivery: those of the payment, or others under the same trade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -139,6 +139,35 @@ pub struct Job {
     pub leads: bool,
     pub drained: bool,
     pub alone: bool,
+    pub lease: Lease,
+}
+
+/// What became of a job's claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Lease {
+    Held,
+    /// As its holder's own clock says.
+    RanOut,
+    /// Its holder does not know.
+    Forgotten,
+    /// The store did not answer.
+    Unasked,
+}
+
+/// Whose a lease is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Holder {
+    Nobody,
+    Live(usize),
+    /// A process that is no more: its token is nobody's now.
+    Dead,
+}
+
+impl Holder {
+    /// Whether this gateway has to wait for it.
+    pub fn is_other(self, at: usize) -> bool {
+        self != Self::Nobody && self != Self::Live(at)
+    }
 }
 
 /// One gateway. All of it is memory.
@@ -150,11 +179,14 @@ pub struct Replica {
     pub jobs: Vec<Job>,
     /// `publication/unrecorded.rs`.
     pub unrecorded: [Option<Money>; 3],
+    /// What only the model knows: its last publication of each id.
+    pub attempts: [Attempt; 3],
 }
 
 impl Replica {
     pub fn started() -> Self {
-        Self { runs: true, flights: [None, None, None], jobs: Vec::new(), unrecorded: [None; 3] }
+        let attempts = [Attempt::NONE; 3];
+        Self { runs: true, flights: [None, None, None], jobs: Vec::new(), unrecorded: [None; 3], attempts }
     }
 }
 
@@ -169,13 +201,32 @@ pub struct Row {
 pub enum RowState {
     Recorded,
     Deferred,
+    /// Deferred, and it may be in a queue.
+    Released,
     InDoubt,
 }
 
-/// How far the last publication of an id is, and, where it ended without a confirm, how: that is the window in which it
-/// may be published again.
+/// The last publication of an id by one gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Attempt {
+pub struct Attempt {
+    pub stage: Publication,
+    /// What makes it no fault of the others' that they do not know of it.
+    pub excuse: Option<Window>,
+}
+
+impl Attempt {
+    pub const NONE: Self = Self { stage: Publication::None, excuse: None };
+
+    /// Somebody who publishes now has to know of it.
+    pub fn stands(self) -> bool {
+        matches!(self.stage, Publication::Open | Publication::Confirmed)
+    }
+}
+
+/// How far a publication is, and, where it ended without a confirm, how: that is the window in which it may be published
+/// again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Publication {
     None,
     Open,
     Confirmed,
@@ -185,8 +236,6 @@ pub enum Attempt {
 /// The rows of the crash table (docs/reliability.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Window {
-    /// It was never sent.
-    Unsent,
     /// A crash before the confirm was seen.
     BeforeConfirm,
     /// A crash after it, before the record was durable.
@@ -197,8 +246,12 @@ pub enum Window {
     Refused,
     /// Its minute of doubt is over.
     Released,
-    /// It is recorded, and the store did not answer when it was asked.
+    /// It is recorded, or with another gateway, and the store did not answer when it was asked.
     Unchecked,
+    /// Its lease ran out under its holder, after it was published.
+    LeaseRanOut,
+    /// The store lost its lease or its row at a fail-over.
+    Forgotten,
 }
 
 /// How many faults of each kind: those that may still happen.
@@ -215,6 +268,10 @@ pub struct Faults {
     pub refusals: u8,
     /// A call of the store fails.
     pub store: u8,
+    /// A lease runs out under a holder that lives.
+    pub leases: u8,
+    /// A fail-over loses a lease or a row.
+    pub forgets: u8,
 }
 
 /// Everything.
@@ -224,23 +281,46 @@ pub struct World {
     pub replicas: Vec<Replica>,
     /// Synced rows.
     pub rows: [Option<Row>; 3],
+    /// Whose lease an id is under, where the store is shared.
+    pub leases: [Holder; 3],
     /// Only under a sabotage: rows that were answered for and are not on the disk.
     pub unsynced: [bool; 3],
     pub link: bool,
     /// Copies in the broker's queues, by [`Event::column`]; 3 stands for more too.
     pub copies: [u8; 4],
     pub confirmed: [bool; 4],
-    pub attempts: [Attempt; 3],
     /// Why the id was published again, the last time.
     pub repeats: [Option<Window>; 3],
-    /// An id was published again while its last publication was open, or confirmed, in a gateway that had not crashed.
+    /// An id was published again while a publication of it was open, or confirmed, and nothing excuses it.
     pub overlapped: bool,
-    /// The store has answered that it keeps an event with this money.
+    /// The store has written that it keeps an event with this money.
     pub kept: [bool; 2],
     pub left: Faults,
 }
 
 impl World {
+    /// Whether several gateways have this store: then it gives leases, and writes at one stroke.
+    pub fn is_shared(&self) -> bool {
+        self.replicas.len() > 1
+    }
+
+    /// Whether the store answers `HeldElsewhere`.
+    pub fn is_held_elsewhere(&self, at: usize, id: Id) -> bool {
+        let is_recorded = self.rows[id as usize].is_some_and(|row| row.state == RowState::Recorded);
+        !is_recorded && self.leases[id as usize].is_other(at)
+    }
+
+    /// Every job, and where it is.
+    pub fn jobs(&self) -> impl Iterator<Item = (usize, &Job)> {
+        let replicas = self.replicas.iter().enumerate();
+        replicas.flat_map(|(at, replica)| replica.jobs.iter().map(move |job| (at, job)))
+    }
+
+    /// Whether this gateway is at the id: its lease does not run out unless it stands still.
+    pub fn is_at(&self, at: usize, id: Id) -> bool {
+        self.replicas[at].jobs.iter().any(|job| job.event.id == id && job.leads)
+    }
+
     /// Whether somebody has, or will find, an event with this money in a queue.
     pub fn is_announced(&self, money: Money) -> bool {
         self.copies[Event::payment(money).column()] > 0 || self.copies[Event::conflict(money).column()] > 0

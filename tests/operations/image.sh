@@ -58,6 +58,25 @@ image_is_built() {
   ! run_image --entrypoint /bin/sh "$image" -c true >/dev/null 2>&1 || { echo "there is a shell in it" >&2; return 1; }
 }
 
+# exchange_secret MOUNT VERSION KEY: as a kubelet does it, by turning the link ..data in one step.
+exchange_secret() {
+  mkdir -p "$1/$2"
+  install -m 0644 "$3" "$1/$2/alipay.pem"
+  chmod 0755 "$1" "$1/$2"
+  ln -s "$2" "$1/..data_tmp"
+  mv --no-target-directory "$1/..data_tmp" "$1/..data"
+  [ -L "$1/alipay.pem" ] || ln -s ..data/alipay.pem "$1/alipay.pem"
+}
+
+# tell_story FOLDER HTTP_PORT CONTAINER KEYS ARGUMENTS...: a story of payments, signed with those keys, and what came of it.
+tell_story() {
+  local folder=$1 http=$2 name=$3 keys=$4
+  shift 4
+  run_image --user 0:0 --volume "$folder:/etc/gateway:ro" "$image" simulate story --url "http://127.0.0.1:$http/alipay/notify" \
+    --key "/etc/gateway/$keys/alipay-private.pem" --amqp-file /etc/gateway/amqp-uri --exchange "operations-$$" "$@" >"$folder/story" ||
+    { cat "$folder/story"; podman_ logs "$name"; return 1; }
+}
+
 check image_runs_hardened
 image_runs_hardened() {
   need_image
@@ -69,16 +88,21 @@ image_runs_hardened() {
   # What a Secret would be: readable by the gateway.
   chmod 0755 "$folder" "$folder/keys"
   configure_gateway "$folder" "$http" "$admin" "operations-$$"
-  sed -i 's#^path = "gateway.db"#path = "/data/gateway.db"#' "$folder/gateway.toml"
+  sed -i 's#^path = "gateway.db"#path = "/data/gateway.db"#; s#"keys/alipay-public.pem"#"secret/alipay.pem"#' "$folder/gateway.toml"
+  exchange_secret "$folder/secret" ..2026_11_25_08_00_00.1 "$folder/keys/alipay-public.pem"
   chmod 0644 "$folder/amqp-uri" "$folder/gateway.toml"
   at_end ${PODMAN:-podman} rm --force --time 1 "$name"
   run_image --detach --name "$name" --volume "$folder:/etc/gateway:ro" --volume "$name:/data" "$image" serve --config /etc/gateway/gateway.toml >/dev/null
   # shellcheck disable=SC2086
   wait_until 60 ${PODMAN:-podman} exec "$name" /usr/local/bin/alipay-notify-gateway healthcheck --admin "http://127.0.0.1:$admin" ||
     { podman_ logs "$name"; return 1; }
-  run_image --user 0:0 --volume "$folder:/etc/gateway:ro" "$image" simulate story --url "http://127.0.0.1:$http/alipay/notify" \
-    --key /etc/gateway/keys/alipay-private.pem --amqp-file /etc/gateway/amqp-uri --exchange "operations-$$" --delete-exchange >"$folder/story" ||
-    { cat "$folder/story"; podman_ logs "$name"; return 1; }
+  tell_story "$folder" "$http" "$name" keys
+  # A kubelet exchanges the Secret: the new key is believed, by the same process, told by nobody.
+  run_image --user 0:0 --volume "$folder:/keys" "$image" simulate keys /keys/next >/dev/null
+  exchange_secret "$folder/secret" ..2026_11_25_09_00_00.2 "$folder/next/alipay-public.pem"
+  wait_until 60 grep_metric "$admin" 'alipay_gateway_policy_reloads_total{result="applied"} 1'
+  tell_story "$folder" "$http" "$name" next --delete-exchange
+  say "a Secret was exchanged under it: the new key's story announced, without a restart"
   podman_ stop --time 40 "$name" >/dev/null 2>&1
   podman_ volume rm "$name" >/dev/null
   say "read-only, without capabilities, as 65532: $(grep -c '^  trade ' "$folder/story") trades of a story announced"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a rendered chart has to be, whatever the values.
 
-    shapes.py RENDERED VALUES_FILE SPLIT_DIR
+    shapes.py RENDERED VALUES_FILE SPLIT_DIR [RENDERED VALUES_FILE SPLIT_DIR…]
 
 Asserts the shape, and splits it into SPLIT_DIR/core.yaml (kinds that Kubernetes itself has) and SPLIT_DIR/custom.yaml.
 Needs PyYAML; where the models of custom resources are installed (cloudcoil), those are validated, too.
@@ -105,6 +105,14 @@ def assert_services(documents, selector):
     assert f"http://{admin}." in test["spec"]["containers"][0]["args"][-1]
 
 
+def assert_egress(documents, values):
+    """The collector may be reached if there is one, and only then."""
+    endpoint = values.get("config", {}).get("traces", {}).get("otlp_endpoint")
+    for policy in (document for document in documents if document["kind"] == "NetworkPolicy"):
+        ports = [port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]]
+        assert (4318 in ports) == bool(endpoint), ports
+
+
 def assert_shared_files(documents):
     """Rules and dashboard are the files of deploy/, to the last value."""
     rules = [document for document in documents if document["kind"] == "PrometheusRule"]
@@ -137,14 +145,14 @@ def assert_models(custom):
             print(f"not validated, for want of a model: {document['kind']}")
 
 
-def main():
-    rendered, values, split = map(pathlib.Path, sys.argv[1:4])
+def judge(rendered, values, split):
     documents = [document for document in yaml.safe_load_all(rendered.read_text()) if document]
     values = yaml.safe_load(values.read_text())
     for what, pod in pods(documents):
         assert_restricted(what, pod)
     selector = assert_workload(documents, values)
     assert_services(documents, selector)
+    assert_egress(documents, values)
     assert_shared_files(documents)
     assert all(document["metadata"]["namespace"] == "prod" for document in documents)
     names = [(document["kind"], document["metadata"]["name"]) for document in documents]
@@ -155,6 +163,13 @@ def main():
     (split / "core.yaml").write_text(yaml.safe_dump_all([d for d in documents if d not in custom]))
     (split / "custom.yaml").write_text(yaml.safe_dump_all(custom))
     assert_models(custom)
+
+
+def main():
+    # Many in one run: to load the models takes longer than all the rest.
+    paths = map(pathlib.Path, sys.argv[1:])
+    for rendered, values, split in zip(paths, paths, paths, strict=True):
+        judge(rendered, values, split)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ pub struct Wire {
     watchers: Vec<watch::Sender<Link>>,
     channels: BTreeMap<u64, Channel>,
     numbers: u64,
-    pub batches: Vec<Batch>,
     /// Something that held the broker up is over.
     moves: Arc<Notify>,
 }
@@ -90,7 +89,6 @@ impl Wire {
             watchers: Vec::new(),
             channels: BTreeMap::new(),
             numbers: 0,
-            batches: Vec::new(),
             moves: Arc::default(),
         }
     }
@@ -125,9 +123,9 @@ pub struct SimulatedBroker(pub Arc<World>);
 impl Broker for SimulatedBroker {
     fn link(&self) -> watch::Receiver<Link> {
         let mut inner = self.0.lock();
-        let sender = watch::Sender::new(inner.wire.link);
+        let sender = watch::Sender::new(inner.life.wire.link);
         let receiver = sender.subscribe();
-        inner.wire.watchers.push(sender);
+        inner.life.wire.watchers.push(sender);
         receiver
     }
 
@@ -167,11 +165,11 @@ impl Publisher for SimulatedPublisher {
     fn publish(&mut self, messages: Vec<Message>, _at: Timestamp) -> Box<dyn Confirms> {
         let mut inner = self.world.lock();
         let inner = &mut *inner;
-        let batch = inner.wire.batches.len();
+        let batch = inner.batches.len();
         let count = messages.len();
         let wake = Arc::new(Notify::new());
-        let is_open = inner.wire.channels.contains_key(&self.channel);
-        inner.wire.batches.push(Batch {
+        let is_open = inner.life.wire.channels.contains_key(&self.channel);
+        inner.batches.push(Batch {
             attempts: Vec::new(),
             told: vec![false; count],
             fetch: Vec::new(),
@@ -184,18 +182,18 @@ impl Publisher for SimulatedPublisher {
                 break;
             }
             let attempt = inner.judge_publish(message, batch);
-            inner.wire.batches[batch].attempts.push(attempt);
+            inner.batches[batch].attempts.push(attempt);
             let refuse = chance(&mut inner.random, inner.faults.nack);
             let stuck = chance(&mut inner.random, inner.faults.silent) && inner.random.random_bool(0.5);
-            if let Some(channel) = inner.wire.channels.get_mut(&self.channel) {
+            if let Some(channel) = inner.life.wire.channels.get_mut(&self.channel) {
                 channel.batch = Some(batch);
                 channel.in_transit.push_back(Sent { batch, index, refuse, stuck });
             }
         }
-        if inner.alive && is_open {
+        if inner.is_alive() && is_open {
             let acts = inner.acts(count);
             tokio::spawn(serve(Arc::clone(&self.world), self.channel, batch, acts));
-        } else if inner.alive {
+        } else if inner.is_alive() {
             for index in 0..count {
                 inner.tell(batch, index, Confirm::Unsent);
             }
@@ -204,7 +202,7 @@ impl Publisher for SimulatedPublisher {
     }
 
     fn is_usable(&self) -> bool {
-        self.world.lock().wire.channels.contains_key(&self.channel)
+        self.world.lock().life.wire.channels.contains_key(&self.channel)
     }
 }
 
@@ -219,8 +217,7 @@ impl Confirms for SimulatedConfirms {
         async {
             loop {
                 let settled = self.settle_now();
-                if !settled.is_empty()
-                    || self.world.lock().wire.batches[self.batch].told.iter().all(|told| *told)
+                if !settled.is_empty() || self.world.lock().batches[self.batch].told.iter().all(|told| *told)
                 {
                     return settled;
                 }
@@ -232,10 +229,10 @@ impl Confirms for SimulatedConfirms {
 
     fn settle_now(&mut self) -> Vec<Settled> {
         let mut inner = self.world.lock();
-        if !inner.alive {
+        if !inner.is_alive() {
             return Vec::new();
         }
-        std::mem::take(&mut inner.wire.batches[self.batch].fetch)
+        std::mem::take(&mut inner.batches[self.batch].fetch)
     }
 }
 
@@ -243,7 +240,7 @@ impl Drop for SimulatedConfirms {
     /// Nobody watches any more: what is told from now on, or was told and not fetched, is not known to the gateway.
     fn drop(&mut self) {
         let mut inner = self.world.lock();
-        if inner.alive {
+        if inner.is_alive() {
             inner.forget_told(self.batch);
         }
     }
@@ -251,8 +248,8 @@ impl Drop for SimulatedConfirms {
 
 impl Inner {
     fn forget_told(&mut self, batch: usize) {
-        let unfetched = std::mem::take(&mut self.wire.batches[batch].fetch);
-        self.wire.batches[batch].is_watched = false;
+        let unfetched = std::mem::take(&mut self.batches[batch].fetch);
+        self.batches[batch].is_watched = false;
         for settled in unfetched {
             self.judge_forgotten(batch, settled.index);
         }
@@ -263,15 +260,16 @@ impl Inner {
         if !self.step("open") {
             return None;
         }
-        let connection = self.wire.connection().filter(|connection| works && *connection > self.wire.dead);
+        let connection =
+            self.life.wire.connection().filter(|connection| works && *connection > self.life.wire.dead);
         let Some(connection) = connection else {
             return Some(Err(LinkError { message: "no channel".to_owned() }));
         };
-        self.wire.numbers += 1;
+        self.life.wire.numbers += 1;
         let channel =
             Channel { connection, in_transit: VecDeque::new(), returned: VecDeque::new(), batch: None };
-        self.wire.channels.insert(self.wire.numbers, channel);
-        Some(Ok(self.wire.numbers))
+        self.life.wire.channels.insert(self.life.wire.numbers, channel);
+        Some(Ok(self.life.wire.numbers))
     }
 
     /// Draws what happens to a batch.
@@ -331,12 +329,12 @@ impl Inner {
     /// The broker looks at the next message of a channel.
     fn take(&mut self, channel: u64) {
         let Some(sent) =
-            self.wire.channels.get_mut(&channel).and_then(|channel| channel.in_transit.pop_front())
+            self.life.wire.channels.get_mut(&channel).and_then(|channel| channel.in_transit.pop_front())
         else {
             return;
         };
         if let Some(id) = self.queue(sent)
-            && let Some(channel) = self.wire.channels.get_mut(&channel)
+            && let Some(channel) = self.life.wire.channels.get_mut(&channel)
         {
             channel.returned.push_back(id);
         }
@@ -344,7 +342,7 @@ impl Inner {
 
     /// Puts a message into its queues. Gives its id if it has none and is returned.
     fn queue(&mut self, sent: Sent) -> Option<String> {
-        let (event, attempt) = self.wire.batches[sent.batch].attempts[sent.index];
+        let (event, attempt) = self.batches[sent.batch].attempts[sent.index];
         let now = self.now();
         let is_payment = self.events[event].is_payment;
         let own = if is_payment { 0 } else { 1 };
@@ -379,7 +377,7 @@ impl Inner {
     /// The client completes the confirms of an ack or a nack, in this order.
     fn answer(&mut self, channel: u64, batch: usize, indices: &[usize]) {
         for &index in indices {
-            let (event, attempt) = self.wire.batches[batch].attempts[index];
+            let (event, attempt) = self.batches[batch].attempts[index];
             let attempt = &self.events[event].attempts[attempt];
             let (is_returned, is_refused, is_taken) =
                 (attempt.is_returned, attempt.is_refused, attempt.is_taken);
@@ -387,7 +385,7 @@ impl Inner {
                 continue;
             }
             let returned =
-                self.wire.channels.get_mut(&channel).and_then(|channel| channel.returned.pop_front());
+                self.life.wire.channels.get_mut(&channel).and_then(|channel| channel.returned.pop_front());
             let confirm =
                 if is_returned || is_taken { Confirm::Ack(returned) } else { Confirm::Nack(returned) };
             self.tell(batch, index, confirm);
@@ -396,16 +394,16 @@ impl Inner {
 
     /// Those of payments while their queue confirms nothing.
     fn is_mute(&self, batch: usize, index: usize) -> bool {
-        let (event, _) = self.wire.batches[batch].attempts[index];
+        let (event, _) = self.batches[batch].attempts[index];
         self.events[event].is_payment && self.faults.lasts(Kind::Mute, self.now())
     }
 
     fn tell(&mut self, batch: usize, index: usize, confirm: Confirm) {
-        if self.wire.batches[batch].told[index] {
+        if self.batches[batch].told[index] {
             return;
         }
         self.judge_told(batch, index, &confirm);
-        let batch = &mut self.wire.batches[batch];
+        let batch = &mut self.batches[batch];
         batch.told[index] = true;
         batch.is_lost |= matches!(confirm, Confirm::Lost);
         batch.fetch.push(Settled { index, confirm });
@@ -414,20 +412,20 @@ impl Inner {
 
     /// A channel ends. What was on its way gets there up to some message, or not at all.
     fn end_channel(&mut self, number: u64, arrives: bool) {
-        let Some(channel) = self.wire.channels.remove(&number) else { return };
+        let Some(channel) = self.life.wire.channels.remove(&number) else { return };
         let last = if arrives { self.random.random_range(0..=channel.in_transit.len()) } else { 0 };
         for sent in channel.in_transit.into_iter().take(last) {
             self.queue(sent);
         }
         if let Some(batch) = channel.batch {
-            for index in 0..self.wire.batches[batch].attempts.len() {
+            for index in 0..self.batches[batch].attempts.len() {
                 self.tell(batch, index, Confirm::Lost);
             }
         }
     }
 
     fn end_channels(&mut self, connection: u64, arrives: bool) {
-        let of = self.wire.channels.iter().filter(|(_, channel)| channel.connection <= connection);
+        let of = self.life.wire.channels.iter().filter(|(_, channel)| channel.connection <= connection);
         for channel in of.map(|(number, _)| *number).collect::<Vec<_>>() {
             self.end_channel(channel, arrives);
         }
@@ -436,17 +434,20 @@ impl Inner {
     /// With the gateway its connections are gone.
     pub fn hang_up_on_broker(&mut self) {
         self.end_channels(u64::MAX, true);
-        self.wire.watchers.clear();
-        self.wire.link = Link::Down;
+        self.life.wire.watchers.clear();
+        self.life.wire.link = Link::Down;
     }
 
     fn connect(&mut self) {
+        if self.is_after_life() {
+            return;
+        }
         let now = self.now();
-        if self.wire.link == Link::Down && !self.faults.lasts(Kind::Away, now) {
-            self.wire.connections += 1;
-            let connection = self.wire.connections;
+        if self.life.wire.link == Link::Down && !self.faults.lasts(Kind::Away, now) {
+            self.life.wire.connections += 1;
+            let connection = self.life.wire.connections;
             let blocked = self.faults.lasts(Kind::Blocked, now);
-            self.wire.set_link(if blocked { Link::Blocked(connection) } else { Link::Up(connection) });
+            self.life.wire.set_link(if blocked { Link::Blocked(connection) } else { Link::Up(connection) });
             self.trace("connected", connection);
         }
     }
@@ -455,9 +456,10 @@ impl Inner {
     fn moves(&self, act: &Act) -> bool {
         let now = self.now();
         let frozen = self.faults.lasts(Kind::Frozen, now);
+        let stopped = self.faults.lasts(Kind::Stopped, now);
         match act {
-            Act::Take => !frozen && !self.faults.lasts(Kind::Blocked, now),
-            Act::Answer(_) => !frozen,
+            Act::Take => !frozen && !stopped && !self.faults.lasts(Kind::Blocked, now),
+            Act::Answer(_) => !frozen && !stopped,
             Act::Wait(_) | Act::Close | Act::Lose => true,
         }
     }
@@ -475,7 +477,7 @@ async fn serve(world: Arc<World>, channel: u64, batch: usize, acts: Vec<Act>) {
         }
         until(&world, |inner| inner.moves(&act)).await;
         let mut inner = world.lock();
-        if !inner.wire.channels.contains_key(&channel) {
+        if !inner.life.wire.channels.contains_key(&channel) {
             return;
         }
         match act {
@@ -509,7 +511,7 @@ async fn serve(world: Arc<World>, channel: u64, batch: usize, acts: Vec<Act>) {
     }
     until(&world, |inner| !mute.iter().any(|index| inner.is_mute(batch, *index))).await;
     let mut inner = world.lock();
-    if inner.wire.channels.contains_key(&channel) && inner.step("answer") {
+    if inner.life.wire.channels.contains_key(&channel) && inner.step("answer") {
         inner.answer(channel, batch, &mute);
     }
 }
@@ -522,7 +524,7 @@ async fn until(world: &World, allows: impl Fn(&Inner) -> bool) {
             if allows(&inner) {
                 return;
             }
-            Arc::clone(&inner.wire.moves).notified_owned()
+            Arc::clone(&inner.life.wire.moves).notified_owned()
         };
         moves.await;
     }
@@ -532,16 +534,18 @@ async fn until(world: &World, allows: impl Fn(&Inner) -> bool) {
 async fn lose_connection(world: Arc<World>) {
     let (connection, link_first, arrives, lag) = {
         let mut inner = world.lock();
-        let Some(connection) = inner.wire.connection() else { return };
+        let Some(connection) = inner.life.wire.connection().filter(|_| !inner.is_after_life()) else {
+            return;
+        };
         inner.report.count("broker: connection lost");
         inner.trace("connection lost", connection);
-        inner.wire.dead = connection;
+        inner.life.wire.dead = connection;
         let random = &mut inner.random;
         let lag = if random.random_bool(0.5) { 0 } else { random.random_range(1..200) };
         (connection, random.random_bool(0.5), random.random_bool(0.5), lag)
     };
     if link_first {
-        world.lock().wire.set_link(Link::Down);
+        world.lock().life.wire.set_link(Link::Down);
     } else {
         world.lock().end_channels(connection, arrives);
     }
@@ -553,7 +557,7 @@ async fn lose_connection(world: Arc<World>) {
         if link_first {
             inner.end_channels(connection, arrives);
         } else {
-            inner.wire.set_link(Link::Down);
+            inner.life.wire.set_link(Link::Down);
         }
         inner.random.random_range(1..3_000)
     };
@@ -572,6 +576,9 @@ pub async fn weather(world: Arc<World>) {
     loop {
         let (now, turn) = {
             let inner = world.lock();
+            if inner.is_after_life() {
+                return;
+            }
             (inner.now(), inner.faults.next_turn(inner.now()))
         };
         let Some(turn) = turn else { return std::future::pending().await };
@@ -586,20 +593,23 @@ pub async fn weather(world: Arc<World>) {
             lose_connection(Arc::clone(&world)).await;
         }
         let mut inner = world.lock();
-        inner.connect();
-        if let Some(connection) = inner.wire.connection() {
-            let blocked = inner.faults.lasts(Kind::Blocked, inner.now());
-            inner.wire.set_link(if blocked { Link::Blocked(connection) } else { Link::Up(connection) });
+        if inner.is_after_life() {
+            return;
         }
-        inner.wire.moves.notify_waiters();
+        inner.connect();
+        if let Some(connection) = inner.life.wire.connection() {
+            let blocked = inner.faults.lasts(Kind::Blocked, inner.now());
+            inner.life.wire.set_link(if blocked { Link::Blocked(connection) } else { Link::Up(connection) });
+        }
+        inner.life.wire.moves.notify_waiters();
     }
 }
 
 /// What lasted has been ended from outside.
 pub fn clear_up(inner: &mut Inner) {
-    if let Some(connection) = inner.wire.connection() {
-        inner.wire.set_link(Link::Up(connection));
+    if let Some(connection) = inner.life.wire.connection() {
+        inner.life.wire.set_link(Link::Up(connection));
     }
     inner.connect();
-    inner.wire.moves.notify_waiters();
+    inner.life.wire.moves.notify_waiters();
 }

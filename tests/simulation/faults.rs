@@ -38,6 +38,12 @@ pub struct Faults {
     /// Per mille of trades that happen.
     pub trades: u64,
     pub spells: Vec<Spell>,
+    /// Gateways over one store.
+    pub replicas: usize,
+    /// When the shared store fails over, or starts again, without what it had not passed on.
+    pub failovers: Vec<u64>,
+    /// Of which gateway is asked.
+    pub at: usize,
 }
 
 /// Something that lasts.
@@ -46,6 +52,8 @@ pub struct Spell {
     pub kind: Kind,
     pub from: u64,
     pub until: u64,
+    /// Of one gateway, or of all.
+    pub at: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +74,8 @@ pub enum Kind {
     StoreStuck,
     /// The store has no room for anything new that waits.
     StoreFull,
+    /// The process stands still, as by SIGSTOP.
+    Stopped,
 }
 
 impl Faults {
@@ -73,7 +83,8 @@ impl Faults {
     pub fn of(random: &mut SmallRng) -> Self {
         let spread = [100, 2_000, 20_000][random.random_range(0..3)];
         let trades = random.random_range(300..1000);
-        let mut faults = Self { spread, trades, coalesce: 300, overtake: 100, ..Self::default() };
+        let mut faults =
+            Self { spread, trades, coalesce: 300, overtake: 100, replicas: 1, ..Self::default() };
         let calm = random.random_range(0..16) == 0;
         if calm {
             return faults;
@@ -102,9 +113,39 @@ impl Faults {
         faults
     }
 
+    /// Draws what many over one store have beside it.
+    pub fn of_many(random: &mut SmallRng) -> Self {
+        let mut faults = Self::of(random);
+        faults.replicas = random.random_range(2..4);
+        // The store is not theirs, and what it keeps is as safe as it is.
+        faults.disk_lost = 0;
+        for spell in &mut faults.spells {
+            spell.at = random.random_bool(0.7).then(|| random.random_range(0..faults.replicas));
+        }
+        for _ in 0..random.random_range(0..4) {
+            let from = random.random_range(0..600_000);
+            let at = Some(random.random_range(0..faults.replicas));
+            let until = from + random.random_range(1_000..40_000);
+            faults.spells.push(Spell { kind: Kind::Stopped, from, until, at });
+        }
+        for _ in 0..random.random_range(0..4) {
+            faults.failovers.push(random.random_range(0..600_000));
+        }
+        faults
+    }
+
     /// Whether a spell lasts at `now`.
     pub fn lasts(&self, kind: Kind, now: u64) -> bool {
-        self.spells.iter().any(|spell| spell.kind == kind && (spell.from..spell.until).contains(&now))
+        self.spells.iter().any(|spell| {
+            spell.kind == kind && spell.is_of(self.at) && (spell.from..spell.until).contains(&now)
+        })
+    }
+
+    /// Whether a gateway stood still, or its store was away, at some time between.
+    pub fn disturbed(&self, at: usize, from: u64, until: u64) -> bool {
+        let of_store = [Kind::Stopped, Kind::StoreAway, Kind::StoreStuck, Kind::StoreFull];
+        let mut spells = self.spells.iter().filter(|spell| spell.is_of(at) && of_store.contains(&spell.kind));
+        spells.any(|spell| spell.from <= until && from <= spell.until)
     }
 
     /// When the next spell begins or ends after `now`.
@@ -115,12 +156,22 @@ impl Faults {
 
     /// From now on all is well: what lasts ends.
     pub fn heal(&mut self) {
-        *self =
-            Self { ledger: self.ledger, coalesce: self.coalesce, overtake: self.overtake, ..Self::default() };
+        *self = Self {
+            ledger: self.ledger,
+            coalesce: self.coalesce,
+            overtake: self.overtake,
+            at: self.at,
+            replicas: self.replicas,
+            ..Self::default()
+        };
     }
 }
 
 impl Spell {
+    fn is_of(&self, at: usize) -> bool {
+        self.at.is_none_or(|of| of == at)
+    }
+
     fn of(random: &mut SmallRng) -> Self {
         let kinds = [
             Kind::Away,
@@ -139,7 +190,7 @@ impl Spell {
         let longest = [10 * second, 120 * second, 1800 * second, 90_000 * second];
         let is_long = match kind {
             Kind::Away | Kind::Blocked | Kind::Unbound | Kind::Mute | Kind::StoreAway => true,
-            Kind::Frozen | Kind::StoreStuck | Kind::StoreFull => false,
+            Kind::Frozen | Kind::StoreStuck | Kind::StoreFull | Kind::Stopped => false,
         };
         let scale = match random.random_range(0..100) {
             0..40 => longest[0],
@@ -148,7 +199,7 @@ impl Spell {
             _ => longest[3],
         };
         let scale = if is_long { scale } else { scale.min(longest[1]) };
-        Self { kind, from, until: from + random.random_range(100..scale) }
+        Self { kind, from, until: from + random.random_range(100..scale), at: None }
     }
 }
 

@@ -12,6 +12,7 @@
 mod alipay;
 mod broker;
 mod faults;
+mod replicas;
 mod store;
 mod verdict;
 mod world;
@@ -37,6 +38,9 @@ fn worlds(first: u64, notifications: u64) -> Report {
     let mut said = 0;
     for seed in first.. {
         all.add(live_through(seed, false).0);
+        if seed & world::SHARED == 0 && seed.is_multiple_of(SHARED_EVERY) && all.violations.is_empty() {
+            all.add(live_through(seed | world::SHARED, false).0);
+        }
         if all.get("notifications") >= said + PROGRESS {
             said = all.get("notifications");
             eprintln!("{said} notifications, up to seed {seed}");
@@ -104,6 +108,8 @@ fn a_seed_replays_exactly_in_this_process_and_in_another() {
 
 /// Without a word of the environment: a taste of it for every run of the tests.
 const USUAL: u64 = 3_000;
+/// Beside every so-manyth world there is one of several gateways over one store, whose seed has a bit more.
+const SHARED_EVERY: u64 = 3;
 /// A line for each so many notifications.
 const PROGRESS: u64 = 100_000;
 /// From so many notifications on everything below must have happened.

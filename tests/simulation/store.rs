@@ -2,6 +2,9 @@
 //! store's thread does; a write is visible when it is written and survives a crash when it is synced, and between the two
 //! (and between the sync and the answer) the gateway may die. What the caller does not wait for any more is done all the
 //! same.
+//!
+//! Where several gateways share it, it is as Redis is: it outlives them, takes calls at once, gives leases (`src/store.rs`),
+//! and at a fail-over it is without what it had written last.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -10,15 +13,15 @@ use std::time::Duration;
 use alipay_notify_gateway::clock::Timestamp;
 use alipay_notify_gateway::event::{Digest, EventType, Key, Message};
 use alipay_notify_gateway::store::{
-    Claim, DOUBT, Decision, Deferral, Holding, Kept, Known, Record, Row, State, Store, StoreError, Tally,
-    Waiting, back_off, held_key,
+    Claim, DOUBT, Decision, Deferral, Holding, Kept, Known, LEASE, Record, Row, State, Store, StoreError,
+    Tally, Waiting, back_off, held_key,
 };
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rand::RngExt as _;
 use tokio::sync::{Notify, oneshot};
 
-use crate::faults::{Kind, chance};
+use crate::faults::{Kind, Spell, chance};
 use crate::world::{Inner, World};
 
 /// What is on the disk, and what is on its way to it.
@@ -36,7 +39,13 @@ pub struct Disk {
     wake: Arc<Notify>,
     /// When calls failed or were not answered in time.
     pub failed_at: Vec<u64>,
+    /// Whose an event is, by the number of his life, and until when.
+    leases: BTreeMap<Key, Lease>,
+    /// Where it is shared: what was written last, and what was there before.
+    journal: VecDeque<(u64, Key, Option<Line>, Option<Lease>)>,
 }
+
+type Lease = (u32, u64);
 
 /// A row.
 #[derive(Debug, Clone)]
@@ -100,6 +109,34 @@ impl Disk {
     pub fn is_recorded(&self, key: &Key) -> bool {
         self.rows.get(key).is_some_and(|line| is_settled(line.state))
             && !self.unsynced.iter().any(|(unsynced, _)| unsynced == key)
+    }
+
+    /// Whether another life has the lease.
+    fn is_leased(&self, key: &Key, life: u32, now: u64) -> bool {
+        self.leases.get(key).is_some_and(|(holder, until)| *holder != life && now < *until)
+    }
+
+    fn note(&mut self, key: &Key, now: u64) {
+        while self.journal.front().is_some_and(|(at, ..)| at + LONGEST_LAG < now) {
+            self.journal.pop_front();
+        }
+        let before = (now, key.clone(), self.rows.get(key).cloned(), self.leases.get(key).copied());
+        self.journal.push_back(before);
+    }
+
+    /// As it was at `since`. Gives the keys of what is forgotten.
+    fn forget(&mut self, since: u64) -> BTreeSet<Key> {
+        let mut forgotten = BTreeSet::new();
+        while self.journal.back().is_some_and(|(at, ..)| *at >= since) {
+            let Some((_, key, line, lease)) = self.journal.pop_back() else { break };
+            self.put_back(key.clone(), line);
+            match lease {
+                Some(lease) => self.leases.insert(key.clone(), lease),
+                None => self.leases.remove(&key),
+            };
+            forgotten.insert(key);
+        }
+        forgotten
     }
 
     fn write(&mut self, key: Key, line: Option<Line>) {
@@ -199,8 +236,14 @@ impl Disk {
         Kept::Yes
     }
 
-    fn due(&self, now: Timestamp, limit: usize, skip: &[EventType]) -> Vec<Waiting> {
-        let due = self.due.iter().take_while(|(at, _)| *at <= now);
+    fn due(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        skip: &[EventType],
+        is_free: impl Fn(&Key) -> bool,
+    ) -> Vec<Waiting> {
+        let due = self.due.iter().take_while(|(at, _)| *at <= now).filter(|(_, key)| is_free(key));
         let due = due.filter_map(|(_, key)| self.rows.get_key_value(key));
         let due = due.filter(|(_, line)| line.event_type.is_none_or(|known| !skip.contains(&known)));
         // What the broker refused, or is silent about, has a quarter while others wait.
@@ -278,6 +321,9 @@ fn is_settled(state: State) -> bool {
     matches!(state, State::Recorded | State::Unrouted | State::Dropped)
 }
 
+/// Of what a shared store wrote, a fail-over may lose the last second.
+const LONGEST_LAG: u64 = 1_000;
+
 /// The gateway's end of it.
 pub struct SimulatedStore(pub Arc<World>);
 
@@ -297,6 +343,9 @@ impl SimulatedStore {
     ) -> BoxFuture<'_, Result<T, StoreError>> {
         let change = move |inner: &mut Inner| {
             let written = inner.step("write").then(|| change(inner))?;
+            if inner.is_shared() {
+                inner.disk.sync();
+            }
             if !inner.step("sync") {
                 return None;
             }
@@ -331,9 +380,13 @@ impl SimulatedStore {
             }
         };
         let mut inner = self.0.lock();
-        if inner.alive {
+        if inner.is_alive() {
             let (pause, fate) = inner.store_fate();
-            inner.hand_to_store(pause, fate, Box::new(work));
+            if inner.is_shared() {
+                tokio::spawn(serve(Arc::clone(&self.0), Call { pause, fate, work: Box::new(work) }));
+            } else {
+                inner.hand_to_store(pause, fate, Box::new(work));
+            }
         }
         drop(inner);
         async move { receiver.await.unwrap_or_else(|_| Err(StoreError { message: "gone".to_owned() })) }
@@ -364,6 +417,70 @@ impl Inner {
         (pause, fate)
     }
 
+    /// A claim, where the store is shared: with a lease, unless it is settled.
+    fn claim(&mut self, key: &Key) -> Claim {
+        let (life, now) = (self.life.incarnation, self.now());
+        let known = self.disk.rows.get(key).and_then(Line::known);
+        if known.as_ref().is_some_and(|known| is_settled(known.state)) {
+            return Claim::Granted(known);
+        }
+        if self.disk.is_leased(key, life, now) {
+            self.report.count("claim: held elsewhere");
+            return Claim::HeldElsewhere;
+        }
+        self.lease(key, LEASE);
+        Claim::Granted(known)
+    }
+
+    fn lease(&mut self, key: &Key, lasts: Duration) {
+        let (life, now) = (self.life.incarnation, self.now());
+        self.disk.note(key, now);
+        self.disk.leases.insert(key.clone(), (life, now + lasts.as_millis() as u64));
+    }
+
+    fn release(&mut self, key: &Key) {
+        if self.disk.leases.get(key).is_some_and(|(holder, _)| *holder == self.life.incarnation) {
+            self.disk.leases.remove(key);
+        }
+    }
+
+    /// What is due, and is leased to nobody else; leased to who asks from now on.
+    fn hand_out(&mut self, now: Timestamp, limit: usize, skip: &[EventType]) -> Vec<Waiting> {
+        let (life, at) = (self.life.incarnation, self.now());
+        let due = self.disk.due(now, limit, skip, |key| !self.disk.is_leased(key, life, at));
+        due.iter().for_each(|waiting| self.lease(&waiting.key, LEASE));
+        due
+    }
+
+    /// What is kept is nobody's any more; what is in doubt is its publisher's, unless another has the lease by now.
+    fn lease_kept(&mut self, key: &Key, state: State) {
+        let (life, now) = (self.life.incarnation, self.now());
+        let waits = self.disk.rows.get(key).is_some_and(|line| !is_settled(line.state));
+        if state == State::InDoubt && waits && !self.disk.is_leased(key, life, now) {
+            self.lease(key, DOUBT);
+        } else {
+            self.release(key);
+        }
+    }
+
+    /// The shared store fails over, or starts again: it is without the last of what it wrote, and away for a moment.
+    pub fn fail_over(&mut self) {
+        let now = self.now();
+        let lag = self.random.random_range(0..LONGEST_LAG);
+        let forgotten = self.disk.forget(now.saturating_sub(lag));
+        self.report.count("store: failed over");
+        if !forgotten.is_empty() {
+            self.report.count("store: failed over, and forgot something");
+        }
+        self.disk.failed_at.push(now);
+        self.trace("failed over", forgotten.len() as u64);
+        for key in &forgotten {
+            self.note_forgotten(key);
+        }
+        let until = now + self.random.random_range(1..5_000);
+        self.faults.spells.push(Spell { kind: Kind::StoreAway, from: now, until, at: None });
+    }
+
     /// In the order of the calls; at once where nothing waits.
     fn hand_to_store(&mut self, pause: Duration, fate: Fate, work: Work) {
         if pause.is_zero() && !self.disk.working && self.disk.calls.is_empty() {
@@ -373,6 +490,15 @@ impl Inner {
         self.disk.calls.push_back(Call { pause, fate, work });
         self.disk.wake.notify_one();
     }
+}
+
+/// A shared store, at one call. A caller that stands still has not sent it yet.
+async fn serve(world: Arc<World>, call: Call) {
+    if !call.pause.is_zero() {
+        tokio::time::sleep(call.pause).await;
+    }
+    world.until_it_goes_on().await;
+    (call.work)(&mut world.lock(), call.fate);
 }
 
 /// The store's one worker.
@@ -398,25 +524,39 @@ pub async fn work(world: Arc<World>) {
 
 impl Store for SimulatedStore {
     fn claim(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Claim>, StoreError>> {
+        if self.0.lock().is_shared() {
+            let claim = move |inner: &mut Inner| keys.iter().map(|key| inner.claim(key)).collect();
+            return self.call(move |inner| inner.step("read").then(|| claim(inner)), |_| ());
+        }
         self.read(move |disk| {
             keys.iter().map(|key| Claim::Granted(disk.rows.get(key).and_then(Line::known))).collect()
         })
     }
 
-    fn release(&self, _keys: Vec<Key>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.read(|_| ())
+    fn release(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let release = move |inner: &mut Inner| keys.iter().for_each(|key| inner.release(key));
+        self.call(move |inner| inner.step("read").then(|| release(inner)), |_| ())
     }
 
     fn record(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), StoreError>> {
         let keys: Vec<Key> = records.iter().map(|record| record.key.clone()).collect();
         {
             let mut inner = self.0.lock();
+            // So that what is left of a life that is over comes to its end.
+            if inner.is_after_life() {
+                return std::future::ready(Ok(())).boxed();
+            }
             for record in &records {
                 inner.judge_record(record);
             }
         }
         let change = move |inner: &mut Inner| {
+            let now = inner.now();
             for record in records {
+                if inner.is_shared() {
+                    inner.disk.note(&record.key, now);
+                    inner.disk.leases.remove(&record.key);
+                }
                 inner.note_recorded(&record.key);
                 inner.disk.record(record);
             }
@@ -431,7 +571,18 @@ impl Store for SimulatedStore {
             if full {
                 inner.disk.failed_at.push(now);
             }
-            deferrals.into_iter().map(|deferral| inner.disk.defer(deferral, full)).collect()
+            let keep = |deferral: Deferral| {
+                let (key, state) = (deferral.key.clone(), deferral.state);
+                if inner.is_shared() {
+                    inner.disk.note(&key, now);
+                }
+                let kept = inner.disk.defer(deferral, full);
+                if inner.is_shared() {
+                    inner.lease_kept(&key, state);
+                }
+                kept
+            };
+            deferrals.into_iter().map(keep).collect()
         };
         self.change(change, |_| ())
     }
@@ -462,7 +613,11 @@ impl Store for SimulatedStore {
         limit: usize,
         skip: Vec<EventType>,
     ) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>> {
-        self.read(move |disk| disk.due(now, limit, &skip))
+        if self.0.lock().is_shared() {
+            let hand_out = move |inner: &mut Inner| inner.hand_out(now, limit, &skip);
+            return self.call(move |inner| inner.step("read").then(|| hand_out(inner)), |_| ());
+        }
+        self.read(move |disk| disk.due(now, limit, &skip, |_| true))
     }
 
     fn decide(&self, _decision: Decision) -> BoxFuture<'_, Result<bool, StoreError>> {
@@ -475,5 +630,9 @@ impl Store for SimulatedStore {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         std::future::ready(()).boxed()
+    }
+
+    fn lease(&self) -> Duration {
+        if self.0.lock().is_shared() { LEASE } else { Duration::MAX }
     }
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use alipay_notify_gateway::broker::Confirm;
 use alipay_notify_gateway::event::{Key, Message};
 use alipay_notify_gateway::publication::{Announced, How};
-use alipay_notify_gateway::store::{Record, State};
+use alipay_notify_gateway::store::{self, Record, State};
 
 use crate::alipay::Pool;
 use crate::broker::QUEUES;
@@ -31,6 +31,8 @@ pub struct Event {
     /// When the store was first asked to record it in this life, and whether it ever said that it failed.
     asked_at: Option<u64>,
     was_denied: bool,
+    /// When a shared store forgot what it had written about it.
+    forgotten_at: Vec<u64>,
 }
 
 /// One publish.
@@ -38,6 +40,7 @@ pub struct Attempt {
     incarnation: u32,
     at: u64,
     digest: String,
+    unchecked: bool,
     batch: usize,
     told: Option<(Confirm, u64)>,
     pub is_refused: bool,
@@ -76,7 +79,7 @@ impl Report {
 impl Inner {
     pub fn violate(&mut self, what: String) {
         let now = self.now();
-        let text = format!("seed {}, {now} ms, life {}: {what}", self.seed, self.incarnation);
+        let text = format!("seed {}, {now} ms, life {}: {what}", self.seed, self.life.incarnation);
         self.trace("violation", 0);
         if self.report.violations.len() < 10 {
             self.report.violations.push(text);
@@ -94,22 +97,35 @@ impl Inner {
         }
         // The window is that of an attempt which is in a queue; of one that is still on its way to a broker that is frozen,
         // if none is, because both are taken when it wakes (seed 102288).
-        let (mut of_copied, mut of_other, mut wrong) = (None, "", None);
-        for attempt in &self.events[event].attempts {
+        let (mut window, mut on_its_way) = ("", "");
+        let mut wrong = None;
+        let mut overtaken = Vec::new();
+        for (number, attempt) in self.events[event].attempts.iter().enumerate() {
             match self.allows(&self.events[event], attempt, message, now) {
-                Ok(name) if attempt.is_copied => of_copied = Some(name),
-                Ok(name) => of_other = name,
+                Ok(name) if attempt.is_copied => window = name,
+                // Both are on their way, and either may be the second copy.
+                Ok(name) if self.is_beside(attempt) => overtaken.push((number, name)),
+                Ok(name) => on_its_way = name,
                 Err(why) => wrong = Some(why),
             }
         }
-        let window = of_copied.unwrap_or(of_other);
+        for (number, name) in overtaken {
+            let other = &mut self.events[event].attempts[number];
+            for window in [&mut other.window, &mut window] {
+                *window = if window.is_empty() { name } else { window };
+            }
+        }
+        if window.is_empty() {
+            window = on_its_way;
+        }
         if let Some(why) = wrong {
             self.violate(format!("{} was published again: {why}", message.id));
         }
         let attempt = Attempt {
-            incarnation: self.incarnation,
+            incarnation: self.life.incarnation,
             at: now,
             digest: message.digest.clone(),
+            unchecked: message.unchecked,
             batch,
             told: None,
             is_refused: false,
@@ -138,7 +154,13 @@ impl Inner {
         if recorded_long {
             return Err("the store had its record");
         }
-        if attempt.incarnation != self.incarnation {
+        if event.forgotten_at.iter().any(|at| *at <= now && attempt.at <= at + LEASE) {
+            return Ok("the shared store forgot a claim or a record");
+        }
+        if let Some(at) = self.living(attempt.incarnation).filter(|at| *at != self.faults.at) {
+            return self.allows_beside(event, attempt, at, now);
+        }
+        if attempt.incarnation != self.life.incarnation {
             let was_lost = self.wiped.iter().any(|at| attempt.at <= *at);
             return Ok(if was_lost {
                 "the disk was lost"
@@ -157,7 +179,7 @@ impl Inner {
                 Ok("confirm later than 60 s")
             }
             Some(_) if self.is_confirmed(attempt) => Err("it was confirmed"),
-            Some(_) if self.wire.batches[attempt.batch].is_lost => {
+            Some(_) if self.batches[attempt.batch].is_lost => {
                 Ok("channel or connection lost before the confirm")
             }
             Some(_) | None if in_doubt_long => Ok("confirm later than 60 s"),
@@ -165,13 +187,56 @@ impl Inner {
         }
     }
 
+    /// Whether it is another gateway's.
+    fn is_beside(&self, attempt: &Attempt) -> bool {
+        self.is_shared() && attempt.incarnation != self.life.incarnation
+    }
+
+    /// The window in which an attempt of another gateway, which lives, allows one here.
+    fn allows_beside(
+        &self,
+        event: &Event,
+        attempt: &Attempt,
+        at: usize,
+        now: u64,
+    ) -> Result<&'static str, &'static str> {
+        let record_failed = event.was_denied || event.asked_at.is_some_and(|at| at + STORE_PATIENCE <= now);
+        let claimed = attempt.at.saturating_sub(LEASE);
+        let failed = self.disk.failed_at.iter().any(|failed| (claimed..=now).contains(failed));
+        match &attempt.told {
+            Some((Confirm::Nack(_), _)) => Ok("nacked by one of several queues"),
+            Some((Confirm::Lost | Confirm::Unsent, _)) => Ok("channel or connection lost before the confirm"),
+            Some(_) if attempt.is_returned => Ok("returned"),
+            Some(_) if self.batches[attempt.batch].is_lost && !self.is_confirmed(attempt) => {
+                Ok("channel or connection lost before the confirm")
+            }
+            _ if attempt.unchecked || record_failed => {
+                Ok("unchecked: the store was away from another gateway")
+            }
+            _ if attempt.at + DOUBT <= now => Ok("confirm later than 60 s"),
+            _ if attempt.at + LEASE <= now + PUBLISHED_AFTER
+                && (failed || self.faults.disturbed(at, claimed, now)) =>
+            {
+                Ok("its lease ran out under another gateway")
+            }
+            _ => Err("another gateway had it"),
+        }
+    }
+
+    /// A shared store has forgotten it.
+    pub fn note_forgotten(&mut self, key: &Key) {
+        let now = self.now();
+        let event = self.event(&key.id);
+        let event = &mut self.events[event];
+        event.forgotten_at.push(now);
+        event.recorded_at = None;
+    }
+
     /// The gateway was told what proves it: an ack that carries nothing, or the whole batch resolved.
     fn is_confirmed(&self, attempt: &Attempt) -> bool {
         match &attempt.told {
             Some((Confirm::Ack(None), _)) => attempt.is_taken,
-            Some((Confirm::Ack(Some(_)), _)) => {
-                attempt.is_taken && self.wire.batches[attempt.batch].is_resolved()
-            }
+            Some((Confirm::Ack(Some(_)), _)) => attempt.is_taken && self.batches[attempt.batch].is_resolved(),
             Some((Confirm::Nack(_) | Confirm::Lost | Confirm::Unsent | Confirm::NotRequested, _)) | None => {
                 false
             }
@@ -203,7 +268,7 @@ impl Inner {
 
     pub fn judge_told(&mut self, batch: usize, index: usize, confirm: &Confirm) {
         let now = self.now();
-        let (event, attempt) = self.wire.batches[batch].attempts[index];
+        let (event, attempt) = self.batches[batch].attempts[index];
         let (name, counted) = match confirm {
             Confirm::Ack(None) => ("ack", "confirm: ack"),
             Confirm::Ack(Some(_)) => ("ack with a return", "confirm: ack with a return"),
@@ -218,7 +283,7 @@ impl Inner {
         if attempt.at + DOUBT <= now && matches!(confirm, Confirm::Ack(_)) {
             self.report.count("confirm: later than 60 s");
         }
-        if self.wire.batches[batch].is_watched {
+        if self.batches[batch].is_watched {
             attempt.told = Some((confirm.clone(), now));
         } else {
             self.report.count("confirm: when nobody watched any more");
@@ -227,13 +292,13 @@ impl Inner {
 
     /// It was told, and the gateway did not look any more.
     pub fn judge_forgotten(&mut self, batch: usize, index: usize) {
-        let (event, attempt) = self.wire.batches[batch].attempts[index];
+        let (event, attempt) = self.batches[batch].attempts[index];
         self.events[event].attempts[attempt].told = None;
     }
 
     /// The store never claims what the broker did not take.
     pub fn judge_record(&mut self, record: &Record) {
-        if !self.alive {
+        if !self.is_alive() {
             return;
         }
         let digest = record.digest.short();
@@ -300,7 +365,9 @@ impl Inner {
         let now = self.now();
         let event = &self.events[event];
         // Refused by the store, or not answered within its deadline.
-        let excused = event.was_denied || event.asked_at.is_some_and(|at| at + STORE_PATIENCE <= now);
+        let excused = !event.forgotten_at.is_empty()
+            || event.was_denied
+            || event.asked_at.is_some_and(|at| at + STORE_PATIENCE <= now);
         let recorded = event.key.as_ref().is_some_and(|key| self.disk.is_recorded(key));
         if !excused && !recorded {
             self.violate(format!("`success` was said, and the record of {id} is not on the disk"));
@@ -362,6 +429,7 @@ impl Inner {
             key: None,
             asked_at: None,
             was_denied: false,
+            forgotten_at: Vec::new(),
         };
         self.events.push(event);
         self.index.insert(id.to_owned(), self.events.len() - 1);
@@ -373,6 +441,9 @@ impl Inner {
 const DOUBT: u64 = 60_000;
 /// Between the claim and the publish, at most: the wait for a link and for a channel.
 const CLAIMED_BEFORE: u64 = 3_000;
+/// A lease of a shared store, and how long after its claim a batch is published at the latest.
+const LEASE: u64 = store::LEASE.as_millis() as u64;
+const PUBLISHED_AFTER: u64 = 5_000;
 /// How long publication waits for the store.
 const STORE_PATIENCE: u64 = 2_000;
 /// After so long a delivery is announced or kept.

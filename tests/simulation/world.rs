@@ -14,19 +14,38 @@ use alipay_notify_gateway::gateway::{self, Delivery, Gateway, Reply};
 use alipay_notify_gateway::lifecycle::Tasks;
 use alipay_notify_gateway::metrics::Metrics;
 use alipay_notify_gateway::publication::{self, Publication};
+use alipay_notify_gateway::telemetry::traces::Tracer;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::alipay::{self, Due, Pool, RETENTION, Schedule};
-use crate::broker::{self, SimulatedBroker, Wire};
-use crate::faults::{Faults, chance};
+use crate::broker::{self, Batch, SimulatedBroker, Wire};
+use crate::faults::{Faults, Kind, chance};
+use crate::replicas;
 use crate::store::{self, Disk, SimulatedStore};
 use crate::verdict::{Event, Report};
 
 /// What the gateway's parts and the world share.
-pub struct World(Mutex<Inner>);
+pub struct World {
+    inner: Arc<Mutex<Inner>>,
+    /// Whose hand this is, and in which of its lives; `None`: in the only one that there is.
+    at: usize,
+    life: Option<u32>,
+}
+
+/// One gateway's life: all that the broker knows of it, and how it is to end.
+pub struct Life {
+    /// Once it is false nothing that the gateway does has an effect any more.
+    pub alive: bool,
+    pub incarnation: u32,
+    pub crash_at: u64,
+    pub crash: Arc<Notify>,
+    /// When this life is stopped in order.
+    pub stop_at: u64,
+    pub wire: Wire,
+}
 
 pub struct Inner {
     pub seed: u64,
@@ -35,19 +54,19 @@ pub struct Inner {
     /// Milliseconds of the world when this life began.
     base: u64,
     started: Option<Instant>,
-    /// Once it is false nothing that the gateway does has an effect any more.
-    pub alive: bool,
-    pub incarnation: u32,
+    /// Of the gateway in whose name the world was locked.
+    pub life: Life,
+    /// Which of its lives that is.
+    acting: Option<u32>,
+    /// The lives of the others, and an empty place.
+    pub lives: Vec<Life>,
+    incarnations: u32,
     steps: u64,
-    crash_at: u64,
-    crash: Arc<Notify>,
-    /// When this life is stopped in order.
-    stop_at: u64,
     /// When the disk was lost.
     pub wiped: Vec<u64>,
     hash: DefaultHasher,
     is_told: bool,
-    pub wire: Wire,
+    pub batches: Vec<Batch>,
     pub disk: Disk,
     pub alipay: Schedule,
     pub events: Vec<Event>,
@@ -72,6 +91,9 @@ enum End {
 /// Lives through the world of a seed. Gives what it came to, and the hash of its history.
 pub fn run(seed: u64, is_told: bool) -> (Report, u64) {
     let world = Arc::new(World::new(seed, is_told));
+    if world.lock().faults.replicas > 1 {
+        return replicas::run(&world);
+    }
     loop {
         let end = live(&world);
         let mut inner = world.lock();
@@ -109,7 +131,7 @@ async fn life(world: Arc<World>) -> End {
     end
 }
 
-fn start(world: &Arc<World>) -> (Gateway, Publication) {
+pub fn start(world: &Arc<World>) -> (Gateway, Publication) {
     let config = publication::Config {
         lanes: 4,
         max_batch: 64,
@@ -131,9 +153,11 @@ fn start(world: &Arc<World>) -> (Gateway, Publication) {
         clock: Arc::clone(&clock),
         tasks: tasks.clone(),
         metrics: Arc::clone(&metrics),
+        tracer: Tracer::default(),
         seed,
     });
     let policy = Pool::shared().policy.clone();
+    let tracer = Tracer::default();
     let parts = gateway::Parts {
         policy,
         publication: publication.clone(),
@@ -143,6 +167,7 @@ fn start(world: &Arc<World>) -> (Gateway, Publication) {
         clock,
         tasks,
         metrics,
+        tracer,
     };
     (Gateway::new(parts), publication)
 }
@@ -160,9 +185,9 @@ async fn play(world: &Arc<World>, gateway: &Gateway, publication: &Publication) 
             if inner.alipay.is_over() {
                 break;
             }
-            let next = inner.alipay.next_at().unwrap_or(u64::MAX).min(inner.stop_at);
+            let next = inner.alipay.next_at().unwrap_or(u64::MAX).min(inner.life.stop_at);
             let pause = Duration::from_millis(next.saturating_sub(now).min(60_000));
-            (inner.stop_at > now).then(|| (pause, Arc::clone(&inner.alipay.changed)))
+            (inner.life.stop_at > now).then(|| (pause, Arc::clone(&inner.alipay.changed)))
         };
         let Some((pause, changed)) = wait else { return stop(world, publication).await };
         let _ = tokio::time::timeout(pause, changed.notified()).await;
@@ -191,8 +216,8 @@ async fn heal(world: &Arc<World>, publication: &Publication) {
     {
         let mut inner = world.lock();
         inner.faults.heal();
-        inner.crash_at = u64::MAX;
-        inner.stop_at = u64::MAX;
+        inner.life.crash_at = u64::MAX;
+        inner.life.stop_at = u64::MAX;
         broker::clear_up(&mut inner);
     }
     for _ in 0..HEALED_LOOKS {
@@ -206,10 +231,11 @@ async fn heal(world: &Arc<World>, publication: &Publication) {
 }
 
 /// One delivery: a connection of Alipay's.
-async fn deliver(world: Arc<World>, gateway: Gateway, due: Due) {
+pub async fn deliver(world: Arc<World>, gateway: Gateway, due: Due) {
     let (patience, is_answer_lost) = {
         let mut inner = world.lock();
         if !inner.step("deliver") {
+            inner.is_cut_off(due);
             return;
         }
         inner.report.count("notifications");
@@ -220,12 +246,13 @@ async fn deliver(world: Arc<World>, gateway: Gateway, due: Due) {
                 inner.delivered.insert(id.clone());
             }
         }
-        let (life, now) = (inner.incarnation, inner.now());
+        let (life, now) = (inner.life.incarnation, inner.now());
         inner.handled[due.notice].push((life, now));
         let Inner { random, faults, .. } = &mut *inner;
         let patience = if chance(random, faults.hang_up) { random.random_range(0..6_000) } else { 60_000 };
         (patience, chance(random, faults.answer_lost))
     };
+    world.until_it_goes_on().await;
     let body = Pool::shared().body(due.notice, due.delivery);
     let delivery =
         Delivery { body, client: Ipv4Addr::LOCALHOST.into(), arrived: Instant::now(), traceparent: None };
@@ -233,28 +260,30 @@ async fn deliver(world: Arc<World>, gateway: Gateway, due: Due) {
     let mut inner = world.lock();
     if inner.step("reply") {
         inner.take_reply(due, reply, is_answer_lost);
+    } else {
+        inner.is_cut_off(due);
     }
 }
 
 impl World {
     fn new(seed: u64, is_told: bool) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
-        let faults = Faults::of(&mut random);
+        let is_shared = seed & SHARED != 0;
+        let faults = if is_shared { Faults::of_many(&mut random) } else { Faults::of(&mut random) };
         let mut inner = Inner {
             seed,
-            faults,
             base: 0,
             started: None,
-            alive: false,
-            incarnation: 0,
+            life: Life::new(),
+            acting: None,
+            lives: (0..faults.replicas).map(|_| Life::new()).collect(),
+            incarnations: 0,
             steps: 0,
-            crash_at: u64::MAX,
-            crash: Arc::default(),
-            stop_at: u64::MAX,
             wiped: Vec::new(),
             hash: DefaultHasher::new(),
             is_told,
-            wire: Wire::new(),
+            batches: Vec::new(),
+            faults,
             disk: Disk::default(),
             alipay: Schedule::new(),
             events: Vec::new(),
@@ -267,15 +296,87 @@ impl World {
             random,
         };
         inner.happen();
-        Self(Mutex::new(inner))
+        Self { inner: Arc::new(Mutex::new(inner)), at: 0, life: None }
     }
 
+    /// The hand of a gateway, in the life that it has now.
+    pub fn hand(&self, at: usize, life: u32) -> Self {
+        Self { inner: Arc::clone(&self.inner), at, life: Some(life) }
+    }
+
+    /// In the name of the gateway whose hand this is, whichever life it has.
+    pub fn lock_as_is(&self) -> MutexGuard<'_, Inner> {
+        let mut inner = self.inner.lock().unwrap();
+        inner.act_as(self.at, None);
+        inner
+    }
+
+    /// In the name of the gateway whose hand this is.
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap()
+        let mut inner = self.inner.lock().unwrap();
+        inner.act_as(self.at, self.life);
+        inner
+    }
+
+    /// Until the gateway whose hand this is goes on, if it stands still.
+    pub async fn until_it_goes_on(&self) {
+        loop {
+            {
+                let inner = self.lock();
+                if !inner.faults.lasts(Kind::Stopped, inner.now()) {
+                    return;
+                }
+            }
+            tokio::time::sleep(STOPPED_LOOK).await;
+        }
+    }
+}
+
+impl Life {
+    fn new() -> Self {
+        Self {
+            alive: false,
+            incarnation: 0,
+            crash_at: u64::MAX,
+            crash: Arc::default(),
+            stop_at: u64::MAX,
+            wire: Wire::new(),
+        }
     }
 }
 
 impl Inner {
+    fn act_as(&mut self, at: usize, life: Option<u32>) {
+        self.acting = life;
+        let was = std::mem::replace(&mut self.faults.at, at);
+        if was != at {
+            std::mem::swap(&mut self.life, &mut self.lives[was]);
+            std::mem::swap(&mut self.life, &mut self.lives[at]);
+        }
+    }
+
+    /// Whether what the acting gateway does has an effect.
+    pub fn is_alive(&self) -> bool {
+        self.life.alive && self.acting.is_none_or(|acting| acting == self.life.incarnation)
+    }
+
+    /// Something of a gateway that has died is still about, beside its next life.
+    pub fn is_after_life(&self) -> bool {
+        self.acting.is_some() && !self.is_alive()
+    }
+
+    /// Whether that life goes on, of whichever gateway, and which.
+    pub fn living(&self, incarnation: u32) -> Option<usize> {
+        if self.life.incarnation == incarnation {
+            return self.life.alive.then_some(self.faults.at);
+        }
+        self.lives.iter().position(|life| life.incarnation == incarnation && life.alive)
+    }
+
+    pub fn is_shared(&self) -> bool {
+        self.faults.replicas > 1
+    }
+
     /// Milliseconds since the world began.
     pub fn now(&self) -> u64 {
         self.base + self.started.map_or(0, |started| started.elapsed().as_millis() as u64)
@@ -283,16 +384,16 @@ impl Inner {
 
     /// One step of the gateway or of what answers it. False: it is dead, and this has no effect any more.
     pub fn step(&mut self, what: &'static str) -> bool {
-        if !self.alive {
+        if !self.is_alive() {
             return false;
         }
         self.steps += 1;
         self.trace(what, self.steps);
-        if self.steps < self.crash_at {
+        if self.steps < self.life.crash_at {
             return true;
         }
-        self.alive = false;
-        self.crash.notify_one();
+        self.life.alive = false;
+        self.life.crash.notify_one();
         self.report.count(match what {
             "deliver" => "crash: before a delivery",
             "read" => "crash: before a claim or a look",
@@ -342,35 +443,36 @@ impl Inner {
         }
     }
 
-    fn begin(&mut self) -> Arc<Notify> {
-        self.started = Some(Instant::now());
-        self.alive = true;
-        self.incarnation += 1;
+    pub fn begin(&mut self) -> Arc<Notify> {
+        self.started.get_or_insert_with(Instant::now);
+        self.life.alive = true;
+        self.incarnations += 1;
+        self.life.incarnation = self.incarnations;
         self.report.count("lives");
-        self.crash = Arc::default();
-        self.crash_at = match self.faults.crash_every {
+        self.life.crash = Arc::default();
+        self.life.crash_at = match self.faults.crash_every {
             0 => u64::MAX,
-            _ if self.incarnation > MAX_CRASHES => u64::MAX,
+            _ if self.life.incarnation > MAX_CRASHES => u64::MAX,
             mean => self.steps + self.random.random_range(1..2 * mean),
         };
         let lasts = self.random.random_range(1_000..600_000);
-        let stops = self.faults.stops && self.incarnation <= MAX_CRASHES;
-        self.stop_at = if stops { self.base + lasts } else { u64::MAX };
-        Arc::clone(&self.crash)
+        let stops = self.faults.stops && self.life.incarnation <= MAX_CRASHES;
+        self.life.stop_at = if stops { self.now() + lasts } else { u64::MAX };
+        Arc::clone(&self.life.crash)
     }
 
     /// The time of a life is known on its runtime alone.
     fn stop_clock(&mut self) {
         self.base = self.now();
         self.started = None;
-        self.alive = false;
+        self.life.alive = false;
     }
 
     /// What a dead gateway leaves behind.
     fn bury(&mut self, end: &End) {
         if let End::Crash = end {
-            self.crashes.push((self.incarnation, self.base));
-            self.trace("crash", u64::from(self.incarnation));
+            self.crashes.push((self.life.incarnation, self.base));
+            self.trace("crash", u64::from(self.life.incarnation));
         }
         self.hang_up_on_broker();
         let Self { disk, random, .. } = self;
@@ -386,8 +488,29 @@ impl Inner {
         }
     }
 
-    /// Until the next life: connections are refused.
-    fn lie_down(&mut self) {
+    /// What a dead gateway leaves behind while others live.
+    pub fn bury_beside_others(&mut self, in_order: bool) {
+        let (life, now) = (self.life.incarnation, self.now());
+        if in_order {
+            self.report.count("stopped in order");
+        } else {
+            self.crashes.push((life, now));
+            self.trace("crash", u64::from(life));
+        }
+        self.life.alive = false;
+        self.hang_up_on_broker();
+    }
+
+    /// When it is over: what it came to, and the hash of its history.
+    pub fn judge_all(&mut self) -> (Report, u64) {
+        self.judge_end();
+        self.report.count("worlds");
+        self.report.count("worlds of several gateways");
+        (std::mem::take(&mut self.report), self.hash.finish())
+    }
+
+    /// How long until the next life.
+    pub fn rest(&mut self) -> u64 {
         let longest = [100, 5_000, 120_000, 7_200_000];
         let scale = match self.random.random_range(0..100) {
             0..50 => longest[0],
@@ -395,14 +518,27 @@ impl Inner {
             85..99 => longest[2],
             _ => longest[3],
         };
-        self.base += self.random.random_range(1..scale);
+        self.random.random_range(1..scale)
+    }
+
+    /// Until the next life: connections are refused.
+    fn lie_down(&mut self) {
+        self.base += self.rest();
         while let Some(due) = self.alipay.take(self.base) {
             self.report.count("deliveries to nobody");
             self.fail(due);
         }
     }
 
-    fn fail(&mut self, due: Due) {
+    /// Its gateway has died, and others live: the front hangs up.
+    fn is_cut_off(&mut self, due: Due) {
+        if self.is_shared() && self.alipay.outstanding.remove(&due.number).is_some() {
+            self.fail(due);
+            self.alipay.changed.notify_one();
+        }
+    }
+
+    pub fn fail(&mut self, due: Due) {
         let jitter = self.random.random_range(0..140_000);
         let now = self.now();
         self.alipay.retry(due, now, jitter);
@@ -444,11 +580,15 @@ impl std::fmt::Debug for SimulatedClock {
     }
 }
 
+/// In the seeds of worlds in which several gateways share a store.
+pub const SHARED: u64 = 1 << 32;
+/// How often it is looked whether one that stands still goes on.
+const STOPPED_LOOK: Duration = Duration::from_millis(100);
 /// `shutdown.grace`.
-const GRACE: Duration = Duration::from_secs(20);
+pub const GRACE: Duration = Duration::from_secs(20);
 /// Bound: crashes of one world.
 const MAX_CRASHES: u32 = 60;
 /// Between two looks whether everything is announced.
-const LOOK: Duration = Duration::from_secs(10);
+pub const LOOK: Duration = Duration::from_secs(10);
 /// Bound: three hours.
-const HEALED_LOOKS: u32 = 540;
+pub const HEALED_LOOKS: u32 = 540;

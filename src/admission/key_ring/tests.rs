@@ -1,9 +1,10 @@
+use base64::engine::general_purpose::STANDARD;
 use rsa::BoxedUint;
 use rsa::pkcs1::{EncodeRsaPrivateKey as _, EncodeRsaPublicKey as _};
 use rsa::pkcs8::{EncodePrivateKey as _, LineEnding};
 
 use super::*;
-use crate::admission::tests::support::certificate::{authority, certificate};
+use crate::admission::tests::support::certificate::{authority, certificate, leaf_of};
 use crate::admission::tests::support::signer::{SELLER, alipay, pem, private_pem, shared, stranger};
 
 const APP: &str = "2021000000000001";
@@ -42,7 +43,11 @@ fn a_private_key_is_refused_by_name_in_every_format() {
     let bare: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
     let pkcs1 = key.to_pkcs1_pem(LineEnding::LF).unwrap().to_string();
     let bare_pkcs1: String = pkcs1.lines().filter(|line| !line.starts_with("---")).collect();
-    for content in [pem, bare, pkcs1, bare_pkcs1] {
+    // By its armour alone: what is encrypted cannot be looked into, and behind Alipay's key it is as leaked.
+    let encrypted =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n".to_owned();
+    let behind = format!("{}{encrypted}", self::pem(key));
+    for content in [pem, bare, pkcs1, bare_pkcs1, encrypted, behind] {
         assert_eq!(read(&content), Err(KeyFault::Private));
     }
 }
@@ -70,13 +75,57 @@ fn garbage_is_refused() {
     }
 }
 
+/// `id-ecPublicKey` on SM2's curve, with a point.
+fn sm2() -> Vec<u8> {
+    [
+        &[0x30, 0x59, 0x30, 0x13, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 8][..],
+        SM2,
+        &[3, 66, 0],
+        &[4; 65],
+    ]
+    .concat()
+}
+
+#[test]
+fn a_key_of_another_algorithm_is_refused_by_name() {
+    let bare = STANDARD.encode(sm2());
+    for content in
+        [sm2(), bare.clone().into_bytes(), format!("-----BEGIN PUBLIC KEY-----\n{bare}").into_bytes()]
+    {
+        assert_eq!(read(content), Err(KeyFault::Algorithm));
+    }
+    let leaf = leaf_of(&sm2(), &format!("{ALIPAY_NAME}-{SELLER}"), "Ant Financial", "310101000000Z");
+    assert_eq!(read(leaf), Err(KeyFault::Algorithm));
+    // PKCS#8 of an EC key: version, algorithm, key.
+    let algorithm = [&[0x30, 0x13, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 8][..], SM2].concat();
+    let private = [&[0x30, 28, 2, 1, 0][..], &algorithm, &[4, 2, 0x30, 0]].concat();
+    assert_eq!(read(private), Err(KeyFault::Private));
+}
+
+#[test]
+fn a_second_key_in_a_file_is_remarked_on_and_a_chain_is_not() {
+    let remarks = |content: String| PublicKey::read(content.as_bytes(), APP, SignType::Rsa2).unwrap().1.len();
+    let block = |der: Vec<u8>| {
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der))
+    };
+    let (one, other) = (pem(alipay()), pem(stranger()));
+    let leaf = |key| block(certificate(key, &format!("{ALIPAY_NAME}-{SELLER}"), "Ant Financial"));
+    let spki = alipay().to_public_key().to_public_key_der().unwrap().into_vec();
+    let above = block(authority(&spki, "Ant Financial", "ROOTCA"));
+    assert_eq!(remarks(format!("{one}{other}")), 1);
+    assert_eq!(remarks(format!("{}{}", leaf(alipay()), leaf(stranger()))), 1);
+    assert_eq!(remarks(format!("{}{above}{}", leaf(alipay()), leaf(stranger()))), 1);
+    assert_eq!(remarks(format!("{one}{above}")), 0);
+    assert_eq!(remarks(format!("{}{above}{above}", leaf(alipay()))), 0);
+}
+
 #[test]
 fn alipays_leaf_names_the_account_and_its_end() {
     let leaf = certificate(alipay(), &format!("{ALIPAY_NAME}-{SELLER}"), "Ant Financial");
     let (key, remarks) = PublicKey::read(&leaf, APP, SignType::Rsa2).unwrap();
     assert_eq!((key.account(), remarks.as_slice()), (Some(SELLER), &[][..]));
     assert_eq!(key.expires_at().map(Timestamp::rfc3339_utc).as_deref(), Some("2031-01-01T00:00:00Z"));
-    assert_eq!(key, read(pem(alipay())).unwrap());
+    assert!(key.is_same_key(&read(pem(alipay())).unwrap()));
     assert_eq!(
         (read(pem(alipay())).unwrap().account(), read(pem(alipay())).unwrap().expires_at()),
         (None, None)
@@ -113,16 +162,7 @@ fn an_authoritys_certificate_is_refused_by_its_name() {
         assert_eq!(read(authority(&spki, subject, issuer)), refused, "{subject}");
     }
     // The first one in alipayRootCert.crt has a key of SM2.
-    let sm2 = [
-        &[0x30, 0x59, 0x30, 0x13, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 8][..],
-        SM2,
-        &[3, 66, 0],
-        &[4; 65],
-    ];
-    assert_eq!(
-        read(authority(&sm2.concat(), "ROOTCA", "ROOTCA")),
-        Err(KeyFault::Authority("ROOTCA".to_owned()))
-    );
+    assert_eq!(read(authority(&sm2(), "ROOTCA", "ROOTCA")), Err(KeyFault::Authority("ROOTCA".to_owned())));
     assert_eq!(read(certificate(alipay(), "self", "self")), Err(KeyFault::Authority("self".to_owned())));
 }
 

@@ -202,7 +202,7 @@ fn attack_17_private_keys_the_apps_own_certificate_and_garbage_are_refused_by_na
     // Alipay's own leaf gives the same key as the bare one.
     let leaf = certificate_of("支付宝(中国)网络技术有限公司-2088101117955611");
     let (key, remarks) = PublicKey::read(&leaf, APP, SignType::Rsa2).unwrap();
-    assert_eq!(key, app(APP, alipay(), SignType::Rsa2).keys[0]);
+    assert!(key.is_same_key(&app(APP, alipay(), SignType::Rsa2).keys[0]));
     assert_eq!(remarks, []);
     assert!(key.expires_at().is_some());
     let (_, remarks) = PublicKey::read(&certificate_of("somebody"), APP, SignType::Rsa2).unwrap();
@@ -495,6 +495,73 @@ fn attack_39_a_text_split_so_that_it_doubles_a_field_is_refused() {
         let split = draft.set(name, "x");
         assert_eq!(said(&appended(&split.body(), "&total_amount=9999.00")), DOUBLED, "{name}");
         assert_eq!(said(&split.set("total_amount", "9999.00").body()), FORGED, "{name}");
+    }
+}
+
+#[test]
+fn attack_39_a_text_that_was_split_and_the_genuine_fields_swallowed_is_held() {
+    let all = "buyer_id=1&buyer_logon_id=1&charset=utf-8&fund_bill_list=1&gmt_create=2026-11-23 10:15:30&\
+               gmt_payment=2026-11-23 10:15:31&invoice_amount=1&notify_id=1&notify_time=2026-11-23 10:15:32&\
+               notify_type=trade_status_sync&out_trade_no=ANOTHER";
+    // What is in the text; what the parameter is called behind it, which swallows.
+    for (text, fakes, swallower) in [
+        ("subject", "total_amount=9999.00", "total_b"),
+        ("subject", "total_amount=88.88&trade_no=2026112322001427340000000099", "trade_o"),
+        (
+            "subject",
+            "total_amount=88.88&trade_no=2026112322001427340000000099&trade_status=TRADE_CLOSED",
+            "u",
+        ),
+        ("store_id", "subject=y&total_amount=9999.00", "total_b"),
+        ("passback_params", "refund_fee=5.00", "refund_g"),
+        (
+            "passback_params",
+            "receipt_amount=88.88&seller_id=2088101117955611&total_amount=9999.00",
+            "total_b",
+        ),
+        ("body", all, "p"),
+    ] {
+        let held = format!("x&{fakes}&{swallower}=");
+        let genuine = Draft::payment().set(text, &held).without("point_amount").signed();
+        // As Alipay sent it, it is a merchant's text, or holds what looks like a missing field.
+        let as_sent = said(&genuine.body());
+        assert!(
+            as_sent == PAID || matches!(as_sent, Said::Held(Objection::Ambiguous(_))),
+            "{text}: {as_sent:?}"
+        );
+        let names = signed_names(&genuine);
+        let behind = names.iter().filter(|name| text < name.as_str() && name.as_str() < swallower);
+        let (mut moved, mut meal) = (genuine.clone().set(text, "x"), String::new());
+        for name in behind {
+            let eaten = String::from_utf8(genuine.get(name).unwrap().to_vec()).unwrap();
+            meal = format!("{meal}&{name}={eaten}");
+            moved = moved.without(name);
+        }
+        for fake in fakes.split('&') {
+            let (name, value) = fake.split_once('=').unwrap();
+            moved = moved.set(name, value);
+        }
+        let moved = moved.set(swallower, meal);
+        assert_eq!(moved.content(Version::V1), genuine.content(Version::V1), "the same bytes are signed");
+        let said = said(&moved.body());
+        assert!(matches!(said, Said::Held(Objection::Ambiguous(_))), "{text}, {swallower}: {said:?}");
+    }
+}
+
+#[test]
+fn attack_39_a_merchants_text_that_repeats_fields_of_the_notification_is_his_text() {
+    for name in ["body", "passback_params", "subject", "store_id", "terminal_id"] {
+        for text in [
+            "x&total_amount=9999.00",
+            "x&out_trade_no=ANOTHER&total_amount=9999.00",
+            "a=1&trade_no=2026112322001427340000000099&trade_status=TRADE_CLOSED",
+            "a=1&b=2&z=3",
+            "app_id=1&seller_id=2088101117955611&notify_id=5",
+            "x&gmt_payment=2026-11-23 10:15:31&total_amount=1",
+        ] {
+            let draft = Draft::payment().set("body", "b").set("passback_params", "p").set(name, text);
+            assert_eq!(said_of(draft), PAID, "{name}={text}");
+        }
     }
 }
 

@@ -59,15 +59,17 @@ impl Capture {
         if is_plain(body) || (begins_as_form(body) && dump::lines(body).is_none()) {
             return Self { body: body.to_vec(), shape: None };
         }
-        let shapes: [(Reader, Shape); 10] = [
+        let shapes: [(Reader, Shape); 12] = [
             (behind_head, Shape::Request),
             (|text| json::read(text).map(|found| found.to_body()), Shape::Json),
+            (json_inside, Shape::Json),
             (|text| dump::print_r(text).map(|found| found.to_body()), Shape::Dump),
             (|text| dump::java(text).map(|found| found.to_body()), Shape::Dump),
             (|text| dump::quoted(text).map(|found| found.to_body()), Shape::Dump),
             (|text| dump::javascript(text).map(|found| found.to_body()), Shape::Dump),
             (|text| dump::go(text).map(|found| found.to_body()), Shape::Dump),
             (|text| dump::lines(text).map(|found| found.to_body()), Shape::Dump),
+            (java_inside, Shape::Dump),
             (in_line, Shape::LogLine),
             (encoded_in_line, Shape::Encoded),
         ];
@@ -81,10 +83,13 @@ impl Capture {
 
 /// A form with a signature in it is nothing else, whatever else it looks like.
 fn is_plain(body: &[u8]) -> bool {
-    Form::parse(body).is_ok_and(|form| {
-        let names_are_names = form.parameters().all(|(name, _)| !name.iter().any(u8::is_ascii_whitespace));
-        names_are_names && form.has("sign")
-    })
+    let is_url = [&b"http://"[..], b"https://"].iter().any(|scheme| body.starts_with(scheme));
+    !is_url
+        && Form::parse(body).is_ok_and(|form| {
+            let names_are_names =
+                form.parameters().all(|(name, _)| !name.iter().any(u8::is_ascii_whitespace));
+            names_are_names && form.has("sign")
+        })
 }
 
 /// What begins like a form is judged as one, even if it is none: nothing of it is left out, or a forgery could
@@ -103,6 +108,22 @@ fn behind_head(text: &[u8]) -> Option<Vec<u8>> {
         let at = head.windows(end.len()).position(|window| window == end)?;
         head.get(at + end.len()..).map(<[u8]>::to_vec)
     })
+}
+
+/// A JSON map behind the head of a line, or inside of another map.
+fn json_inside(text: &[u8]) -> Option<Vec<u8>> {
+    let begins = text.iter().enumerate().filter(|(_, byte)| **byte == b'{').map(|(at, _)| at);
+    begins.take(MAX_INSIDE).find_map(|at| {
+        let found = json::read_first(text.get(at..)?)?;
+        ["sign", "sign_type"].iter().all(|name| found.value(name).is_some()).then(|| found.to_body())
+    })
+}
+
+/// A map as Java prints it, behind the head of a line.
+fn java_inside(text: &[u8]) -> Option<Vec<u8>> {
+    let begin = text.iter().position(|byte| *byte == b'{')?;
+    let end = text.iter().rposition(|byte| *byte == b'}')?;
+    dump::java(text.get(begin..=end)?).map(|found| found.to_body())
 }
 
 /// The longest word with `&` and `sign=` in it; behind a `?` if it is a URL.
@@ -138,6 +159,8 @@ fn read_bounded(from: impl Read) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// Bound: places where a map may begin in a line.
+const MAX_INSIDE: usize = 32;
 /// Bound: what is read of a capture or a key; the gateway itself takes 64 KiB.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -174,6 +197,14 @@ mod tests {
         ),
         ("java", r#"{text=it's, a \ "b", c, amount=0.10, list=[{"b":"1","a":"2"}], sign=ab+/==}"#),
         ("lines", "text=it's, a \\ \"b\", c\namount=0.10\nlist=[{\"b\":\"1\",\"a\":\"2\"}]\nsign=ab+/==\n"),
+        (
+            "lines with colons",
+            "text: it's, a \\ \"b\", c\namount: 0.10\nlist: [{\"b\":\"1\",\"a\":\"2\"}]\nsign: ab+/==\n",
+        ),
+        (
+            "lines with tabs",
+            "text\tit's, a \\ \"b\", c\namount\t0.10\nlist\t[{\"b\":\"1\",\"a\":\"2\"}]\nsign\tab+/==\n",
+        ),
         (
             "lines, encoded",
             "text=it%27s%2C+a+%5C+%22b%22%2C+c\namount=0.10\nlist=[{\"b\":\"1\",\"a\":\"2\"}]\nsign=ab%2B%2F%3D%3D\n",
@@ -220,6 +251,14 @@ mod tests {
             "10:15:31 INFO notify body=\"text=it%27s,+a+%5C+%22b%22,+c&amount=0.10&list=[{%22b%22:%221%22,%22a%22:%222%22}]&sign=ab%2B/==\" ok",
         ),
         (
+            "java in a log",
+            r#"10:15:31 INFO notify: {text=it's, a \ "b", c, amount=0.10, list=[{"b":"1","a":"2"}], sign=ab+/==} ok"#,
+        ),
+        (
+            "url alone",
+            "https://x.example/n?text=it%27s,+a+%5C+%22b%22,+c&amount=0.10&list=[{%22b%22:%221%22,%22a%22:%222%22}]&sign=ab%2B/==",
+        ),
+        (
             "url",
             "GET https://x.example/n?text=it%27s,+a+%5C+%22b%22,+c&amount=0.10&list=[{%22b%22:%221%22,%22a%22:%222%22}]&sign=ab%2B/== 200",
         ),
@@ -229,6 +268,17 @@ mod tests {
     fn every_shape_of_a_dump_gives_the_same_parameters() {
         for (name, content) in SHAPES {
             assert_eq!(told(content), EXPECTED, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_json_map_is_found_behind_the_head_of_a_line_and_in_another_map() {
+        let map = r#"{"text":"it's, a \\ \"b\", c","amount":"0.10","list":[{"b":"1","a":"2"}],"sign":"ab+/==","sign_type":"RSA2"}"#;
+        for content in [
+            format!("10:15:31 [x] INFO {{7}} {{\"a\":1}} notify: {map} ok"),
+            format!(r#"{{"at":{{"sign":"x"}},"params":{map}}}"#),
+        ] {
+            assert_eq!(told(&content).replace("&sign_type=RSA2", ""), EXPECTED, "{content}");
         }
     }
 

@@ -94,7 +94,9 @@ impl Screen {
             let (name, value) = piece.split_at(equals);
             let value = value.strip_prefix(b"=").unwrap_or_default();
             let name_text = self.shortened(&escaped(&text_of(name, charset)));
-            if !self.show_buyer && (is_personal(name) || name.ends_with(b"_email")) {
+            // `biz_content` is a map of its own, with ids and log-ins in it.
+            let hides = is_personal(name) || name.ends_with(b"_email") || name == b"biz_content";
+            if !self.show_buyer && hides {
                 writeln!(out, "  {name_text}={}", self.language.hidden(value.len()))?;
             } else {
                 writeln!(out, "  {name_text}={}", self.shortened(&escaped(&text_of(value, charset))))?;

@@ -64,12 +64,15 @@ impl Parameters {
     /// Joins what `is_torn_off` names to the value before it, with the `&` that tore it off.
     pub(super) fn glued(&self, is_torn_off: impl Fn(&[u8]) -> bool) -> Self {
         let mut glued: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::with_capacity(self.0.len());
+        // To what is not signed nothing can be joined, nor to what could not be joined itself: that would merely leave
+        // it out.
+        let mut holds = false;
         for (name, value) in &self.0 {
-            let last_is_unsigned =
-                glued.last().is_some_and(|(name, _)| matches!(name.as_slice(), b"sign" | b"sign_type"));
+            if !is_torn_off(name) || glued.is_empty() {
+                holds = !matches!(name.as_slice(), b"sign" | b"sign_type");
+            }
             match glued.last_mut() {
-                // To what is not signed nothing can be joined: that would merely leave it out.
-                Some((_, Some(before))) if is_torn_off(name) && !last_is_unsigned => {
+                Some((_, Some(before))) if is_torn_off(name) && holds => {
                     before.push(b'&');
                     before.extend_from_slice(name);
                     if let Some(value) = value {
@@ -225,5 +228,11 @@ mod tests {
         let read = Parameters::lenient(b"p=a=1&b=2&c&d=3").glued(|name| name != b"d");
         assert_eq!(read.value("p"), Some(&b"a=1&b=2&c"[..]));
         assert_eq!(read.value("d"), Some(&b"3"[..]));
+    }
+
+    #[test]
+    fn what_was_torn_off_is_joined_to_no_other_of_its_kind_and_not_to_the_signature() {
+        let read = Parameters::lenient(b"d=3&sign=x&a=1&b=2");
+        assert_eq!(read.glued(|name| name == b"a" || name == b"b"), read);
     }
 }

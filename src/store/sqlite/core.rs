@@ -16,13 +16,13 @@ use rusqlite::{
 use super::Config;
 use super::load::{Books, Load, Weight};
 use super::place::{self, Identity};
-use super::rival::{self, rival_at};
+use super::rival::{rival_at, step_aside};
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key};
 use crate::failpoint::{self, Point};
 use crate::store::{
     Cause, Decision, Deferral, Entry, Holding, Kept, Known, MAX_FOUND, Merged, Record, Row, State, Tally,
-    Waiting, held_key,
+    Waiting, conflict, held_key,
 };
 
 /// Why it was not done.
@@ -402,7 +402,7 @@ fn write_record(transaction: &Transaction<'_>, record: &Record, books: &mut Book
         books.load.remove(waits);
         if let Some(rival) = rival_at(transaction, &record.key, &record.digest)? {
             // What cannot be read cannot be announced either: only Alipay can bring it again.
-            let _ = rival.step_aside(transaction, &record.key, waits, books)?;
+            let _ = step_aside(rival, transaction, &record.key, waits, books)?;
         }
     }
     let mut insert = transaction.prepare_cached(
@@ -447,10 +447,10 @@ fn write_deferral(transaction: &Transaction<'_>, deferral: &Deferral, books: &mu
         }
         Some(old) => {
             if let Some(rival) = rival_at(transaction, &deferral.key, &deferral.digest)?
-                && !(rival.yields_to(deferral) && rival.step_aside(transaction, &deferral.key, old, books)?)
+                && !(rival.yields_to(deferral) && step_aside(rival, transaction, &deferral.key, old, books)?)
             {
                 // Bound: an id of a conflict has the digest in it.
-                return rival::as_conflict(deferral)
+                return conflict::as_conflict(deferral)
                     .map_or(Ok(Kept::Full), |conflict| write_deferral(transaction, &conflict, books));
             }
             books.load.remove(old);

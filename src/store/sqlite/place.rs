@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{StatVfs, statvfs};
+
 use super::OpenError;
 use crate::clock::Clock;
 
@@ -36,10 +38,18 @@ impl Identity {
 
 /// What an unprivileged process may still write beside the file; infinity where the file system does not tell.
 pub(super) fn free_bytes(path: &Path) -> f64 {
+    of_file_system(path, |told| told.f_bavail)
+}
+
+/// How large the file system is; infinity where it does not tell.
+pub(super) fn size_bytes(path: &Path) -> f64 {
+    of_file_system(path, |told| told.f_blocks)
+}
+
+fn of_file_system(path: &Path, blocks: impl FnOnce(&StatVfs) -> u64) -> f64 {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     #[expect(clippy::cast_precision_loss, reason = "for a gauge")]
-    rustix::fs::statvfs(folder)
-        .map_or(f64::INFINITY, |free| free.f_bavail.saturating_mul(free.f_frsize) as f64)
+    statvfs(folder).map_or(f64::INFINITY, |told| blocks(&told).saturating_mul(told.f_frsize) as f64)
 }
 
 /// An advisory lock on a file beside the store. It is gone with the process, however that ends.

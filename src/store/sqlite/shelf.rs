@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::core::{Core, Error, PORTION};
 use super::{Config, OpenError, place};
 use crate::event::Key;
-use crate::store::{Entry, Merged};
+use crate::store::{Entry, Merged, Sums};
 
 /// A store that entries are put into.
 pub struct Shelf {
@@ -17,17 +17,6 @@ pub struct Shelf {
     sums: Sums,
     /// Held where no gateway may be running.
     _lock: Option<File>,
-}
-
-/// What became of the entries.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Sums {
-    /// How many are kept now.
-    pub taken: u64,
-    /// Of how many the store knew as much or more.
-    pub known: u64,
-    /// Under whose keys the store has other money facts: they were left out.
-    pub differing: Vec<Key>,
 }
 
 /// Why entries cannot be read or put.

@@ -12,7 +12,12 @@ pub fn certificate(key: &PrivateKey, subject: &str, issuer: &str) -> Vec<u8> {
 /// The same that ends at `end` (a `UTCTime`).
 pub fn certificate_until(key: &PrivateKey, subject: &str, issuer: &str, end: &str) -> Vec<u8> {
     let spki = key.to_public_key().to_public_key_der().unwrap().into_vec();
-    certificate_of(&spki, subject, issuer, end, &[])
+    leaf_of(&spki, subject, issuer, end)
+}
+
+/// The same of a key of any algorithm.
+pub fn leaf_of(spki: &[u8], subject: &str, issuer: &str, end: &str) -> Vec<u8> {
+    certificate_of(spki, subject, issuer, end, &[])
 }
 
 /// A certificate of an authority, which says so.

@@ -16,6 +16,7 @@ use alipay_notify_gateway::lifecycle::Tasks;
 use alipay_notify_gateway::metrics::Metrics;
 use alipay_notify_gateway::publication::{self, Publication};
 use alipay_notify_gateway::secret::Secret;
+use alipay_notify_gateway::telemetry::traces::Tracer;
 use tokio::task::JoinHandle;
 
 use super::alipay;
@@ -133,6 +134,7 @@ impl Inside {
             clock: Arc::<StillClock>::clone(&clock),
             tasks: tasks.clone(),
             metrics: Arc::clone(&metrics),
+            tracer: Tracer::default(),
             seed: 7,
         });
         let gateway = Gateway::new(gateway::Parts {
@@ -143,6 +145,7 @@ impl Inside {
             clock,
             tasks,
             metrics: Arc::clone(&metrics),
+            tracer: Tracer::default(),
         });
         Self { gateway, broker, store, metrics }
     }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use alipay_notify_gateway::broker::{Broker, Confirm, Confirms, Link, LinkError, Publisher, Settled};
 use alipay_notify_gateway::clock::{Clock, Timestamp};
@@ -42,6 +43,8 @@ pub struct ScriptedBroker {
     batches: mpsc::Sender<Batch>,
     published: AsyncMutex<mpsc::Receiver<Batch>>,
     opened: Mutex<u64>,
+    /// How long the next channel takes to open.
+    pub slowness: Mutex<Duration>,
 }
 
 /// A batch that the gateway published.
@@ -58,6 +61,7 @@ impl ScriptedBroker {
             batches,
             published: AsyncMutex::new(published),
             opened: Mutex::new(0),
+            slowness: Mutex::default(),
         }
     }
 
@@ -112,7 +116,12 @@ impl Broker for ScriptedBroker {
         let publisher =
             ScriptedPublisher { batches: self.batches.clone(), broken: std::sync::Arc::default() };
         let publisher: Box<dyn Publisher> = Box::new(publisher);
-        std::future::ready(Ok(publisher)).boxed()
+        let slowness = std::mem::take(&mut *self.slowness.lock().unwrap());
+        async move {
+            tokio::time::sleep(slowness).await;
+            Ok(publisher)
+        }
+        .boxed()
     }
 }
 
@@ -184,6 +193,11 @@ pub struct MemoryStore {
     pub away: AtomicBool,
     /// There is no room.
     pub full: AtomicBool,
+    /// How long a claim is good for, where it is not for ever.
+    pub lease: Mutex<Option<Duration>>,
+    /// How often it was asked for claims, and what was given back.
+    pub claims: Mutex<u32>,
+    pub released: Mutex<Vec<Key>>,
 }
 
 #[derive(Debug, Clone)]
@@ -241,6 +255,7 @@ impl Kind {
 
 impl Store for MemoryStore {
     fn claim(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Claim>, StoreError>> {
+        *self.claims.lock().unwrap() += 1;
         self.answer(|| {
             let (rows, elsewhere) = (self.rows.lock().unwrap(), self.elsewhere.lock().unwrap());
             let claim = |key: &Key| {
@@ -253,8 +268,12 @@ impl Store for MemoryStore {
         })
     }
 
-    fn release(&self, _keys: Vec<Key>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.answer(|| ())
+    fn release(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.answer(|| self.released.lock().unwrap().extend(keys))
+    }
+
+    fn lease(&self) -> Duration {
+        self.lease.lock().unwrap().unwrap_or(Duration::MAX)
     }
 
     fn record(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), StoreError>> {

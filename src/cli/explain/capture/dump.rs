@@ -45,15 +45,26 @@ pub(super) fn javascript(content: &[u8]) -> Option<Parameters> {
     (!found.is_empty()).then(|| found.into_iter().collect())
 }
 
-/// `name=value` on lines of their own, every one of them.
+/// A parameter a line, every line: `name=value`; or `name: value`, as browsers and HTTP clients show a form.
 pub(super) fn lines(content: &[u8]) -> Option<Parameters> {
+    lines_with(content, b'=').or_else(|| lines_with(content, b':')).or_else(|| lines_with(content, b'\t'))
+}
+
+fn lines_with(content: &[u8], end: u8) -> Option<Parameters> {
     let text = content.trim_ascii();
     let lines = text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let lines: Vec<Vec<u8>> = lines.map(<[u8]>::to_vec).collect();
-    if lines.len() < MIN_LINES || !lines.iter().all(|line| begins_with_name(line, b'=')) {
+    if lines.len() < MIN_LINES || !lines.iter().all(|line| begins_with_name(line, end)) {
         return None;
     }
-    pairs(lines)
+    if end == b'=' {
+        return pairs(lines);
+    }
+    let split = lines.iter().map(|line| {
+        let (name, value) = split_once(line, &[end])?;
+        Some((name.to_vec(), value.strip_prefix(b" ").unwrap_or(value).to_vec()))
+    });
+    split.collect()
 }
 
 /// PHP's `print_r`: `[name] => value` on lines of their own.

@@ -9,7 +9,16 @@ use super::super::parameters::Parameters;
 
 /// The members of an object; `None` if it is none.
 pub(super) fn read(content: &[u8]) -> Option<Parameters> {
-    let Json::Object(members) = serde_json::from_slice(content).ok()? else { return None };
+    members(serde_json::from_slice(content).ok()?)
+}
+
+/// The members of the object that `content` begins with, whatever comes behind it.
+pub(super) fn read_first(content: &[u8]) -> Option<Parameters> {
+    members(serde_json::Deserializer::from_slice(content).into_iter().next()?.ok()?)
+}
+
+fn members(json: Json) -> Option<Parameters> {
+    let Json::Object(members) = json else { return None };
     let pairs =
         members.into_iter().map(|(name, value)| (name.into_bytes(), value.into_parameter().into_bytes()));
     Some(pairs.collect())

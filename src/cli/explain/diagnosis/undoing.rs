@@ -117,8 +117,15 @@ fn everywhere(start: &Parameters) -> Candidates {
         offer(Mistake::SplitAfterDecoding(torn), (glued != *start).then_some(glued));
     }
     // Where nothing is percent-encoded, a plus is no encoded space: it came in the space's place.
-    if start.pairs().any(|(_, value)| value.contains(&b'%')) {
-        let all = || Mistake::EncodedTwice(vec!["every value".to_owned()]);
+    let encoded_names: Vec<&[u8]> =
+        start.signed().filter(|(_, value)| value.contains(&b'%')).map(|(name, _)| name).collect();
+    if !encoded_names.is_empty() {
+        let all = || {
+            Mistake::EncodedTwice(match *encoded_names {
+                [name] => vec![told(name)],
+                _ => vec!["every value".to_owned()],
+            })
+        };
         offer(all(), start.mapped(|_, value| Some(decode(value))));
         offer(all(), start.mapped(|_, value| Some(decode_escapes(value))));
     }
@@ -225,9 +232,10 @@ fn added(start: &Parameters) -> Candidates {
     let mut unknown: Vec<&[u8]> =
         start.pairs().map(|(name, _)| name).filter(|name| !is_known(name)).collect();
     unknown.sort_by_key(|name| !FRAMEWORKS.contains(name));
+    let every = unknown.clone();
     unknown.truncate(MAX_SUBSET);
     let all: Vec<&[u8]> = start.signed().map(|(name, _)| name).collect();
-    let sets = (1..1_u32 << unknown.len()).map(|mask| chosen(&unknown, mask));
+    let sets = (1..1_u32 << unknown.len()).map(|mask| chosen(&unknown, mask)).chain([every]);
     let ones = all.iter().map(|name| vec![*name]);
     let twos = all
         .iter()
@@ -338,7 +346,12 @@ fn html_unescaped(value: &[u8]) -> Vec<u8> {
             (b"&gt;", b">"),
             (b"&#39;", b"'"),
             (b"&#039;", b"'"),
+            (b"&#x27;", b"'"),
             (b"&apos;", b"'"),
+            (b"&#47;", b"/"),
+            (b"&#x2F;", b"/"),
+            (b"&#61;", b"="),
+            (b"&#x3D;", b"="),
             (b"&nbsp;", b" "),
         ],
     )

@@ -1,0 +1,335 @@
+//! The real binary on a real Redis: it remembers, for every replica; it rides out a Redis that is killed, frozen or failed
+//! over; and what is to be known of a Redis before payments depend on it.
+
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use alipay_notify_gateway::clock::{Clock as _, SystemClock};
+use alipay_notify_gateway::secret::{Secret, Source};
+use alipay_notify_gateway::store::redis::{Config, check};
+use alipay_notify_gateway::store::sqlite::{self, Sqlite};
+use alipay_notify_gateway::store::{Record, Store as _, WhenAway};
+
+use crate::store_faults::{is, is_unchecked, rides_out};
+use crate::support::alipay::{self, Notification};
+use crate::support::authority::Authority;
+use crate::support::program::{Folder, Program, amqp_url, unique};
+use crate::support::queue::{Event, Queue};
+use crate::support::redis::{Node, Nodes, cli, cluster_url, redis_url};
+use crate::support::rows::{holding, kept, record};
+use crate::support::run;
+
+/// `[store]` of a Redis, in the place of the file.
+fn keys(url: &str, prefix: &str, more: &str) -> String {
+    format!("engine = \"redis\"\nuri = \"{url}\"\nprefix = \"{prefix}\"\n{more}")
+}
+
+fn start(name: &str, url: &str, prefix: &str, more: &str) -> Program {
+    let store = keys(url, prefix, more);
+    let change = |text: String| text.replace("path = \"gateway.db\"", &store);
+    let program = Program::launch_configured(name, &amqp_url(), change, |command| command);
+    program.is_connected();
+    program
+}
+
+fn recorded(program: &Program, payment: &Notification) -> bool {
+    program.states(payment.trade_no()) == ["recorded"]
+}
+
+#[test]
+fn what_one_replica_has_announced_every_other_knows_and_a_restart_too() {
+    run(async {
+        for url in [redis_url(), cluster_url()] {
+            let prefix = unique("shared");
+            let (mut one, other) = (start("one", &url, &prefix, ""), start("other", &url, &prefix, ""));
+            let mut queue = Queue::bound(&one.exchange, &["#"]).await;
+            let mut others = Queue::bound(&other.exchange, &["#"]).await;
+            let paid = Notification::payment_now(1);
+            assert!(one.post(&paid.body()).is_success(), "{}", one.log());
+            assert_eq!(queue.next().await.id(), paid.event_id("payment.succeeded"));
+            assert!(recorded(&one, &paid) && recorded(&other, &paid));
+            assert!(other.post(&paid.body()).is_success());
+            assert!(is(&other, "notifications_total{outcome=\"duplicate\"}", 1.0));
+            assert!(others.published(&other, 2).await.is_empty(), "nothing from it but the next");
+            one.kill();
+            one.restart();
+            one.is_connected();
+            assert!(one.post(&paid.body()).is_success());
+            assert!(is(&one, "notifications_total{outcome=\"duplicate\"}", 1.0));
+            assert!(queue.published(&one, 3).await.is_empty());
+        }
+    });
+}
+
+#[test]
+fn a_redis_that_is_killed_is_ridden_out() {
+    run(async {
+        let node = std::cell::RefCell::new(Node::start(&[]));
+        let program = start("killed", &node.borrow().url(), "alipay", "");
+        rides_out(&program, || node.borrow_mut().kill(), || node.borrow_mut().run()).await;
+    });
+}
+
+#[test]
+fn a_redis_that_is_frozen_is_ridden_out() {
+    run(async {
+        let node = Node::start(&[]);
+        let program = start("frozen", &node.url(), "alipay", "");
+        rides_out(&program, || node.signal("STOP"), || node.signal("CONT")).await;
+    });
+}
+
+#[test]
+fn a_redis_that_is_full_is_ridden_out() {
+    run(async {
+        let node = Node::start(&["--maxmemory-policy", "noeviction"]);
+        let program = start("full", &node.url(), "alipay", "");
+        let url = node.url();
+        let limit = |bytes: &str| drop(cli(&url, &["CONFIG", "SET", "maxmemory", bytes]));
+        rides_out(&program, || limit("1"), || limit("0")).await;
+    });
+}
+
+#[test]
+fn a_gateway_starts_although_its_redis_is_away_and_records_when_it_comes() {
+    run(async {
+        let mut node = Node::start(&[]);
+        node.kill();
+        let program = start("absent", &node.url(), "alipay", "");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let paid = Notification::payment_now(1);
+        assert!(program.post(&paid.body()).is_success(), "{}", program.log());
+        assert!(is_unchecked(&queue.next().await));
+        node.run();
+        program.wait_until("it is there", || is(&program, "store_unchecked", 0.0));
+        assert!(recorded(&program, &paid));
+        assert!(program.post(&paid.body()).is_success());
+        assert!(queue.published(&program, 2).await.is_empty(), "announced once");
+    });
+}
+
+/// Pays one after the other until it is told to stop, and says what was paid.
+fn pays(program: &Program, from: u64, stop: &AtomicBool) -> Vec<Notification> {
+    let mut paid = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let payment = Notification::payment_now(from + paid.len() as u64);
+        let answer = program.post(&payment.body());
+        assert!(answer.is_success(), "{answer:?}\n{}", program.log());
+        paid.push(payment);
+        // Not a wait for anything: a customer every few milliseconds.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    paid
+}
+
+/// Customers pay while the store is taken away and given back; each payment is announced, and once.
+async fn loses_nothing(program: &Program, take: impl FnOnce(), give: impl FnOnce()) -> Vec<Notification> {
+    let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+    let stop = AtomicBool::new(false);
+    let paid = std::thread::scope(|scope| {
+        let (program, stop) = (&program, &stop);
+        let payers = [1_000_000, 2_000_000].map(|from| scope.spawn(move || pays(program, from, stop)));
+        program.wait_until("there is load", || program.outcome("announced") > 20.0);
+        take();
+        program.wait_until("it has noticed", || is(program, "store_unchecked", 1.0));
+        let before = program.outcome("announced");
+        program.wait_until("payments go on", || program.outcome("announced") > before + 20.0);
+        give();
+        program
+            .wait_until("it is back", || is(program, "store_unchecked", 0.0) && is(program, "store_up", 1.0));
+        let before = program.outcome("announced");
+        program.wait_until("payments go on", || program.outcome("announced") > before + 20.0);
+        stop.store(true, Ordering::Relaxed);
+        payers.into_iter().flat_map(|payer| payer.join().unwrap()).collect::<Vec<_>>()
+    });
+    let events = queue.published(program, 9).await;
+    let mut announced: Vec<&str> = events.iter().map(Event::id).collect();
+    let mut expected: Vec<String> = paid.iter().map(|paid| paid.event_id("payment.succeeded")).collect();
+    announced.sort_unstable();
+    expected.sort();
+    assert_eq!(announced, expected, "each once");
+    paid
+}
+
+#[test]
+fn a_redis_that_is_stopped_and_started_under_load_loses_nothing() {
+    run(async {
+        let node = std::cell::RefCell::new(Node::start(&[]));
+        let program = start("load", &node.borrow().url(), "alipay", "");
+        let paid = loses_nothing(&program, || node.borrow_mut().kill(), || node.borrow_mut().run()).await;
+        for payment in &paid {
+            assert!(recorded(&program, payment), "{}", payment.trade_no());
+        }
+    });
+}
+
+#[test]
+fn a_fail_over_by_sentinel_loses_no_payment() {
+    run(async {
+        let nodes = Nodes::start("sentinel", &[]);
+        let program = start("sentinel", &nodes.url, "alipay", "");
+        let sentinel = nodes.url.replace("/gateway", "");
+        let master = || {
+            let place = cli(&sentinel, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "gateway"]);
+            place.lines().nth(1).unwrap().to_owned()
+        };
+        let first = master();
+        let paid = loses_nothing(&program, || nodes.kill(&first), || {}).await;
+        assert_ne!(master(), first, "it was failed over");
+        // What the old master had not passed on may be forgotten: delivered again it is repeated, with the same id.
+        let kept = paid.iter().filter(|payment| recorded(&program, payment)).count();
+        assert!(kept * 2 > paid.len(), "{kept} of {}", paid.len());
+    });
+}
+
+#[test]
+fn where_it_is_so_configured_nothing_is_published_while_redis_is_away() {
+    run(async {
+        let mut node = Node::start(&[]);
+        let program = start("refuse", &node.url(), "alipay", "unavailable = \"refuse\"");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let [first, second] = [1, 2].map(Notification::payment_now);
+        assert!(program.post(&first.body()).is_success());
+        queue.next().await;
+        node.kill();
+        for payment in [&first, &second] {
+            let answer = program.post(&payment.body());
+            assert!(answer.is_fail(503), "{answer:?}\n{}", program.log());
+        }
+        assert!(is(&program, "store_refusing", 1.0) && is(&program, "store_unchecked", 0.0));
+        assert!(program.get("/readyz").unwrap().body.contains("refused"));
+        node.run();
+        program.wait_until("it is back", || is(&program, "store_refusing", 0.0));
+        assert!(program.post(&second.body()).is_success());
+        assert_eq!(queue.next().await.id(), second.event_id("payment.succeeded"), "and nothing before it");
+    });
+}
+
+fn config(url: &str) -> Config {
+    Config {
+        uri: Source::Here(Secret::new(url)),
+        ca_file: None,
+        prefix: unique("check"),
+        when_away: WhenAway::Unchecked,
+        max_deferred: 10,
+        max_returned: 10,
+        max_deferred_bytes: 1 << 20,
+        max_held: 10,
+        max_held_bytes: 1 << 20,
+    }
+}
+
+#[test]
+fn a_redis_that_may_throw_records_away_is_refused_and_one_that_forgets_is_remarked_on() {
+    run(async {
+        for url in [redis_url(), cluster_url()] {
+            let good = check(&config(&url)).await.unwrap();
+            assert!(good.refusals.is_empty() && good.warnings.is_empty(), "{good:?}");
+        }
+        let node = Node::start(&["--maxmemory-policy", "volatile-ttl"]);
+        let verdict = check(&config(&node.url())).await.unwrap();
+        assert!(verdict.refusals[0].contains("maxmemory-policy is volatile-ttl"), "{verdict:?}");
+        let node = Node::start(&["--appendonly", "no"]);
+        let verdict = check(&config(&node.url())).await.unwrap();
+        assert!(verdict.refusals.is_empty() && verdict.warnings[0].contains("neither appendonly nor save"));
+        // A hosted Redis that lets nobody look: what could not be seen is said.
+        let hosted = ["--user", "shop", "on", ">secret", "~*", "+@all", "-config", "-info"];
+        let node = Node::start(&hosted);
+        let login = node.url().replace("redis://", "redis://shop:secret@");
+        let verdict = check(&config(&login)).await.unwrap();
+        assert!(verdict.refusals.is_empty(), "{verdict:?}");
+        assert!(verdict.warnings.iter().any(|warning| warning.contains("maxmemory-policy")), "{verdict:?}");
+        // One that is no master cannot be written.
+        let replica = Node::start(&["--replicaof", "127.0.0.1 1"]);
+        let verdict = check(&config(&replica.url())).await.unwrap();
+        assert!(verdict.refusals.iter().any(|refusal| refusal.contains("cannot be written")), "{verdict:?}");
+        let away = check(&config("redis://127.0.0.1:1")).await.unwrap_err();
+        assert!(away.contains("refused"), "{away}");
+        let wrong = node.url().replace("redis://", "redis://shop:wrong-word@");
+        let told = check(&config(&wrong)).await.unwrap_err();
+        assert!(!told.contains("wrong-word"), "{told}");
+    });
+}
+
+#[test]
+fn over_tls_only_the_right_redis_is_believed() {
+    run(async {
+        let authority = Authority::new("the tests' authority");
+        let (certificate, key) = authority.issue("localhost");
+        let files = [("ca.pem", authority.pem()), ("redis.pem", certificate), ("redis.key", key)];
+        let nodes = Nodes::start("tls", &files);
+        let stranger = nodes.folder().write("stranger.pem", Authority::new("a stranger's").pem());
+        let with = |url: &str, ca_file| Config { ca_file, ..config(url) };
+        let ours = Some(nodes.folder().path().join("ca.pem"));
+        let good = check(&with(&nodes.url, ours.clone())).await.unwrap();
+        assert!(good.refusals.is_empty(), "{good:?}");
+        assert!(check(&with(&nodes.url, Some(stranger))).await.is_err());
+        assert!(check(&with(&nodes.url, None)).await.is_err(), "the system's authorities do not know it");
+        let mismatch = nodes.url.replace("localhost", "127.0.0.1");
+        assert!(check(&with(&mismatch, ours)).await.is_err(), "its certificate is of localhost");
+    });
+}
+
+fn store(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
+    command.arg("store").args(arguments).output().unwrap()
+}
+
+/// What is kept, but for the first line, which has the time.
+fn exported(config: &str) -> Vec<String> {
+    let output = store(&["export", "--config", config]);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines: Vec<String> = text.lines().skip(1).map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn what_is_kept_moves_from_sqlite_to_redis_and_back() {
+    for url in [redis_url(), cluster_url()] {
+        let folder = Folder::new();
+        folder.write("alipay.pem", alipay::public_pem());
+        let app = "[[apps]]\napp_id = \"2021000000000001\"\nalipay_public_keys = [\"alipay.pem\"]\n";
+        let write = |name: &str, store: &str| {
+            let path = folder.write(name, format!("[store]\n{store}\n{app}"));
+            path.to_str().unwrap().to_owned()
+        };
+        let (from, back) =
+            (write("from.toml", "path = \"from.db\""), write("back.toml", "path = \"back.db\""));
+        let redis = write("redis.toml", &keys(&url, &unique("move"), ""));
+        run(furnish(folder.path().join("from.db")));
+        let kept = exported(&from);
+        assert_eq!(kept.len(), 600 + 20 + 20 + 1, "and how many they are");
+        for (source, target) in [(&from, &redis), (&redis, &back)] {
+            let file = folder.path().join(unique("export"));
+            let file = file.to_str().unwrap();
+            assert!(store(&["export", "--config", source, "--out", file]).status.success());
+            for taken in ["640 entries taken, 0 were known", "0 entries taken, 640 were known"] {
+                let output = store(&["import", "--config", target, file]);
+                assert!(String::from_utf8_lossy(&output.stdout).contains(taken), "{output:?}");
+            }
+            assert!(exported(target) == kept, "{target}");
+        }
+    }
+}
+
+/// Rows of every kind that waits or is settled.
+async fn furnish(path: std::path::PathBuf) {
+    let config = sqlite::Config {
+        path,
+        max_deferred: 100,
+        max_returned: 100,
+        max_deferred_bytes: 1 << 20,
+        max_held: 100,
+        max_held_bytes: 1 << 20,
+    };
+    let store = Sqlite::open(&config, Arc::new(SystemClock)).unwrap();
+    let expires_at = SystemClock.now().plus(Duration::from_secs(30 * 86_400));
+    store.record((1..=600).map(|n| Record { expires_at, ..record(n) }).collect()).await.unwrap();
+    store.defer((1001..=1020).map(|n| kept(n, "1.00")).collect()).await.unwrap();
+    store.hold((2001..=2020).map(holding).collect()).await.unwrap();
+    store.close().await;
+}

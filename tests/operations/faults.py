@@ -1,0 +1,204 @@
+"""What goes wrong, for tests/operations/alerts_live.py: each fault is made, its alerts fire, and it is mended."""
+
+import contextlib
+import datetime
+import itertools
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+NUMBERS = itertools.count(1)
+
+
+class Payment:
+    """A notification of Alipay's, as simulate makes them, with what a test wants to be otherwise; signed anew."""
+
+    def __init__(self, site, **fields):
+        self.site = site
+        self.fields = dict(urllib.parse.parse_qsl((site.home / "captured-body.txt").read_text().strip()))
+        number = next(NUMBERS)
+        self.fields.update(trade_no=f"{self.fields['trade_no'][:-6]}{number:06}", out_trade_no=f"F{number:08}", **fields)
+
+    def paid(self, ago):
+        self.fields.update(gmt_create=beijing(ago), gmt_payment=beijing(ago))
+        return self
+
+    def post(self, notified_ago=0, **changed):
+        fields = {**self.fields, **changed, "notify_time": beijing(notified_ago), "notify_id": f"n{next(NUMBERS):016}"}
+        named = sorted((name, value) for name, value in fields.items() if value and name not in ("sign", "sign_type"))
+        content = "&".join(f"{name}={value}" for name, value in named)
+        signature = subprocess.run(["openssl", "dgst", "-sha256", "-sign", self.site.home / "keys/alipay-private.pem"],
+                                   input=content.encode(), stdout=subprocess.PIPE, check=True).stdout
+        signature = subprocess.run(["openssl", "base64", "-A"], input=signature, stdout=subprocess.PIPE, check=True).stdout
+        body = urllib.parse.urlencode({**fields, "sign": signature.decode()}).encode()
+        try:
+            return urllib.request.urlopen(self.site.url(), body, timeout=20).read().decode()
+        except urllib.error.HTTPError as refused:
+            return refused.read().decode()
+
+
+def beijing(ago):
+    """Alipay's clock, seconds ago."""
+    at = datetime.datetime.now(datetime.timezone(datetime.timedelta(hours=8))) - datetime.timedelta(seconds=ago)
+    return at.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def expect(answer, wanted):
+    if answer != wanted:
+        raise SystemExit(f"answered {answer}, not {wanted}")
+
+
+def drop(site):
+    site.sh(f"alipay-notify-gateway trade drop {site.trade()} --who test --reason 'not ours' "
+            f"--admin http://127.0.0.1:{site.admin} --token-file admin.token")
+
+
+def of_keys(site, trial):
+    trial.fault(["AlipayGatewayPolicyRefused"], lambda: site.write_config("nonsense = 1"), site.write_config)
+    trial.fault(["AlipayGatewayKeyNotBelieved"], lambda: site.send("next-keys"), lambda: None)
+
+    def certificate():
+        # Not an authority's, and not a key that is there already.
+        site.sh("alipay-notify-gateway simulate keys soon-keys")
+        site.sh("printf '[req]\\ndistinguished_name=d\\n[d]\\n' >openssl.cnf; export OPENSSL_CONF=openssl.cnf; "
+                "openssl req -x509 -new -key strange-keys/alipay-private.pem -days 5 -subj /CN=root -out root.crt; "
+                "openssl req -new -key soon-keys/alipay-private.pem -subj /CN=soon -out soon.csr; "
+                "openssl x509 -req -in soon.csr -CA root.crt -CAkey strange-keys/alipay-private.pem -CAcreateserial -days 5 "
+                "-out soon.crt")
+        site.write_config(keys=["keys/alipay-public.pem", "soon.crt"])
+    trial.fault(["AlipayGatewayCertificateExpiry"], certificate, site.write_config)
+
+    def rotate():
+        site.stop("load")
+        site.load("stranger", key="strange-keys")
+
+    def rotate_back():
+        site.stop("stranger")
+        site.load()
+    trial.fault(["AlipayGatewaySignatureFailures", "AlipayGatewaySignatureRotation", "AlipayGatewaySilence"], rotate,
+                rotate_back)
+
+
+def of_payments(site, trial):
+    # Two, and the runbook releases one: the other is dropped.
+    trial.fault(["AlipayGatewayHeld"], lambda: site.send(count=2, more="--seller-id 2088000000000042"), lambda: drop(site))
+
+    def conflict():
+        payment = Payment(site)
+        expect(payment.post(), "success")
+        expect(payment.post(total_amount="0.01"), "success")
+    trial.fault(["AlipayGatewayConflict"], conflict, lambda: None)
+    trial.fault(["AlipayGatewayLatePayment"], lambda: expect(Payment(site).paid(40 * 86400).post(), "success"),
+                lambda: None)
+
+    def late():
+        # Half of what comes is old only if nothing else comes.
+        site.stop("load")
+        for _ in range(10):
+            expect(Payment(site).post(notified_ago=120), "success")
+            time.sleep(1)
+    trial.fault(["AlipayGatewayDeliveryLag"], late, lambda: None)
+    trial.fault(["AlipayGatewayClockSkew"], lambda: expect(Payment(site).post(notified_ago=-60), "success"), site.load)
+
+
+def of_the_process(site, trial):
+    def crowd():
+        for _ in range(5):
+            crowd = []
+            for _ in range(100):
+                crowd.append(socket.create_connection(("127.0.0.1", site.http), timeout=5))
+            time.sleep(2)
+            for one in crowd:
+                one.close()
+    trial.fault(["AlipayGatewaySaturated"], crowd, lambda: None)
+    trial.fault(["AlipayGatewayTargetDown"], lambda: site.scrape(site.admin, 1), lambda: site.scrape(site.admin))
+    trial.fault(["AlipayGatewayDown"], lambda: site.stop("gateway"), site.start_gateway)
+
+    def restart():
+        for _ in range(3):
+            before = site.started()
+            site.stop("gateway")
+            site.start_gateway()
+            site.wait("Prometheus has seen it", lambda: site.started() not in (before, []))
+    trial.fault(["AlipayGatewayRestarts"], restart, lambda: None)
+
+
+def of_the_store(site, trial):
+    data = site.home / "data"
+    if site.is_volume_small:
+        trial.fault(["AlipayGatewayStoreNearlyFull"], lambda: fill(data, but=8 << 20), lambda: (data / "ballast").unlink())
+        trial.fault(["AlipayGatewayStoreUnchecked", "AlipayGatewayStoreDown"], lambda: fill(data, but=0),
+                    lambda: (data / "ballast").unlink())
+    else:
+        print("skip: a small volume needs root: no store that is full", flush=True)
+    # With something held, so that there is something to salvage.
+    site.send(count=2, more="--seller-id 2088000000000042")
+    trial.fault(["AlipayGatewayStoreDamaged"], lambda: damage(site), lambda: None)
+
+
+def fill(folder, but):
+    """Until so many bytes are free; the gateway writes beside it."""
+    with open(folder / "ballast", "wb", buffering=0) as ballast, contextlib.suppress(OSError):
+        while os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize > but:
+            ballast.write(bytes(4096))
+
+
+def damage(site):
+    """The first page of the database, found at a start: a running gateway has it in its log, and does not read it again."""
+    site.stop("gateway")
+    with open(site.home / "data/gateway.db", "r+b") as file:
+        file.write(b"\xa5" * 4096)
+    site.start_gateway()
+
+
+def of_the_link(site, trial):
+    trial.fault(["AlipayGatewayBrokerDown", "AlipayGatewayErrorBudgetBurnFast", "AlipayGatewayErrorBudgetBurn",
+                 "AlipayGatewayErrorBudgetBurnSlow", "AlipayGatewayBacklogGrowing", "AlipayGatewayBacklogStuck"],
+                site.link.cut, site.link.mend)
+
+    def keep(hours):
+        site.link.cut()
+        expect(Payment(site).paid(hours * 3600).post(), "fail")
+    # The last delivery comes a day and some after the payment.
+    trial.fault(["AlipayGatewayLastRetryNear"], lambda: keep(22), site.link.mend)
+    trial.fault(["AlipayGatewayLastRetryPast"], lambda: keep(30), site.link.mend)
+
+    def slow():
+        site.link.cut()
+        time.sleep(20)
+        site.link.mend()
+    # What waited for the link is confirmed, and late.
+    trial.fault(["AlipayGatewayLatencyBudgetBurn"], slow, lambda: None)
+
+
+def of_the_broker(site, trial):
+    trial.fault(["AlipayGatewayBrokerBlocked"],
+                lambda: site.sh("rabbitmqctl set_vm_memory_high_watermark 0.00001"),
+                lambda: site.sh("rabbitmqctl set_vm_memory_high_watermark 0.4"))
+    full = json.dumps({"max-length": 1, "overflow": "reject-publish"})
+    trial.fault(["AlipayGatewayNacked"],
+                lambda: site.sh(f"rabbitmqctl set_policy full '^payments.orders$' '{full}' --apply-to queues"),
+                lambda: site.sh("rabbitmqctl clear_policy full"))
+    # A quorum queue that answers nobody, as without its majority.
+    orders = '{list_to_atom("%2F_payments.orders"), node()}'
+    trial.fault(["AlipayGatewayTypeSuspended"], lambda: site.sh(f"rabbitmqctl eval 'sys:suspend({orders}).'"),
+                lambda: site.sh(f"rabbitmqctl eval 'sys:resume({orders}).'"))
+
+
+def of_the_topology(site, trial):
+    """One that was deleted the gateway declares again at once; another in its place it leaves alone."""
+    another = """
+        Name = rabbit_misc:r(<<"/">>, queue, <<"payments.orders">>), {ok, Queue} = rabbit_amqqueue:lookup(Name),
+        rabbit_amqqueue:delete(Queue, false, false, <<"test">>),
+        {Is, _} = rabbit_amqqueue:declare(Name, true, false, [], none, <<"test">>), Is."""
+    trial.fault(["AlipayGatewayUnroutable", "AlipayGatewayTopologyIncomplete", "AlipayGatewayBacklogNearlyFull"],
+                lambda: site.sh(f"rabbitmqctl eval '{another}'"),
+                lambda: site.sh("rabbitmqctl delete_queue payments.orders"))
+
+
+ALL = [of_payments, of_keys, of_the_link, of_the_broker, of_the_topology, of_the_process, of_the_store]
