@@ -352,7 +352,6 @@ impl Metrics {
     ///
     /// # Errors
     /// If two metrics have the same name, which a test excludes.
-    #[expect(clippy::too_many_lines, reason = "a list of names, and no steps")]
     pub fn new(rejections: &[&str], holds: &[&str]) -> Result<Self, prometheus::Error> {
         let at = Registering(Registry::new_custom(Some("alipay_gateway".to_owned()), None)?);
         let notifications =

@@ -28,8 +28,8 @@ use crate::event::{Digest, EventType, Key, Message};
 ///   another process has leased is [`Claim::HeldElsewhere`] until its lease is over. Everything else, and what is in no
 ///   row yet, is leased to whoever asks; who has the lease may ask again, and has it anew.
 /// - [`defer`](Self::defer) and [`hold`](Self::hold) write the row and end one's own lease. Only an event *in doubt* stays
-///   leased to who published it, for [`DOUBT`]: he watches its confirm, and ends it earlier by `record` or `defer`; if he
-///   dies, the time passes.
+///   leased to who published it, for [`DOUBT`], even if there was no room to keep it: he watches its confirm, and ends it
+///   earlier by `record` or `defer`; if he dies, the time passes. A deferral by another changes nothing of it.
 /// - [`record`](Self::record) is unconditional, whoever has the lease, and ends it.
 /// - [`release`](Self::release) gives back one's own lease, and nobody else's.
 /// - [`due`](Self::due) hands out only what no other process has leased, and leases it to who asks, so that each event is

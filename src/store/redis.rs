@@ -35,7 +35,7 @@ use super::{
     Waiting, WhenAway, held_key,
 };
 use crate::clock::Timestamp;
-use crate::event::{EventType, Key};
+use crate::event::{Digest, EventType, Key};
 use crate::secret::Source;
 
 pub use self::judge::{Verdict, check, judge};
@@ -86,7 +86,7 @@ impl Redis {
             books: Books::new(config),
             when_away: config.when_away,
         };
-        if let Err(error) = store.line.link().await {
+        if let Err(error) = store.line.tried().await {
             tracing::error!(%error, "starting without the store");
         }
         store
@@ -135,10 +135,14 @@ impl Redis {
             let rivals = self.run(&self.scripts.record, &batch, Fields::recorded).await?;
             let mut again = Vec::new();
             for (record, rival) in left.into_iter().zip(rivals) {
-                if let Some(rival) = rival {
-                    self.set_aside(&record.key, rival, record.at).await?;
-                    again.push(record);
+                let Some(rival) = rival else { continue };
+                let (key, digest) = (&record.key, rival.digest);
+                if !self.set_aside(key, rival, record.at).await? {
+                    // What cannot be read cannot be announced either: only Alipay can bring it again.
+                    let away = [text(&key.id), Vec::new(), Vec::new(), time(record.at)];
+                    self.put_away(key, digest, away).await?;
                 }
+                again.push(record);
             }
             if again.is_empty() {
                 return Ok(());
@@ -148,27 +152,22 @@ impl Redis {
         Err(StoreError { message: "redis: what waits under a key does not step aside".to_owned() })
     }
 
-    /// Keeps what waits under a key as the conflict that it is. What cannot be read cannot be announced either: only
-    /// Alipay can bring it again.
+    /// Keeps what waits under a key as the conflict that it is. Says whether it could be read.
     async fn set_aside(&self, key: &Key, rival: Rival, now: Timestamp) -> Result<bool, StoreError> {
         let digest = rival.digest;
-        let conflict = rival.conflict();
-        let is_readable = conflict.is_some();
-        let (id, event_type, body) = match conflict {
-            Some((event, message)) => {
-                tracing::warn!(
-                    id = key.id,
-                    kept_as = message.id,
-                    "other money came under the id of what waits"
-                );
-                (event.key().id, event.event_type.as_str(), serde_json::to_vec(&message).unwrap_or_default())
-            }
-            None => (format!("{}.unreadable", key.id), "", Vec::new()),
-        };
+        let Some((event, message)) = rival.conflict() else { return Ok(false) };
+        tracing::warn!(id = key.id, kept_as = message.id, "other money came under the id of what waits");
+        let (id, body) = (event.key().id, serde_json::to_vec(&message).unwrap_or_default());
+        self.put_away(key, digest, [text(&id), text(event.event_type.as_str()), body, time(now)]).await?;
+        Ok(true)
+    }
+
+    /// See `aside.lua`.
+    async fn put_away(&self, key: &Key, digest: Digest, aside: [Vec<u8>; 4]) -> Result<(), StoreError> {
         let mut batch = Batch::new(&self.names, []);
-        batch.add(key, [digest.as_bytes().to_vec(), text(&id), text(event_type), body, time(now)]);
-        self.count(&self.scripts.aside, &batch).await?;
-        Ok(is_readable)
+        let [id, event_type, body, now] = aside;
+        batch.add(key, [digest.as_bytes().to_vec(), id, event_type, body, now]);
+        self.count(&self.scripts.aside, &batch).await.map(drop)
     }
 
     /// Clears what is held apart from its trade, where anything is.

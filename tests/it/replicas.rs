@@ -166,10 +166,21 @@ async fn play(
         replicas.come_to_rest();
         assert!(replicas.programs[0].post(&last.body()).is_success());
     });
-    judge(&paid, &collected.await.unwrap(), &troubles);
+    let lost = judge(&paid, &collected.await.unwrap(), &troubles);
+    // What each replica has said of it.
+    let said: Vec<String> =
+        replicas.programs.iter().flat_map(|program| lines_about(program, &lost)).collect();
+    assert!(lost.is_empty(), "lost {lost:?}\n{}", said.join("\n"));
 }
 
-fn judge(paid: &[Paid], copies: &[Copy], troubles: &[Trouble]) {
+fn lines_about(program: &Program, ids: &[String]) -> Vec<String> {
+    let log = program.log();
+    let about = |line: &&str| ids.iter().any(|id| line.contains(id.as_str()));
+    log.lines().filter(about).map(|line| format!("{}: {line}", program.http)).collect()
+}
+
+/// Gives what was answered `success` and is not in the queue.
+fn judge(paid: &[Paid], copies: &[Copy], troubles: &[Trouble]) -> Vec<String> {
     let mut events: BTreeMap<&str, Vec<&Copy>> = BTreeMap::new();
     for copy in copies {
         events.entry(&copy.id).or_default().push(copy);
@@ -200,8 +211,9 @@ fn judge(paid: &[Paid], copies: &[Copy], troubles: &[Trouble]) {
         outside.len(),
         troubles.len()
     );
-    assert!(lost.is_empty() && unexpected.is_empty(), "lost {lost:?}, unexpected {unexpected:?}");
+    assert!(unexpected.is_empty(), "unexpected {unexpected:?}");
     assert!(outside.is_empty(), "announced twice, and nothing happened: {outside:?}");
+    lost.into_iter().map(|id| (*id).to_owned()).collect()
 }
 
 /// What happens to them, one after the other.
@@ -301,7 +313,7 @@ fn a_fail_over_beneath_replicas_that_are_killed_loses_nothing() {
         play(&mut replicas, PAIRS, u64::MAX / 2, |programs| {
             let mut troubles = disturb(programs, &mut random, 1, |_| ());
             let from = Instant::now();
-            nodes.kill(&first);
+            nodes.signal(&first, "KILL");
             while master() == first || programs.iter().any(|one| one.metric("store_unchecked") > 0.0) {
                 assert!(from.elapsed() < REST, "it is not failed over");
                 std::thread::sleep(Duration::from_millis(100));

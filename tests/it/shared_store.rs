@@ -82,6 +82,21 @@ fn a_redis_that_is_frozen_is_ridden_out() {
 }
 
 #[test]
+fn a_cluster_of_which_one_master_is_frozen_is_ridden_out() {
+    run(async {
+        let nodes = Nodes::start("cluster", &[]);
+        let program = start("shard", &nodes.url, "alipay", "");
+        let ports = nodes.ports();
+        let freeze = || {
+            nodes.signal(&ports[1], "STOP");
+            // The gauges ask every bucket.
+            program.wait_until("it is noticed", || is(&program, "store_up", 0.0));
+        };
+        rides_out(&program, freeze, || nodes.signal(&ports[1], "CONT")).await;
+    });
+}
+
+#[test]
 fn a_redis_that_is_full_is_ridden_out() {
     run(async {
         let node = Node::start(&["--maxmemory-policy", "noeviction"]);
@@ -176,7 +191,7 @@ fn a_fail_over_by_sentinel_loses_no_payment() {
             place.lines().nth(1).unwrap().to_owned()
         };
         let first = master();
-        let paid = loses_nothing(&program, || nodes.kill(&first), || {}).await;
+        let paid = loses_nothing(&program, || nodes.signal(&first, "KILL"), || {}).await;
         assert_ne!(master(), first, "it was failed over");
         // What the old master had not passed on may be forgotten: delivered again it is repeated, with the same id.
         let kept = paid.iter().filter(|payment| recorded(&program, payment)).count();

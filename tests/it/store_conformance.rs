@@ -554,10 +554,29 @@ async fn what_is_in_doubt_is_its_publishers_alone_until_he_says_otherwise() {
             assert_eq!(claim(&*theirs, n).await, Claim::HeldElsewhere);
         }
         assert_eq!(due_keys(&*theirs, 3600).await, [], "neither is it drained");
+        // Another who had it too, and no more time, does not make it due for its publisher.
+        assert_eq!(theirs.defer(vec![deferral(1, State::Deferred)]).await.unwrap(), [Kept::Yes]);
+        assert_eq!(due_keys(&*ours, 30).await, []);
         ours.defer(vec![deferral(1, State::Deferred)]).await.unwrap();
         assert_eq!(due_keys(&*theirs, 3600).await, [key(1)]);
         ours.record(vec![record(2)]).await.unwrap();
         assert!(is_known_as(&claim(&*theirs, 2).await, State::Recorded));
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_doubt_is_its_publishers_alone_even_if_there_is_no_room_to_keep_it() {
+    for fixture in Fixture::shared() {
+        let (ours, theirs) = two(&fixture).await;
+        ours.defer((11..=13).map(|n| deferral(n, State::Deferred)).collect()).await.unwrap();
+        assert_eq!(claim(&*ours, 1).await, Claim::Granted(None));
+        assert_eq!(ours.defer(vec![deferral(1, State::InDoubt)]).await.unwrap(), [Kept::Full]);
+        assert_eq!(claim(&*theirs, 1).await, Claim::HeldElsewhere);
+        let left = fixture.ask("PTTL", &lease_key(&fixture, 1));
+        assert!(left > 15_000, "for as long as its confirm may come: {left}");
+        // Given up, it is for whoever asks.
+        assert_eq!(ours.defer(vec![deferral(1, State::Deferred)]).await.unwrap(), [Kept::Full]);
+        assert_eq!(claim(&*theirs, 1).await, Claim::Granted(None));
     }
 }
 

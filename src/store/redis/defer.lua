@@ -27,10 +27,15 @@ for i, key in ipairs(KEYS) do
     state, ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], old and old[FIRST] or at, at, (old and old[ATTEMPTS] or 0) + 1, 0,
     ARGV[a + 6], tonumber(ARGV[a + 8]) or false, #body,
   }
+  local lease = prefix .. 'l:' .. id
+  local holder = redis.call('GET', lease)
   answers[i] = rival(prefix, subject, id, old, ARGV[a + 3])
   if not answers[i] then
     if old and not waits(old) then
       answers[i] = { 1, old[STATE] }
+    elseif old and old[STATE] == IN_DOUBT and holder and holder ~= ARGV[1] then
+      -- Kept already, and whether it may be published again is its publisher's to say.
+      answers[i] = { 0 }
     elseif not old and not takes(ARGV[a + 6] == 'returned', #body) then
       answers[i] = { 2 }
     else
@@ -39,12 +44,12 @@ for i, key in ipairs(KEYS) do
       enlist(prefix, subject, id, row, body)
       answers[i] = { 0 }
     end
-    -- What may be in a queue is nobody else's for as long as its confirm may come.
-    if state == IN_DOUBT and answers[i][1] == 0 then
-      redis.call('SET', prefix .. 'l:' .. id, ARGV[1], 'PX', ARGV[2])
-    else
-      end_own_lease(prefix, id, ARGV[1])
-    end
+  end
+  -- What may be in a queue is nobody else's for as long as its confirm may come, kept or not; unless another has it by now.
+  if state == IN_DOUBT and answers[i][1] ~= 1 and (not holder or holder == ARGV[1]) then
+    redis.call('SET', lease, ARGV[1], 'PX', ARGV[2])
+  elseif answers[i][1] ~= 3 then
+    end_own_lease(prefix, id, ARGV[1])
   end
 end
 return answers

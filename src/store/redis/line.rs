@@ -12,6 +12,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Config;
 use super::batch::Batch;
+use super::bucket::Names;
+use super::scripts;
 use super::target::{Link, Target};
 use crate::lifecycle::{Stopping, Tasks};
 use crate::store::StoreError;
@@ -39,7 +41,7 @@ enum State {
 impl Line {
     /// Begins to connect. Needs a runtime.
     pub(super) fn start(config: Config) -> Self {
-        let down = State::Down { since: Some(Instant::now()), why: "it is not connected yet".to_owned() };
+        let down = State::Down { since: Some(Instant::now()), why: NOT_YET.to_owned() };
         let (state, stopping) = (Arc::new(watch::Sender::new(down)), Stopping::default());
         let supervisor = supervise(config, Arc::clone(&state));
         let until = stopping.clone();
@@ -64,6 +66,14 @@ impl Line {
             State::Up { .. } => None,
             State::Down { why, .. } => Some(why.clone()),
         }
+    }
+
+    /// Waits for the first try to connect.
+    pub(super) async fn tried(&self) -> Result<(), StoreError> {
+        let mut state = self.state.subscribe();
+        let tried = state.wait_for(|state| !matches!(state, State::Down { why, .. } if why == NOT_YET));
+        let _ = timeout(CONNECT_DEADLINE, tried).await;
+        self.problem().map_or(Ok(()), |why| Err(away(&why)))
     }
 
     /// The connection, which is waited for where it has just gone.
@@ -150,12 +160,22 @@ async fn ask(script: &Script, batch: &Batch<'_>, link: &Link) -> Result<Option<V
 
 /// Connects, and connects again for ever.
 async fn supervise(config: Config, state: Arc<watch::Sender<State>>) {
+    let (names, look) = (Names::new(&config.prefix), scripts::tally());
     let config = Arc::new(config);
     let mut changes = state.subscribe();
     let (mut generation, mut pause) = (0, FIRST_PAUSE);
     let mut told = false;
     loop {
-        let connecting = async { Target::read(&config).await?.connect().await };
+        // One that answers for some buckets and not for others would hold up every batch.
+        let connecting = async {
+            let link = Target::read(&config).await?.connect().await?;
+            let batch = Batch::over_buckets(&names, Vec::new());
+            match timeout(ANSWER_DEADLINE, ask(&look, &batch, &link)).await {
+                Ok(Ok(_)) => Ok(link),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err(format!("no answer within {ANSWER_DEADLINE:?}")),
+            }
+        };
         match timeout(CONNECT_DEADLINE, connecting).await.unwrap_or_else(|_| Err(late())) {
             Ok(link) => {
                 generation += 1;
@@ -179,10 +199,9 @@ async fn supervise(config: Config, state: Arc<watch::Sender<State>>) {
                     told = true;
                 }
                 state.send_if_modified(|state| {
-                    if let State::Down { why, .. } = state {
-                        why.clone_from(&error);
-                    }
-                    false
+                    let State::Down { why, .. } = state else { return false };
+                    why.clone_from(&error);
+                    true
                 });
             }
         }
@@ -219,5 +238,6 @@ const ANSWER_DEADLINE: Duration = Duration::from_millis(700);
 const PATIENCE: Duration = Duration::from_millis(400);
 /// Bound: how long connecting may take, with all that is asked of a cluster or of sentinels.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+const NOT_YET: &str = "it is not connected yet";
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(2);

@@ -24,7 +24,6 @@ pub(super) struct Scripts {
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        let of = |body: &str| Script::new(&[include_str!("row.lua"), body].concat());
         let of_waiting = |body: &str| of(&[include_str!("waiting.lua"), body].concat());
         Self {
             claim: of(include_str!("claim.lua")),
@@ -39,9 +38,18 @@ impl Scripts {
             take: of_waiting(include_str!("take.lua")),
             look: of_waiting(include_str!("look.lua")),
             entries: of(include_str!("entries.lua")),
-            tally: of(include_str!("tally.lua")),
+            tally: tally(),
             merge: of(include_str!("merge.lua")),
             probe: of(include_str!("probe.lua")),
         }
     }
+}
+
+/// How much waits: it writes nothing.
+pub(super) fn tally() -> Script {
+    of(include_str!("tally.lua"))
+}
+
+fn of(body: &str) -> Script {
+    Script::new(&[include_str!("row.lua"), body].concat())
 }

@@ -116,10 +116,16 @@ impl Nodes {
         Self { folder, url }
     }
 
-    /// Kills the node on this port.
-    pub fn kill(&self, port: &str) {
+    /// The ports that its URI names.
+    pub fn ports(&self) -> Vec<String> {
+        let places = self.url.split_once("://").unwrap().1;
+        places.split(',').map(|place| place.rsplit_once(':').unwrap().1.to_owned()).collect()
+    }
+
+    /// Signals the node on this port.
+    pub fn signal(&self, port: &str, signal: &str) {
         let pid = std::fs::read_to_string(self.folder.path().join(format!("node-{port}/pid"))).unwrap();
-        assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
+        assert!(Command::new("kill").args([&format!("-{signal}"), pid.trim()]).status().unwrap().success());
     }
 
     pub fn folder(&self) -> &Folder {
