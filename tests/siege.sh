@@ -60,7 +60,7 @@ CONF
 
 sign() { "$gateway" simulate send --key "$work/alipay-private.pem" --count "$1" --shares "$2" --bodies-out "$3" >/dev/null; }
 echo "signing" >&2
-sign 5000 payment=100 "$work/first"
+sign 3000 payment=100 "$work/first"
 "$gateway" serve --config "$work/gateway.toml" >"$work/gateway.log" 2>&1 &
 pid=$!
 until grep -q 'connected to the broker' "$work/gateway.log"; do

@@ -366,7 +366,7 @@ async def besiege(arguments):
         watching = asyncio.create_task(watch())
         during = await measured(gateway, traffic, arguments.seconds)
         connections = gateway.metrics()["connections"]
-        made, _ = await attack.communicate()
+        made, _ = await attack.communicate(b"")
         await watching
         if not await gateway.settled():
             problems.append(f"{name}: connections are left")
