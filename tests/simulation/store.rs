@@ -540,7 +540,13 @@ impl Store for SimulatedStore {
     }
 
     fn release(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<(), StoreError>> {
-        let release = move |inner: &mut Inner| keys.iter().for_each(|key| inner.release(key));
+        let asked = self.0.lock().now();
+        let release = move |inner: &mut Inner| {
+            for key in &keys {
+                inner.note_late(key, asked);
+                inner.release(key);
+            }
+        };
         self.call(move |inner| inner.step("read").then(|| release(inner)), |_| ())
     }
 
@@ -571,6 +577,7 @@ impl Store for SimulatedStore {
     }
 
     fn defer(&self, deferrals: Vec<Deferral>) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>> {
+        let asked = self.0.lock().now();
         let change = move |inner: &mut Inner| {
             let now = inner.now();
             let full = inner.faults.lasts(Kind::StoreFull, now);
@@ -588,6 +595,7 @@ impl Store for SimulatedStore {
                 }
                 let kept = inner.disk.defer(deferral, full);
                 if inner.is_shared() {
+                    inner.note_late(&key, asked);
                     inner.lease_kept(&key, state);
                 }
                 kept

@@ -33,6 +33,8 @@ pub struct Event {
     was_denied: bool,
     /// When a shared store forgot what it had written about it.
     forgotten_at: Vec<u64>,
+    /// When it did something to its lease that nobody waited for any more.
+    late_at: Vec<u64>,
 }
 
 /// One publish.
@@ -219,6 +221,9 @@ impl Inner {
             {
                 Ok("its lease ran out under another gateway")
             }
+            _ if event.late_at.iter().any(|late| (attempt.at..=now).contains(late)) => {
+                Ok("the store did late what ended another gateway's lease")
+            }
             _ => Err("another gateway had it"),
         }
     }
@@ -230,6 +235,15 @@ impl Inner {
         let event = &mut self.events[event];
         event.forgotten_at.push(now);
         event.recorded_at = None;
+    }
+
+    /// A shared store does something to a lease so late that its caller has begun something else (seed 2^32 + 100977).
+    pub fn note_late(&mut self, key: &Key, asked: u64) {
+        let now = self.now();
+        if now >= asked + STORE_PATIENCE {
+            let event = self.event(&key.id);
+            self.events[event].late_at.push(now);
+        }
     }
 
     /// The gateway was told what proves it: an ack that carries nothing, or the whole batch resolved.
@@ -430,6 +444,7 @@ impl Inner {
             asked_at: None,
             was_denied: false,
             forgotten_at: Vec::new(),
+            late_at: Vec::new(),
         };
         self.events.push(event);
         self.index.insert(id.to_owned(), self.events.len() - 1);
