@@ -302,6 +302,10 @@ impl Shared {
     /// each event of the batch is tried once more, alone, so that a poisonous one harms only itself.
     pub(super) fn give_back(self: &Arc<Self>, failed: Vec<(Ready, Verdict)>, still_up: bool) {
         for (mut ready, verdict) in failed {
+            // Its doubt was over: it is kept since, and others may be at it, in this process's name too.
+            if !ready.job.leads {
+                continue;
+            }
             let cause = match verdict {
                 Verdict::Returned => Cause::Returned,
                 Verdict::Nacked => Cause::Nacked,
