@@ -13,7 +13,7 @@ use crate::broker::Link;
 use crate::event::Key;
 use crate::failpoint::{self, Point};
 use crate::metrics::PublishResult;
-use crate::store::{Cause, DOUBT, State};
+use crate::store::{Cause, DOUBT, Kept, State};
 
 impl Shared {
     /// In doubt is not failed: answered `fail`, kept, and not published again until its confirm resolves, its
@@ -94,12 +94,13 @@ impl Batch {
         let keys: Vec<Key> = doubtful.iter().map(|ready| ready.job.key()).collect();
         failpoint::reached(Point::DoubtOver);
         let kept = shared.keep(deferrals).await;
-        for (key, kept) in keys.iter().zip(kept) {
-            shared.flight.complete(key, &settlement_of(Cause::InDoubt, kept));
+        for (key, kept) in keys.iter().zip(&kept) {
+            shared.flight.complete(key, &settlement_of(Cause::InDoubt, *kept));
         }
-        for ready in self.jobs.iter_mut().flatten() {
+        for (ready, kept) in self.jobs.iter_mut().flatten().zip(kept) {
             ready.job.errand.place = None;
             ready.job.leads = false;
+            ready.job.is_kept = kept != Kept::Full;
         }
     }
 }

@@ -34,16 +34,18 @@ pub(super) struct Job {
     /// The flight of its key is its own to end: not any more once its minute of doubt is over, when the flight under
     /// the key may be another one's, and of other money.
     pub(super) leads: bool,
+    /// It is in the store since its minute of doubt was over, and others may be at it, in this process's name too.
+    pub(super) is_kept: bool,
 }
 
 impl Job {
     pub(super) fn new(errand: Errand) -> Self {
-        Self { errand, alone: false, drained: false, leads: true }
+        Self { errand, alone: false, drained: false, leads: true, is_kept: false }
     }
 
     /// Of an event that was kept.
     pub(super) fn drained(errand: Errand) -> Self {
-        Self { errand, alone: false, drained: true, leads: true }
+        Self { errand, alone: false, drained: true, leads: true, is_kept: false }
     }
 
     pub(super) fn event(&self) -> &Event {
@@ -302,8 +304,8 @@ impl Shared {
     /// each event of the batch is tried once more, alone, so that a poisonous one harms only itself.
     pub(super) fn give_back(self: &Arc<Self>, failed: Vec<(Ready, Verdict)>, still_up: bool) {
         for (mut ready, verdict) in failed {
-            // Its doubt was over: it is kept since, and others may be at it, in this process's name too.
-            if !ready.job.leads {
+            // To keep it anew would take the lease from whoever publishes it now.
+            if ready.job.is_kept {
                 continue;
             }
             let cause = match verdict {

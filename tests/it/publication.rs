@@ -13,7 +13,7 @@ use alipay_notify_gateway::gateway::{self, Delivery, Gateway, Reply};
 use alipay_notify_gateway::lifecycle::Tasks;
 use alipay_notify_gateway::metrics::Metrics;
 use alipay_notify_gateway::publication::{self, How, Publication};
-use alipay_notify_gateway::store::State;
+use alipay_notify_gateway::store::{Cause, DOUBT, State};
 use alipay_notify_gateway::telemetry::traces::Tracer;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -443,6 +443,26 @@ async fn a_failure_that_comes_after_60_seconds_does_not_end_the_flight_of_the_ne
     second.confirm_all().await;
     assert!(is_success(&again.await.unwrap()));
     assert_eq!(bench.states(), ["recorded"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_after_the_minute_of_doubt_keeps_only_what_was_not_kept_yet() {
+    for had_room in [true, false] {
+        let bench = Bench::new();
+        bench.store.full.store(!had_room, Ordering::SeqCst);
+        let reply = bench.deliver(&Notification::payment());
+        let batch = bench.broker.batch().await;
+        assert!(is_unavailable(&reply.await.unwrap()));
+        tokio::time::sleep(DOUBT + Duration::from_secs(5)).await;
+        let before = bench.states();
+        assert_eq!(before.is_empty(), !had_room);
+        bench.store.full.store(false, Ordering::SeqCst);
+        batch.say(&[(0, Confirm::Nack(None))]).await;
+        settle().await;
+        assert_eq!(bench.states(), ["deferred"]);
+        let cause = bench.store.cause_of(&Notification::payment().event_id("payment.succeeded"));
+        assert_eq!(cause, Some(if had_room { Cause::InDoubt } else { Cause::Nacked }));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,8 +10,8 @@ use alipay_notify_gateway::broker::{Broker, Confirm, Confirms, Link, LinkError, 
 use alipay_notify_gateway::clock::{Clock, Timestamp};
 use alipay_notify_gateway::event::{EventType, Key, Message};
 use alipay_notify_gateway::store::{
-    Claim, DOUBT, Decision, Deferral, Holding, Kept, Known, Record, Row, State, Store, StoreError, Tally,
-    Waiting, back_off,
+    Cause, Claim, DOUBT, Decision, Deferral, Holding, Kept, Known, Record, Row, State, Store, StoreError,
+    Tally, Waiting, back_off,
 };
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -211,6 +211,14 @@ impl MemoryStore {
     pub fn states(&self) -> Vec<(String, &'static str)> {
         let rows = self.rows.lock().unwrap();
         rows.iter().map(|(key, kind)| (key.id.clone(), kind.state().as_str())).collect()
+    }
+
+    /// Why an event waits, if it does.
+    pub fn cause_of(&self, id: &str) -> Option<Cause> {
+        self.rows.lock().unwrap().iter().find_map(|(key, kind)| match kind {
+            Kind::Deferral(deferral) if key.id == id => Some(deferral.cause),
+            Kind::Deferral(_) | Kind::Record(_) | Kind::Holding(_) => None,
+        })
     }
 
     pub fn is_empty(&self) -> bool {
