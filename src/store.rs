@@ -157,6 +157,23 @@ impl State {
         }
     }
 
+    /// Its number in what is kept (`store/sqlite/core.rs`, `store/redis/row.lua`): never to be changed.
+    pub(crate) const fn code(self) -> i64 {
+        match self {
+            Self::Recorded => 0,
+            Self::Deferred => 1,
+            Self::InDoubt => 2,
+            Self::Held => 3,
+            Self::Unrouted => 4,
+            Self::Dropped => 5,
+        }
+    }
+
+    /// The state of that number.
+    pub(crate) fn from_code(code: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.code() == code)
+    }
+
     /// The state of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)

@@ -23,7 +23,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use redis::Script;
 
-use self::answer::{Deferred, Fields, code_of, odd};
+use self::answer::{Deferred, Fields, odd};
 use self::batch::{Batch, Spread, number, text};
 use self::bucket::Names;
 use self::line::Line;
@@ -126,7 +126,7 @@ impl Redis {
             let mut batch = Batch::new(&self.names, []);
             for record in &left {
                 let held = held_key(&record.app_id, &record.notify_id, String::new()).id;
-                let state = number(code_of(record.state));
+                let state = number(record.state.code());
                 let (at, expires_at) = (time(record.at), time(record.expires_at));
                 let event_type = text(record.event_type.as_str());
                 let (digest, notify_id) = (record.digest.as_bytes().to_vec(), text(&record.notify_id));
@@ -195,7 +195,7 @@ impl Redis {
         for deferral in deferrals {
             // A message is plain strings: it cannot fail to serialise.
             let message = serde_json::to_vec(&deferral.message).unwrap_or_default();
-            let (state, digest) = (number(code_of(deferral.state)), deferral.digest.as_bytes().to_vec());
+            let (state, digest) = (number(deferral.state.code()), deferral.digest.as_bytes().to_vec());
             let (event_type, cause) = (text(deferral.event_type.as_str()), text(deferral.cause.as_str()));
             let paid = deferral.payment_time.map(time).unwrap_or_default();
             let (notify_id, at) = (text(&deferral.notify_id), time(deferral.at));
@@ -433,7 +433,7 @@ impl Store for Redis {
     fn decide(&self, decision: Decision) -> BoxFuture<'_, Result<bool, StoreError>> {
         async move {
             let mut batch = Batch::new(&self.names, []);
-            let (state, reason) = (number(code_of(decision.state)), text(&decision.reason));
+            let (state, reason) = (number(decision.state.code()), text(&decision.reason));
             let (at, expires_at) = (time(decision.at), time(decision.expires_at));
             batch.add(&decision.key, [text(&decision.notify_id), state, reason, at, expires_at]);
             Ok(self.count(&self.scripts.decide, &batch).await?.first() == Some(&1))

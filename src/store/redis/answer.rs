@@ -63,7 +63,7 @@ impl Fields {
 
     fn state(&mut self) -> Answer<State> {
         let code = self.number()?;
-        State::ALL.into_iter().find(|state| code_of(*state) == code).ok_or_else(odd)
+        State::from_code(code).ok_or_else(odd)
     }
 
     fn maybe_time(&mut self) -> Answer<Option<Timestamp>> {
@@ -153,18 +153,6 @@ pub(super) enum Deferred {
     Done(Kept),
     /// Something of other money waits there, and nothing was done.
     Rival(Box<Rival>),
-}
-
-/// The codes of the states, as in `row.lua`.
-pub(super) fn code_of(state: State) -> i64 {
-    match state {
-        State::Recorded => 0,
-        State::Deferred => 1,
-        State::InDoubt => 2,
-        State::Held => 3,
-        State::Unrouted => 4,
-        State::Dropped => 5,
-    }
 }
 
 pub(super) fn odd() -> StoreError {

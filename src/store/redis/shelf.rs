@@ -6,7 +6,6 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
-use super::answer::code_of;
 use super::batch::{Batch, number, text};
 use super::line::CONNECT_DEADLINE;
 use super::target::Target;
@@ -99,7 +98,7 @@ impl Redis {
         let mut batch = Batch::new(&self.names, []);
         for entry in entries {
             let rest = [
-                number(code_of(entry.state)),
+                number(entry.state.code()),
                 entry.digest.as_ref().map(Digest::as_bytes).map(|digest| digest.to_vec()).unwrap_or_default(),
                 text(&entry.notify_id),
                 text(entry.event_type.as_deref().unwrap_or_default()),

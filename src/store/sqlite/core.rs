@@ -194,7 +194,11 @@ impl Core {
                     Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 32]>(1)?, row.get::<_, String>(2)?))
                 });
                 Ok(row.optional()?.and_then(|(state, digest, notify_id)| {
-                    Some(Known { state: state_of(state)?, digest: Digest::from_bytes(digest), notify_id })
+                    Some(Known {
+                        state: State::from_code(state)?,
+                        digest: Digest::from_bytes(digest),
+                        notify_id,
+                    })
                 }))
             })
             .collect()
@@ -211,7 +215,7 @@ impl Core {
             Ok(Row {
                 key: Key { subject: subject.to_owned(), id: row.get(0)? },
                 // A state of a newer version cannot be here: open refuses its file.
-                state: state_of(row.get(1)?).unwrap_or(State::Held),
+                state: State::from_code(row.get(1)?).unwrap_or(State::Held),
                 event_type: row.get(2)?,
                 digest: row.get::<_, Option<[u8; 32]>>(3)?.map(Digest::from_bytes),
                 notify_id: row.get(4)?,
@@ -261,7 +265,7 @@ impl Core {
         while let Some(row) = rows.next()? {
             let count = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
             tally.oldest_payment = earlier(tally.oldest_payment, row.get(3)?);
-            match state_of(row.get(0)?) {
+            match State::from_code(row.get(0)?) {
                 Some(State::Deferred) => tally.deferred = count,
                 Some(State::InDoubt) => tally.in_doubt = count,
                 Some(State::Held) => {
@@ -414,7 +418,7 @@ fn write_record(transaction: &Transaction<'_>, record: &Record, books: &mut Book
     insert.execute(params![
         record.key.subject,
         record.key.id,
-        code_of(record.state),
+        record.state.code(),
         record.event_type.as_str(),
         record.digest.as_bytes(),
         record.notify_id,
@@ -469,7 +473,7 @@ fn write_deferral(transaction: &Transaction<'_>, deferral: &Deferral, books: &mu
     insert.execute(params![
         deferral.key.subject,
         deferral.key.id,
-        code_of(deferral.state),
+        deferral.state.code(),
         deferral.event_type.as_str(),
         deferral.digest.as_bytes(),
         deferral.notify_id,
@@ -534,7 +538,7 @@ fn write_decision(
     write.execute(params![
         decision.key.subject,
         decision.key.id,
-        code_of(decision.state),
+        decision.state.code(),
         decision.reason,
         decision.at.unix_millis(),
         decision.expires_at.unix_millis(),
@@ -551,7 +555,7 @@ fn merge_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<Merged> {
     let here = select.query_row(params![entry.key.subject, entry.key.id], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, Option<[u8; 32]>>(1)?))
     });
-    let here = here.optional()?.and_then(|(state, digest)| Some((state_of(state)?, digest)));
+    let here = here.optional()?.and_then(|(state, digest)| Some((State::from_code(state)?, digest)));
     let waits = |state| matches!(state, State::Deferred | State::InDoubt | State::Held);
     match here {
         None => {}
@@ -568,7 +572,7 @@ fn merge_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<Merged> {
     write.execute(params![
         entry.key.subject,
         entry.key.id,
-        code_of(entry.state),
+        entry.state.code(),
         entry.digest.as_ref().map(Digest::as_bytes),
         entry.notify_id,
         entry.event_type,
@@ -598,7 +602,7 @@ fn weight_of(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<Weight> {
     let reason = row.get_ref(from + 1)?.as_str_or_null().unwrap_or_default();
     Ok(Weight {
         // A state of a newer version cannot be here: open refuses its file.
-        state: state_of(row.get(from)?).unwrap_or(State::Held),
+        state: State::from_code(row.get(from)?).unwrap_or(State::Held),
         is_returned: reason == Some(Cause::Returned.as_str()),
         bytes: u64::try_from(row.get::<_, Option<i64>>(from + 2)?.unwrap_or(0)).unwrap_or(0),
     })
@@ -650,25 +654,10 @@ fn refusal((version, application): (i64, i64)) -> Error {
     })
 }
 
-pub(super) fn code_of(state: State) -> i64 {
-    match state {
-        State::Recorded => 0,
-        State::Deferred => 1,
-        State::InDoubt => 2,
-        State::Held => 3,
-        State::Unrouted => 4,
-        State::Dropped => 5,
-    }
-}
-
-pub(super) fn state_of(code: i64) -> Option<State> {
-    State::ALL.into_iter().find(|state| code_of(*state) == code)
-}
-
 fn waiting_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
     Ok(Waiting {
         key: Key { subject: row.get(0)?, id: row.get(1)? },
-        state: state_of(row.get(2)?).unwrap_or(State::Held),
+        state: State::from_code(row.get(2)?).unwrap_or(State::Held),
         digest: row.get::<_, Option<[u8; 32]>>(3)?.map(Digest::from_bytes),
         notify_id: row.get(4)?,
         payment_time: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_unix_millis),
@@ -684,7 +673,7 @@ fn entry_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
     let time = |at: Option<i64>| at.map(Timestamp::from_unix_millis);
     Ok(Entry {
         key: Key { subject: row.get(0)?, id: row.get(1)? },
-        state: state_of(row.get(2)?).unwrap_or(State::Held),
+        state: State::from_code(row.get(2)?).unwrap_or(State::Held),
         digest: row.get::<_, Option<[u8; 32]>>(3)?.map(Digest::from_bytes),
         notify_id: row.get(4)?,
         event_type: row.get(5)?,

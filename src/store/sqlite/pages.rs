@@ -14,7 +14,6 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::core::state_of;
 use super::place::beside;
 use crate::clock::Timestamp;
 use crate::event::{Digest, Key};
@@ -350,7 +349,7 @@ fn entry(columns: &[Value<'_>]) -> Option<Entry> {
     if !is_plain(&key.subject) || !is_plain(&key.id) {
         return None;
     }
-    let state = state_of(number(2)?)?;
+    let state = State::from_code(number(2)?)?;
     let at = |column| number(column).map(Timestamp::from_unix_millis);
     Some(Entry {
         key,
