@@ -84,9 +84,9 @@ breaks claim-of-others-ignored src/publication/claim.rs 'was published again: an
 breaks lease-not-asked-for src/publication/lane.rs 'was published again: another gateway had it' \
   's/let patience = patience\.max\(self\.config\.confirm_timeout\)\.min\(lease\)/let _ = lease; let patience = patience.max(self.config.confirm_timeout)/'
 breaks store-ignores-leases tests/simulation/store.rs 'was published again: another gateway had it' \
-  's/holder != life && now < \*until/false \&\& *holder != life \&\& now < *until/'
+  's/\*holder != life && now < \*until/false \&\& *holder != life \&\& now < *until/'
 breaks anybodys-lease-released tests/simulation/store.rs 'was published again: another gateway had it' \
   's/if self\.disk\.leases\.get\(key\)\.is_some_and\(\|\(holder, _\)\| \*holder == self\.life\.incarnation\) \{/{/'
 breaks doubt-is-not-leased tests/simulation/store.rs 'was published again: another gateway had it' \
-  's/if state == State::InDoubt && waits/if false \&\& waits/'
+  's/if state == State::InDoubt && !settled/if false \&\& !settled/'
 exit $unfound
