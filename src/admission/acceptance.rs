@@ -230,6 +230,9 @@ pub fn unix_millis(value: &[u8]) -> Option<Timestamp> {
 /// which is the name of a missing field too (`status`, `version`), if that field cannot have stood there: what is
 /// signed is sorted by name, so a field that was swallowed lies between the parameter that swallowed it and the next.
 fn check_borders(form: &Form) -> Result<(), Objection> {
+    if !form.has_ampersand() {
+        return Ok(());
+    }
     let signed: Vec<(&[u8], &[u8])> = form
         .parameters()
         .filter(|(name, value)| {
@@ -238,9 +241,7 @@ fn check_borders(form: &Form) -> Result<(), Objection> {
         .collect();
     for (at, (swallower, value)) in signed.iter().enumerate() {
         let next = signed.get(at + 1).map(|(name, _)| *name);
-        for piece in value.split(|byte| *byte == b'&').skip(1) {
-            let Some(equals) = piece.iter().position(|byte| *byte == b'=') else { continue };
-            let (name, _) = piece.split_at(equals);
+        for (name, _) in pieces(value) {
             let is_word = PLAIN_WORDS.iter().any(|word| word.as_bytes() == name);
             let fits = !is_word || (*swallower < name && next.is_none_or(|next| name < next));
             let known = KNOWN_FIELDS.iter().find(|known| known.as_bytes() == name);
@@ -260,9 +261,6 @@ fn check_borders(form: &Form) -> Result<(), Objection> {
 fn find_replaced(form: &Form) -> Option<&'static str> {
     let signed: Vec<(&[u8], &[u8])> =
         form.parameters().filter(|(name, _)| ![&b"sign"[..], b"sign_type"].contains(name)).collect();
-    if !signed.iter().any(|(_, value)| value.contains(&b'&')) {
-        return None;
-    }
     // Bound: each text with each parameter behind it; only an authentic body comes this far.
     let texts = signed.iter().enumerate().filter(|(_, (name, _))| is_free_text(name));
     texts.into_iter().find_map(|(at, (text, _))| {
@@ -323,6 +321,8 @@ impl Joined<'_> {
 
 /// What stands behind an `&` in a value and looks like a parameter.
 fn pieces(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    // Most have none, and are looked through at once.
+    let value = if value.contains(&b'&') { value } else { &[] };
     value.split(|byte| *byte == b'&').skip(1).filter_map(|piece| {
         let (name, value) = piece.split_at_checked(piece.iter().position(|byte| *byte == b'=')?)?;
         Some((name, value.get(1..)?))

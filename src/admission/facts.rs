@@ -92,12 +92,13 @@ fn render_everything(json: &mut Members, texts: &Texts<'_>) {
 
 /// The notification's parameters as text, each decoded once.
 struct Texts<'a> {
+    form: &'a Form,
     all: Vec<Text<'a>>,
     lossy: bool,
     buyer: Buyer,
 }
 
-/// A parameter as text. Those of a [`Form`] are sorted by `bytes`.
+/// A parameter as text.
 struct Text<'a> {
     bytes: &'a [u8],
     name: Cow<'a, str>,
@@ -113,15 +114,24 @@ impl<'a> Texts<'a> {
             lossy |= lost;
             text
         };
-        let all =
-            form.parameters().map(|(name, value)| Text { bytes: name, name: text(name), value: text(value) });
-        Self { all: all.collect(), lossy, buyer }
+        let texts = if charset.is_utf8() { form.texts() } else { None };
+        let all = match texts {
+            Some(texts) => texts
+                .into_iter()
+                .map(|(name, value)| Text { bytes: name.as_bytes(), name: name.into(), value: value.into() })
+                .collect(),
+            None => form
+                .parameters()
+                .map(|(name, value)| Text { bytes: name, name: text(name), value: text(value) })
+                .collect(),
+        };
+        Self { form, all, lossy, buyer }
     }
 
     /// What may be told of a value that is present and not empty.
     fn text(&self, name: &str) -> Option<Cow<'_, str>> {
-        let found = self.all.binary_search_by(|text| text.bytes.cmp(name.as_bytes())).ok()?;
-        self.disclose(self.all.get(found).filter(|text| !text.value.is_empty())?)
+        let found = self.all.get(self.form.position(name)?);
+        self.disclose(found.filter(|text| !text.value.is_empty())?)
     }
 
     /// With two decimals where it is an amount, as received where it is not.

@@ -119,6 +119,25 @@ impl Form {
         (!value.is_empty()).then_some(value)
     }
 
+    /// All parameters as (name, value) like [`parameters`](Self::parameters), as text, if every one is UTF-8. Looked at in
+    /// one go, which takes a fraction of looking at each.
+    pub fn texts(&self) -> Option<Vec<(&str, &str)>> {
+        let all = std::str::from_utf8(&self.decoded).ok()?;
+        let text = |span: &Span| Some((all.get(span.name.clone())?, all.get(span.value.clone())?));
+        self.parameters.iter().map(text).collect()
+    }
+
+    /// Where a parameter stands among all [`parameters`](Self::parameters).
+    pub fn position(&self, name: &str) -> Option<usize> {
+        let (head, name) = (Head::of(name.as_bytes()), name.as_bytes());
+        self.parameters.binary_search_by(|span| span.compare(&self.decoded, head, name)).ok()
+    }
+
+    /// Whether any value holds `&`, which is where a border between fields could have been. No name does.
+    pub fn has_ampersand(&self) -> bool {
+        memchr(b'&', &self.decoded).is_some()
+    }
+
     /// Whether a parameter is there, even an empty one.
     pub fn has(&self, name: &str) -> bool {
         self.find(name).is_some()
@@ -130,9 +149,7 @@ impl Form {
     }
 
     fn find(&self, name: &str) -> Option<&Span> {
-        let (head, name) = (Head::of(name.as_bytes()), name.as_bytes());
-        let found = self.parameters.binary_search_by(|span| span.compare(&self.decoded, head, name)).ok()?;
-        self.parameters.get(found)
+        self.parameters.get(self.position(name)?)
     }
 }
 
@@ -251,6 +268,24 @@ mod tests {
         assert_eq!(form.value("a"), None);
         assert_eq!(form.value("b"), Some(&b"1"[..]));
         assert_eq!(form.value("c"), None);
+    }
+
+    #[test]
+    fn texts_are_the_parameters_where_each_is_utf8_by_itself() {
+        let form = Form::parse("b=%E9%80%80&a=1&c=".as_bytes()).unwrap();
+        assert_eq!(form.texts(), Some(vec![("a", "1"), ("b", "退"), ("c", "")]));
+        assert_eq!(form.position("b"), Some(1));
+        // Joined, name and value would be a character that neither has.
+        for body in ["a%E9=%80%80", "a=%E9&%80%80=1", "a=%FF"] {
+            assert_eq!(Form::parse(body.as_bytes()).unwrap().texts(), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn an_ampersand_is_seen_in_any_value() {
+        for (body, has) in [("a=1&b=2", false), ("a=x%26b%3D1&c=2", true), ("a=1&b=%26", true)] {
+            assert_eq!(Form::parse(body.as_bytes()).unwrap().has_ampersand(), has, "{body}");
+        }
     }
 
     #[test]

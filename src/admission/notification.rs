@@ -25,6 +25,11 @@ impl Charset {
         }))
     }
 
+    /// Whether it is UTF-8.
+    pub fn is_utf8(&self) -> bool {
+        self.0 == UTF_8
+    }
+
     /// The text of a value. `None` if the bytes are not of this charset.
     pub fn exact<'a>(&self, value: &'a [u8]) -> Option<Cow<'a, str>> {
         self.0.decode_without_bom_handling_and_without_replacement(value)

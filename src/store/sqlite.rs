@@ -16,6 +16,7 @@ mod load;
 pub mod pages;
 mod place;
 mod rival;
+mod schema;
 mod shelf;
 mod slot;
 

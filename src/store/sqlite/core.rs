@@ -17,6 +17,7 @@ use super::Config;
 use super::load::{Books, Load, Weight};
 use super::place::{self, Identity};
 use super::rival::{rival_at, step_aside};
+use super::schema;
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key};
 use crate::failpoint::{self, Point};
@@ -99,23 +100,21 @@ impl Core {
         place::prepare(&config.path);
         let connection = Self::connect(config, OpenFlags::default())?;
         // Before anything is written: another program's file is left as it is.
-        whose(&connection)?;
+        schema::whose(&connection)?;
         connection.set_prepared_statement_cache_capacity(32);
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -8192;
              PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = OFF; PRAGMA wal_autocheckpoint = 4000;",
         )?;
-        migrate(&connection)?;
+        schema::migrate(&connection)?;
         Self::of(connection, config)
     }
 
     /// Opens the file as it is, to be read beside whoever writes it.
     pub(super) fn open_to_read(config: &Config) -> Result<Self> {
         let connection = Self::connect(config, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        match versions(&connection)? {
-            (1 | VERSION, APPLICATION_ID) => Self::of(connection, config),
-            other => Err(refusal(other)),
-        }
+        schema::readable(&connection)?;
+        Self::of(connection, config)
     }
 
     fn connect(config: &Config, flags: OpenFlags) -> Result<Connection> {
@@ -231,7 +230,7 @@ impl Core {
     /// What waits under a key.
     pub(super) fn waiting(&self, key: &Key) -> Result<Option<Waiting>> {
         let mut select = self.connection.prepare_cached(&format!(
-            "SELECT {WAITING} FROM event WHERE subject = ?1 AND id = ?2 AND state IN (1, 2, 3)"
+            "SELECT {WAITING} FROM event WHERE subject = ?1 AND id = ?2 AND state BETWEEN 1 AND 3"
         ))?;
         Ok(select.query_row(params![key.subject, key.id], waiting_of).optional()?)
     }
@@ -304,7 +303,7 @@ impl Core {
                     .collect::<Result<_>>()?,
                 Change::Probe => {
                     // Writes a page, whether or not the number is the same.
-                    transaction.pragma_update(None, "user_version", VERSION)?;
+                    transaction.pragma_update(None, "user_version", schema::VERSION)?;
                     Vec::new()
                 }
             });
@@ -381,7 +380,7 @@ impl Core {
     fn count(&mut self) -> Result<()> {
         let mut books = self.books.emptied();
         let mut select = self.connection.prepare_cached(
-            "SELECT id, subject, state, reason, length(message) FROM event WHERE state IN (1, 2, 3)",
+            "SELECT id, subject, state, reason, length(message) FROM event WHERE state BETWEEN 1 AND 3",
         )?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
@@ -409,12 +408,7 @@ fn write_record(transaction: &Transaction<'_>, record: &Record, books: &mut Book
             let _ = step_aside(rival, transaction, &record.key, waits, books)?;
         }
     }
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO event (subject, id, state, type, digest, notify_id, first_at, at, attempts, expires_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8)
-         ON CONFLICT (subject, id) DO UPDATE SET state = ?3, type = ?4, digest = ?5, notify_id = ?6, at = ?7,
-           attempts = attempts + 1, expires_at = max(coalesce(expires_at, 0), ?8), reason = NULL, message = NULL",
-    )?;
+    let mut insert = transaction.prepare_cached(INSERT_RECORD)?;
     insert.execute(params![
         record.key.subject,
         record.key.id,
@@ -608,52 +602,6 @@ fn weight_of(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<Weight> {
     })
 }
 
-fn migrate(connection: &Connection) -> Result<()> {
-    let from = match whose(connection)? {
-        Whose::Ours => return Ok(()),
-        Whose::First => "",
-        Whose::Nobodys => SCHEMA,
-    };
-    Ok(connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {from} {SECOND} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};
-         COMMIT;"
-    ))?)
-}
-
-/// Whose the file is, if we may write it.
-enum Whose {
-    Ours,
-    /// Ours, of the first version.
-    First,
-    /// It is empty.
-    Nobodys,
-}
-
-fn whose(connection: &Connection) -> Result<Whose> {
-    let is_empty =
-        || connection.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0));
-    match versions(connection)? {
-        (VERSION, APPLICATION_ID) => Ok(Whose::Ours),
-        (1, APPLICATION_ID) => Ok(Whose::First),
-        // Most programs give their files neither number.
-        (0, 0) if is_empty()? => Ok(Whose::Nobodys),
-        other => Err(refusal(other)),
-    }
-}
-
-/// The version of the file, and whose it is.
-fn versions(connection: &Connection) -> Result<(i64, i64)> {
-    let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get(0));
-    Ok((number("PRAGMA user_version")?, number("PRAGMA application_id")?))
-}
-
-fn refusal((version, application): (i64, i64)) -> Error {
-    Error::Refused(match application {
-        APPLICATION_ID => format!("the file is of a newer version ({version}) of the gateway"),
-        _ => "the file is a database of another program".to_owned(),
-    })
-}
-
 fn waiting_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
     Ok(Waiting {
         key: Key { subject: row.get(0)?, id: row.get(1)? },
@@ -687,37 +635,20 @@ fn entry_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
+const INSERT_RECORD: &str =
+    "INSERT INTO event (subject, id, state, type, digest, notify_id, first_at, at, attempts, expires_at)
+  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8)
+  ON CONFLICT (subject, id) DO UPDATE SET state = ?3, type = ?4, digest = ?5, notify_id = ?6, at = ?7,
+    attempts = attempts + 1, expires_at = max(coalesce(expires_at, 0), ?8), reason = NULL, message = NULL";
 const WAITING: &str = "subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at";
 const ENTRY: &str = "subject, id, state, digest, notify_id, type, first_at, at, attempts, expires_at, reason,
   payment_at, message";
 const DUE: &str =
     "SELECT subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at FROM event
-  WHERE state IN (1, 2) AND is_refused = ?1 AND due_at <= ?2 AND instr(?4, '|' || type || '|') = 0
+  WHERE state BETWEEN 1 AND 2 AND is_refused = ?1 AND due_at <= ?2 AND instr(?4, '|' || type || '|') = 0
   ORDER BY due_at LIMIT ?3";
 const TALLY: &str = "SELECT state, count(*), min(first_at), min(coalesce(payment_at, first_at))
-  FROM event WHERE state IN (1, 2, 3) GROUP BY state";
-/// The columns' order is the order of their use; `digest` is null for what is held. Times are milliseconds
-/// since the epoch. [`pages`](super::pages) reads the stored columns without SQLite: they stay the first thirteen.
-const SCHEMA: &str = "
-CREATE TABLE event (
-  subject TEXT NOT NULL, id TEXT NOT NULL, state INTEGER NOT NULL, digest BLOB, notify_id TEXT NOT NULL,
-  type TEXT, first_at INTEGER NOT NULL, at INTEGER NOT NULL, attempts INTEGER NOT NULL, expires_at INTEGER,
-  reason TEXT, payment_at INTEGER, message BLOB, PRIMARY KEY (subject, id)
-);";
-/// What makes version 2 of version 1: `store::back_off` and `store::DOUBT` as columns that are computed, and indices
-/// that answer without reading what is recorded.
-const SECOND: &str = "
-ALTER TABLE event ADD COLUMN due_at INTEGER GENERATED ALWAYS AS (
-  CASE state WHEN 1 THEN at + CASE WHEN reason IN ('broker_down', 'broker_blocked', 'late', 'suspended') THEN 1000
-    ELSE min(600000, 1000 << min(attempts - 1, 10)) END WHEN 2 THEN at + 60000 END) VIRTUAL;
-ALTER TABLE event ADD COLUMN is_refused INTEGER GENERATED ALWAYS AS (
-  coalesce(reason IN ('returned', 'nacked', 'in_doubt', 'channel_closed'), 0)) VIRTUAL;
-DROP INDEX IF EXISTS unsettled;
-CREATE INDEX unsettled ON event (state, first_at, payment_at) WHERE state IN (1, 2, 3);
-CREATE INDEX due ON event (is_refused, due_at, type) WHERE state IN (1, 2);";
-const VERSION: i64 = 2;
-/// 'ANGW'
-const APPLICATION_ID: i64 = 0x414e_4757;
+  FROM event WHERE state BETWEEN 1 AND 3 GROUP BY state";
 const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(500);
 /// Bound: rows that one sweep looks at.
 const SWEEP: i64 = 256;

@@ -1,3 +1,4 @@
+use super::schema::{APPLICATION_ID, SCHEMA, VERSION, versions};
 use super::*;
 
 fn config(folder: &std::path::Path) -> Config {
@@ -48,7 +49,7 @@ fn what_is_due_and_how_much_waits_is_answered_by_indices_of_what_waits_alone() {
 }
 
 #[test]
-fn the_first_version_of_the_file_becomes_the_second_with_what_it_has() {
+fn the_first_version_of_the_file_becomes_the_third_with_what_it_has() {
     let folder = folder();
     let config = config(&folder);
     let first = format!(
@@ -75,6 +76,51 @@ fn the_first_version_of_the_file_becomes_the_second_with_what_it_has() {
         drop(core);
         std::fs::remove_file(&config.path).unwrap();
     }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn the_second_version_of_the_file_becomes_the_third_with_what_it_has() {
+    let folder = folder();
+    let config = config(&folder);
+    let connection = Connection::open(&config.path).unwrap();
+    connection
+        .execute_batch(&format!(
+            "{SCHEMA}
+             ALTER TABLE event ADD COLUMN due_at INTEGER GENERATED ALWAYS AS (
+               CASE state WHEN 1 THEN at + CASE WHEN reason IN ('broker_down', 'late', 'x') THEN 1000
+                 ELSE min(600000, 1000 << min(attempts - 1, 10)) END WHEN 2 THEN at + 60000 END) VIRTUAL;
+             ALTER TABLE event ADD COLUMN is_refused INTEGER GENERATED ALWAYS AS (
+               coalesce(reason IN ('returned', 'nacked', 'in_doubt', 'channel_closed'), 0)) VIRTUAL;
+             CREATE INDEX unsettled ON event (state, first_at, payment_at) WHERE state IN (1, 2, 3);
+             CREATE INDEX due ON event (is_refused, due_at, type) WHERE state IN (1, 2);
+             PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 2;
+             INSERT INTO event (subject, id, state, notify_id, first_at, at, attempts, reason, message, digest, type)
+             VALUES ('T', 'a', 1, 'n', 5, 7000, 3, 'returned', x'7b7d', zeroblob(32), 'payment.late'),
+                    ('T', 'b', 1, 'n', 5, 7000, 3, 'broker_down', x'7b7d', zeroblob(32), 'payment.late')"
+        ))
+        .unwrap();
+    drop(connection);
+    let core = Core::open(&config).unwrap();
+    assert_eq!(versions(&core.connection).unwrap(), (VERSION, APPLICATION_ID));
+    let due = |at| core.due(Timestamp::from_unix_millis(at), 9, &[]).unwrap().len();
+    assert_eq!([7_999, 8_000, 10_999, 11_000].map(due), [0, 1, 1, 2]);
+    assert_eq!(core.tally().unwrap().deferred, 2);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_record_is_written_without_a_table_in_memory() {
+    let folder = folder();
+    let core = Core::open(&config(&folder)).unwrap();
+    let mut explain = core.connection.prepare(&format!("EXPLAIN {INSERT_RECORD}")).unwrap();
+    let mut rows = explain.raw_query();
+    while let Some(row) = rows.next().unwrap() {
+        assert_ne!(row.get::<_, String>(1).unwrap(), "OpenEphemeral");
+    }
+    drop(rows);
+    drop(explain);
+    drop(core);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
