@@ -8,9 +8,9 @@
 //!
 //! What it is not: it decides nothing. Its threads are started when they are needed first, and end with the gateway.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
@@ -27,7 +27,7 @@ use crate::metrics::{LowPriorityResult, Metrics, Stage};
 #[derive(Debug)]
 pub(super) struct LowPriority {
     queue: Arc<Queue>,
-    started: OnceLock<()>,
+    is_started: Mutex<bool>,
     metrics: Arc<Metrics>,
 }
 
@@ -45,14 +45,14 @@ pub(super) struct Job {
 impl LowPriority {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         let queue = Arc::new(Queue { waiting: Mutex::default(), wake: Condvar::new() });
-        Self { queue, started: OnceLock::new(), metrics }
+        Self { queue, is_started: Mutex::default(), metrics }
     }
 
     /// What admission says, or nothing if there was no room or no time.
     ///
     /// Cancel safety: dropped, it is not verified.
     pub(super) async fn admit(&self, job: Job) -> Option<Verdict> {
-        self.started.get_or_init(|| self.start());
+        self.start();
         let deadline = job.deadline;
         let (answer, verdict) = oneshot::channel();
         self.queue.push(Waiting { job, answer });
@@ -69,14 +69,23 @@ impl LowPriority {
         }
     }
 
+    /// Starts the threads, unless one of them works: where the system has none to give, the next job asks again.
+    ///
     /// Bound: half of the cores, at least one.
     fn start(&self) {
+        let mut is_started = self.is_started.lock().unwrap_or_else(PoisonError::into_inner);
+        if *is_started {
+            return;
+        }
         let cores = thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..(cores / 2).max(1) {
             let (queue, metrics) = (Arc::clone(&self.queue), Arc::clone(&self.metrics));
             let thread = thread::Builder::new().name("low-priority".to_owned());
-            if let Err(error) = thread.spawn(move || work(&queue, &metrics)) {
-                tracing::error!(%error, "a thread for verifying at low priority could not be had");
+            match thread.spawn(move || work(&queue, &metrics)) {
+                Ok(_) => *is_started = true,
+                Err(error) => {
+                    tracing::error!(%error, "a thread for verifying at low priority could not be had");
+                }
             }
         }
     }
@@ -130,6 +139,8 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Turns {
     queues: HashMap<Origin, VecDeque<Waiting>>,
+    /// The queues by their length, so that the longest is found without looking at thousands.
+    lengths: BTreeSet<(usize, Origin)>,
     order: VecDeque<Origin>,
     jobs: usize,
     bytes: usize,
@@ -167,11 +178,8 @@ impl Turns {
         let (origin, bytes) = (waiting.job.origin, waiting.job.body.len());
         while self.jobs >= MAX_JOBS || self.bytes + bytes > MAX_BYTES {
             let own = self.queues.get(&origin).map_or(0, VecDeque::len);
-            let longest = self.queues.iter().max_by_key(|(_, queue)| queue.len());
-            let Some(longest) = longest.filter(|(_, queue)| queue.len() > own + 1).map(|(origin, _)| *origin)
-            else {
-                return;
-            };
+            let longest = self.lengths.last().filter(|(length, _)| *length > own + 1);
+            let Some((_, longest)) = longest.copied() else { return };
             self.shorten(longest);
         }
         self.jobs += 1;
@@ -181,13 +189,18 @@ impl Turns {
             self.order.push_back(origin);
         }
         queue.push_back(waiting);
+        let length = queue.len();
+        self.measure(origin, length - 1, length);
     }
 
     /// Lets the newest of a queue go. It has more than one.
     fn shorten(&mut self, origin: Origin) {
-        if let Some(gone) = self.queues.get_mut(&origin).and_then(VecDeque::pop_back) {
+        let Some(queue) = self.queues.get_mut(&origin) else { return };
+        let (gone, length) = (queue.pop_back(), queue.len());
+        if let Some(gone) = gone {
             self.jobs -= 1;
             self.bytes -= gone.job.body.len();
+            self.measure(origin, length + 1, length);
         }
     }
 
@@ -195,14 +208,23 @@ impl Turns {
         let origin = self.order.pop_front()?;
         let queue = self.queues.get_mut(&origin)?;
         let waiting = queue.pop_front()?;
-        if queue.is_empty() {
+        let length = queue.len();
+        if length == 0 {
             self.queues.remove(&origin);
         } else {
             self.order.push_back(origin);
         }
+        self.measure(origin, length + 1, length);
         self.jobs -= 1;
         self.bytes -= waiting.job.body.len();
         Some(waiting)
+    }
+
+    fn measure(&mut self, origin: Origin, before: usize, after: usize) {
+        self.lengths.remove(&(before, origin));
+        if after > 0 {
+            self.lengths.insert((after, origin));
+        }
     }
 }
 
@@ -256,7 +278,7 @@ mod tests {
         let order: Vec<Origin> =
             std::iter::from_fn(|| turns.pop()).map(|waiting| waiting.job.origin).collect();
         assert_eq!(order, [1, 2, 3, 1, 2, 1].map(origin));
-        assert_eq!((turns.jobs, turns.bytes, turns.queues.len()), (0, 0, 0));
+        assert_eq!((turns.jobs, turns.bytes, turns.queues.len(), turns.lengths.len()), (0, 0, 0, 0));
     }
 
     #[test]
@@ -272,6 +294,8 @@ mod tests {
         assert_eq!(noisy.pop().unwrap().try_recv().map(|_| ()), gone, "its newest gave way");
         assert_eq!(noisy[0].try_recv().map(|_| ()), empty);
         assert_eq!(turns.jobs, MAX_JOBS);
+        let lengths: Vec<_> = turns.lengths.iter().copied().collect();
+        assert_eq!(lengths, [(1, origin(2)), (MAX_JOBS - 1, origin(1))]);
     }
 
     #[test]

@@ -157,10 +157,12 @@ fn nothing_that_is_nobodys_business_is_in_the_log_where_all_is_well() {
                 assert!(refused >= 1.0, "{reason} was to be driven");
             }
             assert!(program.outcome("held") >= 3.0 && program.outcome("deferred") >= 1.0);
-            assert!(
-                program.outcome("duplicate") >= 1.0
-                    && program.outcome("conflict") + program.outcome("deferred") >= 1.0
-            );
+            assert!(program.outcome("duplicate") >= 1.0);
+            assert!(program.metric("events_total{result=\"returned\",type=\"payment.conflict\"}") >= 1.0);
+            for reason in ["seller", "grammar", "ambiguous", "stale"] {
+                let held = program.metric(&format!("held_total{{reason=\"{reason}\"}}"));
+                assert!(held >= 1.0, "{reason} was to be driven");
+            }
             program.signal("TERM");
             program.wait_until("it has stopped", || program.log().contains("stopped"));
             assert_clean(&program.log(), &secrets);
