@@ -20,11 +20,13 @@ parts=("$@")
 case "$length" in
 short)
   kills=20 every=1500 rounds=1 faults=8 blocked=30 outages=1
-  export SIMULATION_NOTIFICATIONS=1000000 ORDERS_STRIDE=101 REPLICAS_NOTIFICATIONS=5000 REPLICAS_ROUNDS=12
+  export SIMULATION_NOTIFICATIONS=1000000 ORDERS_STRIDE=101
+  count=5000 rounds_of_replicas=12 failovers=1
   ;;
 long)
   kills=1000 every=2400 rounds=20 faults=200 blocked=600 outages=10
-  export SIMULATION_NOTIFICATIONS=10000000 ORDERS_STRIDE=1 REPLICAS_NOTIFICATIONS=100000 REPLICAS_ROUNDS=120
+  export SIMULATION_NOTIFICATIONS=10000000 ORDERS_STRIDE=1
+  count=100000 rounds_of_replicas=120 failovers=20
   ;;
 *)
   sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
@@ -99,6 +101,8 @@ fi
 if wanted replicas; then
   REDIS_URL=$(deploy/redis.sh start "$work/redis")
   export REDIS_URL
+  export REPLICAS_NOTIFICATIONS="${REPLICAS_NOTIFICATIONS:-$count}"
+  export REPLICAS_ROUNDS="${REPLICAS_ROUNDS:-$rounds_of_replicas}" REPLICAS_FAILOVERS="${REPLICAS_FAILOVERS:-$failovers}"
   run replicas cargo test --locked --release --test it replicas:: -- --nocapture --test-threads 1
 fi
 if wanted simulation && [ -d tests/simulation ]; then
