@@ -8,7 +8,7 @@
 #   benches/stores.sh 0 10000 100000 1000000 10000000       a curve
 #
 # ROUNDS=3 COUNT=20000 CONNECTIONS=64; REDIS_OPTIONS="hash-max-listpack-value 256" for what else Redis is to be told. Its
-# append-only file is on (synced each second) whenever something is measured.
+# append-only file is on (synced each second) whenever something is measured. GATEWAY and FLOOR name programs that are built.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -33,11 +33,13 @@ free_port() { # that nobody listens on
   done
 }
 
-say "building"
-cargo build --release --locked --quiet
-floor=$(cargo build --release --locked --quiet --bench floor --message-format=json |
-  sed -n 's/.*"executable":"\([^"]*floor-[^"]*\)".*/\1/p' | tail -n 1)
-gateway="${CARGO_TARGET_DIR:-target}/release/alipay-notify-gateway"
+gateway=${GATEWAY:-} floor=${FLOOR:-}
+if [ -z "$gateway" ] || [ -z "$floor" ]; then
+  say "building"
+  floor=$(cargo build --release --locked --quiet --bench floor --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*floor-[^"]*\)".*/\1/p' | tail -n 1)
+  gateway="${CARGO_TARGET_DIR:-target}/release/alipay-notify-gateway"
+fi
 
 amqp=$(env -u AMQP_URL deploy/broker.sh start "$work/broker")
 redis=$(deploy/redis.sh start "$work/redis")

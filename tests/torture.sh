@@ -68,7 +68,7 @@ torture() { # NAME FILTER OPTION...: the harness; the program is what TORTURE_PR
   run "$1" cargo test --locked --test torture "$2" -- --nocapture --test-threads 1 "${@:3}"
 }
 
-if wanted kills || wanted faults || wanted outage || wanted points; then
+if wanted kills || wanted faults || wanted outage || wanted points || wanted replicas; then
   say "building what is shipped, and the same with crash points"
   cargo build --locked --release --quiet --features failpoints
   cp "$targets/release/alipay-notify-gateway" "$work/with-failpoints"
@@ -103,7 +103,7 @@ if wanted replicas; then
   export REDIS_URL
   export REPLICAS_NOTIFICATIONS="${REPLICAS_NOTIFICATIONS:-$count}"
   export REPLICAS_ROUNDS="${REPLICAS_ROUNDS:-$rounds_of_replicas}" REPLICAS_FAILOVERS="${REPLICAS_FAILOVERS:-$failovers}"
-  run replicas cargo test --locked --release --test it replicas:: -- --nocapture --test-threads 1
+  run replicas cargo test --locked --test it replicas:: -- --nocapture --test-threads 1
 fi
 if wanted simulation && [ -d tests/simulation ]; then
   run simulation cargo test --locked --profile simulation --test simulation -- --nocapture
