@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Makes sure that a Redis is there, for the tests, on a machine that may have nothing but bash.
 #
-#   deploy/redis.sh start DIR [single|cluster|sentinel|tls]   prints a URI of it; what was started is noted in DIR
-#   deploy/redis.sh stop DIR                                  ends what is noted in DIR, and nothing else
+#   deploy/redis.sh start DIR [single|cluster|sentinel] [tls]   prints a URI of it; what was started is noted in DIR
+#   deploy/redis.sh stop DIR                                    ends what is noted in DIR, and nothing else
 #
 # single    one node (the default)
 # cluster   three masters without replicas
 # sentinel  a master and a replica, watched by three sentinels that fail over within some seconds
-# tls       one node that speaks TLS alone; DIR must have ca.pem, redis.pem and redis.key
+# tls       speaks TLS alone, to each other too; DIR must have ca.pem, and redis.pem and redis.key for 127.0.0.1
 #
 # redis-server (or valkey-server) is looked for, or installed (as root, on Debian and Ubuntu, without starting the
 # package's own service). The nodes are private: on free ports, in DIR, bound to 127.0.0.1, with an append-only file.
@@ -22,10 +22,17 @@ start() {
     say "no redis-server, and no way to install one here"
     return 1
   }
+  local scheme=redis
+  if [ "$3" = tls ]; then
+    scheme=rediss
+    files=("tls-ca-cert-file $dir/ca.pem" "tls-cert-file $dir/redis.pem" "tls-key-file $dir/redis.key"
+      'tls-auth-clients no' 'tls-replication yes' 'tls-cluster yes')
+    asking=(--tls --cacert "$dir/ca.pem")
+  fi
   # Bound: another can take a port between the looking and the listening, but hardly three times.
   local attempt
   for attempt in 1 2 3; do
-    if "start_$2"; then return 0; fi
+    if "start_$2" "$scheme"; then return 0; fi
     say "it did not start (attempt $attempt of 3)"
     tail -n 5 "$dir"/node-*/log >&2 || true
     stop "$dir"
@@ -46,15 +53,7 @@ stop() {
 start_single() {
   local port
   port=$(free_port)
-  node "$port" && echo "redis://127.0.0.1:$port"
-}
-
-start_tls() {
-  local port
-  port=$(free_port)
-  launch "$port" server --port 0 --tls-port "$port" --tls-auth-clients no \
-    --tls-ca-cert-file "$dir/ca.pem" --tls-cert-file "$dir/redis.pem" --tls-key-file "$dir/redis.key"
-  wait_until 10 listens "$port" && echo "rediss://localhost:$port"
+  node "$port" && echo "$1://127.0.0.1:$port"
 }
 
 start_cluster() {
@@ -66,15 +65,15 @@ start_cluster() {
     node "$port" --cluster-enabled yes --cluster-config-file nodes.conf --cluster-node-timeout 2000 || return 1
   done
   say "a cluster of ${ports[*]}"
-  "$(cli)" --cluster create "${ports[@]/#/127.0.0.1:}" --cluster-yes >&2 || return 1
+  ask --cluster create "${ports[@]/#/127.0.0.1:}" --cluster-yes >&2 || return 1
   wait_until 20 agree "${ports[@]}" || return 1
-  echo "redis-cluster://127.0.0.1:${ports[0]},127.0.0.1:${ports[1]},127.0.0.1:${ports[2]}"
+  echo "$1-cluster://127.0.0.1:${ports[0]},127.0.0.1:${ports[1]},127.0.0.1:${ports[2]}"
 }
 
 agree() {
   local port
   for port in "$@"; do
-    "$(cli)" -p "$port" cluster info | grep --quiet cluster_state:ok || return 1
+    ask -p "$port" cluster info | grep --quiet cluster_state:ok || return 1
   done
 }
 
@@ -87,7 +86,7 @@ start_sentinel() {
   for _ in 1 2 3; do
     port=$(free_port)
     mkdir -p "$dir/node-$port"
-    printf '%s\n' "port $port" 'bind 127.0.0.1' "dir $dir/node-$port" \
+    printf '%s\n' "$(port_of "$port")" ${files:+"${files[@]:0:5}"} 'bind 127.0.0.1' "dir $dir/node-$port" \
       "sentinel monitor gateway 127.0.0.1 $master 2" 'sentinel down-after-milliseconds gateway 1000' \
       'sentinel failover-timeout gateway 5000' >"$dir/node-$port/sentinel.conf"
     launch "$port" sentinel || return 1
@@ -95,14 +94,14 @@ start_sentinel() {
     sentinels+=("127.0.0.1:$port")
   done
   wait_until 20 knows_all "${sentinels[@]}" || return 1
-  echo "redis-sentinel://$(IFS=, && echo "${sentinels[*]}")/gateway"
+  echo "$1-sentinel://$(IFS=, && echo "${sentinels[*]}")/gateway"
 }
 
 # Each sentinel knows the others and the replica: without them there is no fail-over.
 knows_all() {
   local place
   for place in "$@"; do
-    "$(cli)" -p "${place##*:}" info sentinel | grep --quiet 'slaves=1,sentinels=3' || return 1
+    ask -p "${place##*:}" info sentinel | grep --quiet 'slaves=1,sentinels=3' || return 1
   done
 }
 
@@ -110,8 +109,14 @@ knows_all() {
 node() {
   local port=$1
   shift
-  launch "$port" server --port "$port" "$@"
+  mkdir -p "$dir/node-$port"
+  printf '%s\n' "$(port_of "$port")" ${files:+"${files[@]}"} >"$dir/node-$port/redis.conf"
+  launch "$port" server "$@"
   wait_until 10 answers "$port"
+}
+
+port_of() {
+  if [ -n "${files:-}" ]; then printf 'port 0\ntls-port %s' "$1"; else echo "port $1"; fi
 }
 
 launch() {
@@ -119,7 +124,7 @@ launch() {
   shift 2
   mkdir -p "$home"
   say "starting a private node on 127.0.0.1:$port"
-  local command=("$server" --bind 127.0.0.1 --dir "$home" --appendonly yes --save '' --maxmemory-policy noeviction
+  local command=("$server" "$home/redis.conf" --bind 127.0.0.1 --dir "$home" --appendonly yes --save '' --maxmemory-policy noeviction
     --enable-debug-command yes "$@")
   if [ "$kind" = sentinel ]; then command=("$server" "$home/sentinel.conf" --sentinel); fi
   # Nothing of the caller's, in a session of its own.
@@ -128,11 +133,11 @@ launch() {
 }
 
 answers() {
-  [ "$("$(cli)" -p "$1" ping 2>/dev/null)" = PONG ]
+  [ "$(ask -p "$1" ping 2>/dev/null)" = PONG ]
 }
 
-cli() {
-  command -v redis-cli || command -v valkey-cli
+ask() {
+  "$(command -v redis-cli || command -v valkey-cli)" ${asking:+"${asking[@]}"} "$@"
 }
 
 find_server() {
@@ -209,8 +214,8 @@ say() {
   echo "redis: $*" >&2
 }
 
-case "${1:-} ${2:-} ${3:-single}" in
-"start "?*" single" | "start "?*" cluster" | "start "?*" sentinel" | "start "?*" tls") start "$2" "${3:-single}" ;;
+case "${1:-} ${2:-} ${3:-single} ${4:-plain}" in
+"start "?*" single "* | "start "?*" cluster "* | "start "?*" sentinel "*) start "$2" "${3:-single}" "${4:-plain}" ;;
 "stop "?*) stop "$2" ;;
 *)
   sed -n '2,16s/^# \{0,1\}//p' "$0" >&2

@@ -488,6 +488,8 @@ async fn within<T>(
 
 /// Bound: how long one call of the store may take before the gateway goes on without it.
 const STORE_DEADLINE: Duration = Duration::from_secs(2);
+/// What is left of a lease when its confirm is given up: enough to write that it is in doubt.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(3);
 /// Alipay's eighth and last delivery comes 4 + 10 + 10 minutes and 1 + 2 + 6 + 15 hours after the first
 /// (protocol.md §6).
 const LAST_DELIVERY: Duration = Duration::from_secs(24 * 3600 + 24 * 60);

@@ -13,6 +13,7 @@ pub mod transfer;
 use std::fmt;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use crate::clock::Timestamp;
@@ -29,7 +30,8 @@ use crate::event::{Digest, EventType, Key, Message};
 ///   row yet, is leased to whoever asks; who has the lease may ask again, and has it anew.
 /// - [`defer`](Self::defer) and [`hold`](Self::hold) write the row and end one's own lease. Only an event *in doubt* stays
 ///   leased to who published it, for [`DOUBT`], even if there was no room to keep it: he watches its confirm, and ends it
-///   earlier by `record` or `defer`; if he dies, the time passes. A deferral by another changes nothing of it.
+///   earlier by `record` or `defer`; if he dies, the time passes. A deferral by another changes nothing of it. For as long
+///   as he waits he has it anew by [`renew`](Self::renew), before it is over.
 /// - [`record`](Self::record) is unconditional, whoever has the lease, and ends it.
 /// - [`release`](Self::release) gives back one's own lease, and nobody else's.
 /// - [`due`](Self::due) hands out only what no other process has leased, and leases it to who asks, so that each event is
@@ -44,6 +46,12 @@ pub trait Store: Send + Sync {
     /// Gives one's own leases back without having recorded anything. An engine whose claims are memory only has
     /// nothing to do.
     fn release(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Has one's own leases on what is in doubt anew, for [`DOUBT`], and those that the store has forgotten meanwhile, but
+    /// nobody else's. An engine whose claims are memory only has nothing to do, and is not asked.
+    fn renew(&self, _keys: Vec<Key>) -> BoxFuture<'_, Result<(), StoreError>> {
+        std::future::ready(Ok(())).boxed()
+    }
 
     /// Writes that these were announced. Called only by the holder of a confirm, and unconditional: it
     /// replaces whatever else is kept under the key, and clears what is held of the same notification. An empty

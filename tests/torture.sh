@@ -20,11 +20,13 @@ parts=("$@")
 case "$length" in
 short)
   kills=20 every=1500 rounds=1 faults=8 blocked=30 outages=1
-  export SIMULATION_NOTIFICATIONS=1000000 ORDERS_STRIDE=101 REPLICAS_NOTIFICATIONS=5000 REPLICAS_ROUNDS=12
+  export SIMULATION_NOTIFICATIONS=1000000 ORDERS_STRIDE=101
+  count=5000 rounds_of_replicas=12 failovers=1
   ;;
 long)
   kills=1000 every=2400 rounds=20 faults=200 blocked=600 outages=10
-  export SIMULATION_NOTIFICATIONS=10000000 ORDERS_STRIDE=1 REPLICAS_NOTIFICATIONS=100000 REPLICAS_ROUNDS=120
+  export SIMULATION_NOTIFICATIONS=10000000 ORDERS_STRIDE=1
+  count=100000 rounds_of_replicas=120 failovers=20
   ;;
 *)
   sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
@@ -66,7 +68,7 @@ torture() { # NAME FILTER OPTION...: the harness; the program is what TORTURE_PR
   run "$1" cargo test --locked --test torture "$2" -- --nocapture --test-threads 1 "${@:3}"
 }
 
-if wanted kills || wanted faults || wanted outage || wanted points; then
+if wanted kills || wanted faults || wanted outage || wanted points || wanted replicas; then
   say "building what is shipped, and the same with crash points"
   cargo build --locked --release --quiet --features failpoints
   cp "$targets/release/alipay-notify-gateway" "$work/with-failpoints"
@@ -99,7 +101,9 @@ fi
 if wanted replicas; then
   REDIS_URL=$(deploy/redis.sh start "$work/redis")
   export REDIS_URL
-  run replicas cargo test --locked --release --test it replicas:: -- --nocapture --test-threads 1
+  export REPLICAS_NOTIFICATIONS="${REPLICAS_NOTIFICATIONS:-$count}"
+  export REPLICAS_ROUNDS="${REPLICAS_ROUNDS:-$rounds_of_replicas}" REPLICAS_FAILOVERS="${REPLICAS_FAILOVERS:-$failovers}"
+  run replicas cargo test --locked --test it replicas:: -- --nocapture --test-threads 1
 fi
 if wanted simulation && [ -d tests/simulation ]; then
   run simulation cargo test --locked --profile simulation --test simulation -- --nocapture

@@ -50,6 +50,12 @@ pub(super) fn config(reader: &mut Reader) -> Option<Config> {
     if let Some(amqp) = &amqp {
         remark_unbound(reader, amqp, &publication);
     }
+    let lease = store::LEASE - publication::LEASE_MARGIN;
+    if matches!(store, Some(store::engine::Config::Redis(_))) && publication.confirm_timeout > lease {
+        let given_up =
+            format!("with store.engine = \"redis\" a confirm is given up {lease:?} after its claim");
+        reader.remark(format!("amqp.confirm_timeout is longer than claims are good for: {given_up}"));
+    }
     Some(Config {
         http: http?,
         failure_budget: u32::try_from(failure_budget).unwrap_or(u32::MAX),

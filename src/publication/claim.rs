@@ -79,6 +79,11 @@ impl Shared {
 
     /// Another replica is at it: asked again outside the lane, until the event's own deadline.
     fn park(self: &Arc<Self>, job: Job) {
+        // What is kept stays so, and other replicas are no reason for a round of the drain to wait; a delivery that has
+        // joined it is one.
+        if job.drained && !self.flight.is_followed(&job.key()) {
+            return self.give_up(job, Settlement::Deferred(Cause::Late));
+        }
         let pause = Duration::from_millis(self.random(50..200));
         let shared = Arc::clone(self);
         self.tasks.spawn_vital(async move {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Shared;
 use super::keeping::settlement_of;
 use super::lane::{Batch, Channel, Ready};
+use super::{STORE_DEADLINE, Shared, within};
 use crate::broker::Link;
 use crate::event::Key;
 use crate::failpoint::{self, Point};
@@ -47,6 +47,17 @@ impl Shared {
             batch.watch(&shared).await;
         });
     }
+
+    /// Keeps the leases of what is still in doubt from ending while its confirm is waited for. Says when to do it again.
+    async fn renew(&self, keys: Vec<Key>) -> Duration {
+        match within(STORE_DEADLINE, self.store.renew(keys)).await {
+            Ok(()) => DOUBT / 2,
+            Err(error) => {
+                tracing::warn!(%error, "what is in doubt could not be leased anew");
+                RENEW_AGAIN
+            }
+        }
+    }
 }
 
 impl Batch {
@@ -54,17 +65,19 @@ impl Batch {
     async fn watch(&mut self, shared: &Arc<Shared>) {
         let mut doubt_until = Some(Instant::now() + DOUBT);
         let watch_until = Instant::now() + WATCH;
+        let mut renew_at = (shared.store.lease() != Duration::MAX).then(|| Instant::now() + DOUBT / 2);
         let mut link = shared.broker.link();
         while !self.attribution.is_complete() {
-            let wake = doubt_until.unwrap_or(watch_until);
+            let end = doubt_until.unwrap_or(watch_until);
+            let wake = renew_at.map_or(end, |at| at.min(end));
             let view = tokio::select! {
                 biased;
                 view = self.confirms.settle() => view,
                 () = tokio::time::sleep_until(wake) => self.confirms.settle_now(),
             };
-            let over = Instant::now() >= wake;
+            let over = Instant::now() >= end;
             // Nothing more will come: what is undecided then stays so.
-            if view.is_empty() && !over {
+            if view.is_empty() && Instant::now() < wake {
                 break;
             }
             self.settle(view, shared);
@@ -77,8 +90,13 @@ impl Batch {
                 let blocked = matches!(*link.borrow_and_update(), Link::Blocked(_));
                 doubt_until = blocked.then(|| Instant::now() + DOUBT);
                 if !blocked {
+                    renew_at = None;
                     self.release(shared).await;
                 }
+            }
+            if renew_at.is_some_and(|at| Instant::now() >= at) {
+                let keys = self.jobs.iter().flatten().map(|ready| ready.job.key()).collect();
+                renew_at = Some(Instant::now() + shared.renew(keys).await);
             }
         }
         if !self.attribution.is_complete() && doubt_until.is_some() {
@@ -105,5 +123,7 @@ impl Batch {
     }
 }
 
+/// Between two tries to have leases anew, where the store is away.
+const RENEW_AGAIN: Duration = Duration::from_secs(5);
 /// Bound: how long a late confirm is waited for at all.
 const WATCH: Duration = Duration::from_secs(600);

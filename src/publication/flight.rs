@@ -95,6 +95,12 @@ impl Flight {
         }
     }
 
+    /// Whether more than one waits for its outcome.
+    pub(super) fn is_followed(&self, key: &Key) -> bool {
+        let waiting = |entry: &Entry| entry.waiting.iter().filter(|waiting| !waiting.is_closed()).count();
+        self.lock().get(key).is_some_and(|entry| waiting(entry) > 1)
+    }
+
     /// Answers everybody who waits and keeps the entry: the event is in doubt, and must not be published
     /// again while it is.
     pub(super) fn answer(&self, key: &Key, settlement: &Settlement) {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::attribution::{Attribution, Verdict};
 use super::breaker::Probe;
 use super::recording::Done;
-use super::{Errand, Settlement, Shared};
+use super::{Errand, LEASE_MARGIN, Settlement, Shared};
 use crate::broker::{Confirms, Link, Publisher, Settled};
 use crate::event::{Event, Key, Message};
 use crate::failpoint::{self, Point};
@@ -373,7 +373,5 @@ const GATHER: Duration = Duration::from_millis(5);
 const LINK_PATIENCE: Duration = Duration::from_millis(250);
 /// How often a lane that waits longer for such a batch looks whether live deliveries need it.
 const LOOK_FOR_LIVE: Duration = Duration::from_millis(100);
-/// What is left of a lease when its confirm is given up: enough to write that it is in doubt.
-const LEASE_MARGIN: Duration = Duration::from_secs(3);
 /// How long a batch is waited for in which nobody waits.
 pub(super) const DRAIN_PATIENCE: Duration = Duration::from_secs(30);

@@ -362,6 +362,17 @@ impl Store for Redis {
         .boxed()
     }
 
+    fn renew(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move {
+            let mut batch = Batch::new(&self.names, [self.token.clone(), number(DOUBT.as_millis())]);
+            for key in &keys {
+                batch.add(key, []);
+            }
+            self.count(&self.scripts.renew, &batch).await.map(drop)
+        }
+        .boxed()
+    }
+
     fn record(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
             if records.is_empty() {

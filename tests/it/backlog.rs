@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use alipay_notify_gateway::broker::{Confirm, Link};
 use alipay_notify_gateway::clock::Timestamp;
+use alipay_notify_gateway::event::Key;
 use alipay_notify_gateway::store::{Cause, State, back_off};
 
 use super::publication::{Bench, is_success, is_unavailable, settle};
@@ -194,6 +195,35 @@ async fn a_drained_batch_without_confirms_waits_longer_but_not_when_a_live_deliv
     slow.confirm_all().await;
     settle().await;
     assert_eq!(bench.states(), ["recorded", "recorded"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_replica_has_holds_up_no_round_of_the_drain_but_a_delivery_that_follows_waits_for_it() {
+    let bench = Bench::with(|config| config.lanes = 1);
+    deferred(&bench, [1]).await;
+    let key = Key { subject: trade(1).trade_no().to_owned(), id: trade(1).event_id("payment.succeeded") };
+    bench.store.elsewhere.lock().unwrap().insert(key);
+    bench.clock.set(later(2));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    deferred(&bench, [2]).await;
+    bench.clock.set(later(10));
+    let next = tokio::time::timeout(Duration::from_secs(3), bench.broker.batch()).await.unwrap();
+    assert_eq!(next.ids(), [trade(2).event_id("payment.succeeded")]);
+    next.confirm_all().await;
+    settle().await;
+    // The lane is busy, and the drain brings it out again, when Alipay delivers it, too.
+    let busy = bench.deliver(&trade(3));
+    let batch = bench.broker.batch().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let follower = bench.deliver(&trade(1));
+    settle().await;
+    batch.confirm_all().await;
+    assert!(is_success(&busy.await.unwrap()));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!follower.is_finished());
+    bench.store.elsewhere.lock().unwrap().clear();
+    bench.broker.batch().await.confirm_all().await;
+    assert!(is_success(&follower.await.unwrap()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -263,6 +263,21 @@ mod values {
     }
 
     #[test]
+    fn a_confirm_timeout_for_which_a_claim_is_not_good_enough_is_remarked_where_the_store_is_shared() {
+        let shared = |timeout| {
+            let store = "[store]\nengine = \"redis\"\nuri = \"redis://h\"";
+            with_app(&format!("{store}\n[amqp]\nconfirm_timeout = \"{timeout}\""))
+        };
+        let told = "a confirm is given up 12s after its claim";
+        remarked(shared("13s"), told);
+        let own = with_app("[amqp]\nconfirm_timeout = \"13s\"");
+        for fine in [shared("12s"), own] {
+            let remarks = fine.unwrap().remarks;
+            assert!(!remarks.iter().any(|remark| remark.contains(told)), "{remarks:?}");
+        }
+    }
+
+    #[test]
     fn a_duration_that_is_out_of_bounds_is_one_problem_and_not_two() {
         refused(with_app("[store]\nretention = \"1h\""), "store.retention", "is not between");
     }

@@ -899,6 +899,46 @@ async fn a_confirm_is_given_up_before_the_lease_of_its_event_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_in_doubt_is_leased_anew_for_as_long_as_its_confirm_is_waited_for() {
+    let bench = leased();
+    let payments = [1, 2].map(|n| Notification::payment().trade(&format!("202611232200142734000000000{n}")));
+    let _replies: Vec<_> = payments.iter().map(|payment| bench.deliver(payment)).collect();
+    let batch = bench.broker.batch().await;
+    assert_eq!(batch.messages.len(), 2);
+    let renewed = || std::mem::take(&mut *bench.store.renewed.lock().unwrap());
+    // In doubt 12 s after its claim; blocked, until its connection goes.
+    tokio::time::sleep(Duration::from_secs(12 + 29)).await;
+    assert!(renewed().is_empty());
+    bench.broker.set(Link::Blocked(1));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(renewed().iter().map(Vec::len).collect::<Vec<_>>(), [2]);
+    // One is confirmed late; the other's minute is not over, however long the broker blocks.
+    batch.say(&[(0, Confirm::Ack(None))]).await;
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(renewed().iter().map(Vec::len).collect::<Vec<_>>(), [1]);
+    }
+    // A store that is away is asked again soon, so that a lease of a minute does not end.
+    bench.store.away.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    bench.store.away.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(renewed().len(), 1);
+    // Its minute is over: it is anybody's.
+    bench.broker.set(Link::Up(1));
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    renewed();
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    assert!(renewed().is_empty());
+    // Where claims are the process's own there is nothing to renew.
+    let alone = Bench::new();
+    let _reply = alone.deliver(&payments[0]);
+    let _batch = alone.broker.batch().await;
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert!(alone.store.renewed.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_announced_as_another_event_or_held_gives_its_claim_back() {
     let bench = leased();
     let paid = Notification::payment();

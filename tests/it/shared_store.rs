@@ -84,7 +84,7 @@ fn a_redis_that_is_frozen_is_ridden_out() {
 #[test]
 fn a_cluster_of_which_one_master_is_frozen_is_ridden_out() {
     run(async {
-        let nodes = Nodes::start("cluster", &[]);
+        let nodes = Nodes::start(&["cluster"], &[]);
         let program = start("shard", &nodes.url, "alipay", "");
         let ports = nodes.ports();
         let freeze = || {
@@ -183,7 +183,7 @@ fn a_redis_that_is_stopped_and_started_under_load_loses_nothing() {
 #[test]
 fn a_fail_over_by_sentinel_loses_no_payment() {
     run(async {
-        let nodes = Nodes::start("sentinel", &[]);
+        let nodes = Nodes::start(&["sentinel"], &[]);
         let program = start("sentinel", &nodes.url, "alipay", "");
         let sentinel = nodes.url.replace("/gateway", "");
         let master = || {
@@ -269,22 +269,56 @@ fn a_redis_that_may_throw_records_away_is_refused_and_one_that_forgets_is_remark
 }
 
 #[test]
-fn over_tls_only_the_right_redis_is_believed() {
+fn over_tls_only_the_right_redis_is_believed_of_one_node_a_cluster_and_sentinels() {
     run(async {
         let authority = Authority::new("the tests' authority");
-        let (certificate, key) = authority.issue("localhost");
-        let files = [("ca.pem", authority.pem()), ("redis.pem", certificate), ("redis.key", key)];
-        let nodes = Nodes::start("tls", &files);
-        let stranger = nodes.folder().write("stranger.pem", Authority::new("a stranger's").pem());
-        let with = |url: &str, ca_file| Config { ca_file, ..config(url) };
-        let ours = Some(nodes.folder().path().join("ca.pem"));
-        let good = check(&with(&nodes.url, ours.clone())).await.unwrap();
-        assert!(good.refusals.is_empty(), "{good:?}");
-        assert!(check(&with(&nodes.url, Some(stranger))).await.is_err());
-        assert!(check(&with(&nodes.url, None)).await.is_err(), "the system's authorities do not know it");
-        let mismatch = nodes.url.replace("localhost", "127.0.0.1");
-        assert!(check(&with(&mismatch, ours)).await.is_err(), "its certificate is of localhost");
+        for kind in ["single", "cluster", "sentinel"] {
+            let nodes = Nodes::start(&[kind, "tls"], &identity(&authority, "127.0.0.1"));
+            let stranger = nodes.folder().write("stranger.pem", Authority::new("a stranger's").pem());
+            let with = |url: &str, ca_file| Config { ca_file, ..config(url) };
+            let ours = nodes.folder().path().join("ca.pem");
+            let good = check(&with(&nodes.url, Some(ours.clone()))).await.unwrap();
+            assert!(good.refusals.is_empty(), "{kind}: {good:?}");
+            assert!(check(&with(&nodes.url, Some(stranger))).await.is_err(), "{kind}");
+            assert!(check(&with(&nodes.url, None)).await.is_err(), "{kind}: the system's do not know it");
+            if kind != "sentinel" {
+                let mismatch = nodes.url.replace("127.0.0.1", "localhost");
+                assert!(check(&with(&mismatch, Some(ours.clone()))).await.is_err(), "{kind}: not its name");
+            }
+            let more = format!("ca_file = \"{}\"", ours.display());
+            let program = start("secure", &nodes.url, "alipay", &more);
+            let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+            let paid = [1, 2].map(Notification::payment_now);
+            remembers(&program, &paid[0]);
+            if kind == "sentinel" {
+                let sentinel = nodes.url.replace("/gateway", "");
+                assert_eq!(cli(&sentinel, &["SENTINEL", "FAILOVER", "gateway"]), "OK");
+                program.wait_until("it is connected to the other", || {
+                    program.log().matches("redis: connected").count() > 1
+                });
+            }
+            remembers(&program, &paid[1]);
+            for paid in &paid {
+                assert_eq!(queue.next().await.id(), paid.event_id("payment.succeeded"));
+            }
+            assert!(queue.published(&program, 9).await.is_empty(), "{kind}");
+        }
     });
+}
+
+fn identity(authority: &Authority, name: &str) -> [(&'static str, String); 3] {
+    let (certificate, key) = authority.issue(name);
+    [("ca.pem", authority.pem()), ("redis.pem", certificate), ("redis.key", key)]
+}
+
+/// Announces a payment, and answers its next delivery from the store.
+fn remembers(program: &Program, paid: &Notification) {
+    let before = program.outcome("duplicate");
+    for _ in 0..2 {
+        let answer = program.post(&paid.body());
+        assert!(answer.is_success(), "{answer:?}\n{}", program.log());
+    }
+    assert!(program.outcome("duplicate") > before && recorded(program, paid));
 }
 
 fn store(arguments: &[&str]) -> Output {

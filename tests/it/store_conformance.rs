@@ -581,6 +581,31 @@ async fn what_is_in_doubt_is_its_publishers_alone_even_if_there_is_no_room_to_ke
 }
 
 #[tokio::test]
+async fn what_is_in_doubt_is_its_publishers_for_as_long_as_he_says_so() {
+    for fixture in Fixture::shared() {
+        let (ours, theirs) = two(&fixture).await;
+        let left = |n| fixture.ask("PTTL", &lease_key(&fixture, n));
+        ours.defer([1, 2, 3].map(|n| deferral(n, State::InDoubt)).into()).await.unwrap();
+        for n in [1, 2, 3] {
+            fixture.ask("PEXPIRE", &format!("{} 20000", lease_key(&fixture, n)));
+        }
+        // Nobody has another's anew.
+        theirs.renew(vec![key(1)]).await.unwrap();
+        assert!((1..=20_000).contains(&left(1)), "{}", left(1));
+        // One was forgotten, and one of those given to another meanwhile.
+        for n in [2, 3] {
+            fixture.ask("DEL", &lease_key(&fixture, n));
+        }
+        assert!(is_known_as(&claim(&*theirs, 3).await, State::InDoubt));
+        ours.renew([1, 2, 3].map(key).into()).await.unwrap();
+        assert!((20_001..=60_000).contains(&left(1)) && left(2) > 20_000, "{} and {}", left(1), left(2));
+        assert!(left(3) <= 15_000, "{}", left(3));
+        assert_eq!(claim(&*theirs, 2).await, Claim::HeldElsewhere);
+        assert_eq!(due_keys(&*theirs, 3600).await, [key(3)]);
+    }
+}
+
+#[tokio::test]
 async fn each_event_is_drained_by_one_at_a_time() {
     for fixture in Fixture::shared() {
         let fixture = fixture.roomy();
@@ -668,7 +693,8 @@ impl Fixture {
     /// Asks as an operator would, past the gateway.
     fn ask(&self, command: &str, key: &str) -> i64 {
         let Config::Redis(config) = &self.config else { panic!("not shared") };
-        cli(config.uri.read().unwrap().expose(), &[command, key]).parse().unwrap()
+        let words: Vec<&str> = std::iter::once(command).chain(key.split(' ')).collect();
+        cli(config.uri.read().unwrap().expose(), &words).parse().unwrap()
     }
 }
 

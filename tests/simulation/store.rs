@@ -444,6 +444,13 @@ impl Inner {
         }
     }
 
+    /// What is in doubt stays its publisher's, unless another has it.
+    fn renew(&mut self, key: &Key) {
+        if !self.disk.is_leased(key, self.life.incarnation, self.now()) {
+            self.lease(key, DOUBT);
+        }
+    }
+
     /// What is due, and is leased to nobody else; leased to who asks from now on.
     fn hand_out(&mut self, now: Timestamp, limit: usize, skip: &[EventType]) -> Vec<Waiting> {
         let (life, at) = (self.life.incarnation, self.now());
@@ -550,6 +557,11 @@ impl Store for SimulatedStore {
         self.call(move |inner| inner.step("read").then(|| release(inner)), |_| ())
     }
 
+    fn renew(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let renew = move |inner: &mut Inner| keys.iter().for_each(|key| inner.renew(key));
+        self.call(move |inner| inner.step("read").then(|| renew(inner)), |_| ())
+    }
+
     fn record(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), StoreError>> {
         let keys: Vec<Key> = records.iter().map(|record| record.key.clone()).collect();
         {
@@ -592,6 +604,9 @@ impl Store for SimulatedStore {
                 // Whether another's event in doubt may be published again is his to say.
                 if inner.is_doubt_of_another(&key) {
                     return Kept::Yes;
+                }
+                if state == State::Deferred {
+                    inner.note_given_up(&key);
                 }
                 let kept = inner.disk.defer(deferral, full);
                 if inner.is_shared() {

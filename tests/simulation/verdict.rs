@@ -35,6 +35,14 @@ pub struct Event {
     forgotten_at: Vec<u64>,
     /// When it did something to its lease that nobody waited for any more.
     late_at: Vec<u64>,
+    /// When which life kept it as deferred: its confirm is not waited for any more.
+    given_up: Vec<(u32, u64)>,
+}
+
+impl Event {
+    fn is_given_up(&self, attempt: &Attempt) -> bool {
+        self.given_up.iter().any(|(life, at)| *life == attempt.incarnation && *at >= attempt.at)
+    }
 }
 
 /// One publish.
@@ -215,7 +223,8 @@ impl Inner {
             _ if attempt.unchecked || record_failed => {
                 Ok("unchecked: the store was away from another gateway")
             }
-            _ if attempt.at + DOUBT <= now => Ok("confirm later than 60 s"),
+            // Its minute is as long as its publisher says, who waits for longer where the broker blocks him.
+            _ if attempt.at + DOUBT <= now && event.is_given_up(attempt) => Ok("confirm later than 60 s"),
             _ if attempt.at + LEASE <= now + PUBLISHED_AFTER
                 && (failed || self.faults.disturbed(at, claimed, now)) =>
             {
@@ -235,6 +244,13 @@ impl Inner {
         let event = &mut self.events[event];
         event.forgotten_at.push(now);
         event.recorded_at = None;
+    }
+
+    /// Its publisher gives it to whoever asks.
+    pub fn note_given_up(&mut self, key: &Key) {
+        let (life, now) = (self.life.incarnation, self.now());
+        let event = self.event(&key.id);
+        self.events[event].given_up.push((life, now));
     }
 
     /// A shared store does something to a lease so late that its caller has begun something else (seed 2^32 + 100977).
@@ -445,6 +461,7 @@ impl Inner {
             was_denied: false,
             forgotten_at: Vec::new(),
             late_at: Vec::new(),
+            given_up: Vec::new(),
         };
         self.events.push(event);
         self.index.insert(id.to_owned(), self.events.len() - 1);

@@ -7,6 +7,7 @@ use redis::Script;
 pub(super) struct Scripts {
     pub(super) claim: Script,
     pub(super) release: Script,
+    pub(super) renew: Script,
     pub(super) record: Script,
     pub(super) clear: Script,
     pub(super) defer: Script,
@@ -28,6 +29,7 @@ impl Scripts {
         Self {
             claim: of(include_str!("claim.lua")),
             release: of(include_str!("release.lua")),
+            renew: of(include_str!("renew.lua")),
             record: of(include_str!("record.lua")),
             clear: of(include_str!("clear.lua")),
             defer: of(include_str!("defer.lua")),

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rsa::PrivateKey;
 use rsa::pkcs1v15::SigningKey;
-use rsa::pkcs8::{EncodePublicKey as _, LineEnding};
+use rsa::pkcs8::{EncodePrivateKey as _, EncodePublicKey as _, LineEnding};
 use rsa::signature::{SignatureEncoding as _, Signer as _};
 use sha2::Sha256;
 
@@ -141,6 +141,26 @@ impl Notification {
 
     /// Signed with another key.
     pub fn body_by(&self, key: &PrivateKey) -> Vec<u8> {
+        self.signed(|content| SigningKey::<Sha256>::new(key.clone()).sign(content).to_vec())
+    }
+
+    /// As [`Self::body`], by an engine that signs in a fraction of the time: where there are many.
+    #[cfg(feature = "aws-lc")]
+    pub fn body_quickly(&self) -> Vec<u8> {
+        static KEY: OnceLock<aws_lc_rs::rsa::KeyPair> = OnceLock::new();
+        let key = KEY.get_or_init(|| {
+            let der = private_key().to_pkcs8_der().unwrap();
+            aws_lc_rs::rsa::KeyPair::from_pkcs8(der.as_bytes()).unwrap()
+        });
+        self.signed(|content| {
+            let mut signature = vec![0; key.public_modulus_len()];
+            let random = aws_lc_rs::rand::SystemRandom::new();
+            key.sign(&aws_lc_rs::signature::RSA_PKCS1_SHA256, &random, content, &mut signature).unwrap();
+            signature
+        })
+    }
+
+    fn signed(&self, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> Vec<u8> {
         let mut content = Vec::new();
         for (name, value) in &self.0 {
             if name == "sign_type" {
@@ -153,7 +173,7 @@ impl Notification {
             content.push(b'=');
             content.extend_from_slice(value);
         }
-        let signature = SigningKey::<Sha256>::new(key.clone()).sign(&content).to_vec();
+        let signature = sign(&content);
         let mut body = String::new();
         for (name, value) in &self.0 {
             body.push_str(&format!("{name}={}&", encode(value)));

@@ -198,6 +198,8 @@ pub struct MemoryStore {
     /// How often it was asked for claims, and what was given back.
     pub claims: Mutex<u32>,
     pub released: Mutex<Vec<Key>>,
+    /// What was leased anew, a call a row.
+    pub renewed: Mutex<Vec<Vec<Key>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -278,6 +280,10 @@ impl Store for MemoryStore {
 
     fn release(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<(), StoreError>> {
         self.answer(|| self.released.lock().unwrap().extend(keys))
+    }
+
+    fn renew(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.answer(|| self.renewed.lock().unwrap().push(keys))
     }
 
     fn lease(&self) -> Duration {

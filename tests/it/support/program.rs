@@ -45,6 +45,11 @@ pub fn amqp_url() -> String {
     })
 }
 
+/// The one that was built with the tests, or, at length, the release (`tests/torture.sh`).
+fn program() -> std::ffi::OsString {
+    std::env::var_os("TORTURE_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_alipay-notify-gateway").into())
+}
+
 /// A name that no other test has.
 pub fn unique(name: &str) -> String {
     format!("test.{name}.{:08x}", rand::random::<u32>())
@@ -151,7 +156,7 @@ impl Program {
         dir.write("alipay.pem", alipay::public_pem());
         let config = configuration(http, admin, amqp, &exchange, "");
         let path = dir.write("gateway.toml", change(config));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
+        let mut command = Command::new(program());
         command.arg("serve").arg("--config").arg(&path);
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -170,7 +175,7 @@ impl Program {
     /// With the command in the test's hands.
     pub fn restart_as(&mut self, wrap: impl FnOnce(Command) -> Command) {
         let path = self.dir.path().join("gateway.toml");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
+        let mut command = Command::new(program());
         let log = std::fs::File::options().append(true).open(self.dir.path().join("log")).unwrap();
         command.arg("serve").arg("--config").arg(&path).stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);

@@ -28,6 +28,9 @@ pub fn cli(url: &str, command: &[&str]) -> String {
     let place = url.split_once("://").unwrap().1.split(['/', ',']).next().unwrap();
     let (host, port) = place.rsplit_once(':').unwrap();
     let mut shell = Command::new("redis-cli");
+    if url.starts_with("rediss") {
+        shell.args(["--tls", "--insecure"]);
+    }
     shell.args(["-c", "--raw", "-h", host, "-p", port]).args(command);
     let output = shell.output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -105,12 +108,12 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    pub fn start(kind: &str, files: &[(&str, String)]) -> Self {
+    pub fn start(kind: &[&str], files: &[(&str, String)]) -> Self {
         let folder = Folder::new();
         for (name, content) in files {
             folder.write(name, content);
         }
-        let output = script(&["start", folder.path().to_str().unwrap(), kind]);
+        let output = script(&[&["start", folder.path().to_str().unwrap()], kind].concat());
         let url = String::from_utf8(output.stdout).unwrap().trim().to_owned();
         assert!(!url.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
         Self { folder, url }
