@@ -123,12 +123,13 @@ class Site:
         self.sh("alipay-notify-gateway simulate send --key keys/alipay-private.pem --count 1 --bodies-out bodies")
         self.sh("head -n 1 bodies | cut -f 2 > captured-body.txt")
 
-    def write_config(self, more="", keys=("keys/alipay-public.pem",)):
+    def write_config(self, more="", door="", keys=("keys/alipay-public.pem",)):
         # At once and not in place: half a file would be another fault.
         (self.home / "gateway.toml.new").write_text(f"""{more}
 [http]
 listen = "127.0.0.1:{self.http}"
 max_connections = 64
+{door}
 [admin]
 listen = "127.0.0.1:{self.admin}"
 token_file = "admin.token"
@@ -255,7 +256,7 @@ scrape_configs:
         return (waits or rows)[0]["subject"]
 
     def end(self):
-        for name in ("load", "stranger", "gateway", "prometheus"):
+        for name in ("slow", "load", "stranger", "gateway", "prometheus"):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.stop(name)
         subprocess.run([ROOT / "deploy/broker.sh", "stop", self.work / "broker"], check=False)
@@ -288,7 +289,7 @@ class Trial:
         self.tried.add(section)
         for command, allowed in self.sections[section]:
             command = command.replace("http://127.0.0.1:9090", f"http://127.0.0.1:{self.site.admin}")
-            command = command.replace("http://127.0.0.1:8080", f"http://127.0.0.1:{self.site.http}")
+            command = command.replace("//127.0.0.1:8080", f"//127.0.0.1:{self.site.http}")
             if "2026112322001427340000000000" in command:
                 command = command.replace("2026112322001427340000000000", self.site.trade())
             for damaged in (self.site.home / "data").glob("*.damaged-*[0-9]"):

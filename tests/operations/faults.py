@@ -5,6 +5,8 @@ import datetime
 import itertools
 import json
 import os
+import pathlib
+import shutil
 import socket
 import subprocess
 import time
@@ -128,6 +130,52 @@ def of_the_process(site, trial):
     trial.fault(["AlipayGatewayRestarts"], restart, lambda: None)
 
 
+def of_the_door(site, trial):
+    def again(door=""):
+        site.stop("gateway")
+        site.write_config(door=door)
+        site.start_gateway()
+
+    def certify(days):
+        site.sh("test -e openssl.cnf || printf '[req]\\ndistinguished_name=d\\n[d]\\n' >openssl.cnf; export OPENSSL_CONF=openssl.cnf; "
+                "test -e tls.key || openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out tls.key; "
+                f"openssl req -x509 -new -key tls.key -days {days} -subj /CN=localhost -addext subjectAltName=DNS:localhost "
+                "-out tls.new; mv tls.new tls.crt")
+
+    def begin_tls():
+        certify(days=1)
+        again(door='tls_certificate_file = "tls.crt"\ntls_key_file = "tls.key"')
+    # Renewed under a running gateway.
+    trial.fault(["AlipayGatewayTlsCertificateExpiry", "AlipayGatewayTlsCertificateEnding"], begin_tls,
+                lambda: certify(days=90))
+    again()
+
+    def flood():
+        site.stop("load")
+        again(door='failure_budget = 1\nanswer_timeout = "1s"')
+        site.load("stranger", key="strange-keys")
+        site.wait("somebody is verified at low priority", lambda: threads(site, "low-priority"))
+        # As if the cores had no time for it: each time that it is woken it takes two seconds to come.
+        site.start("slow", ["strace", "-qq", "-o", os.devnull, "-e", "inject=futex:delay_exit=2000000",
+                            *[word for thread in threads(site, "low-priority") for word in ("-p", thread)]])
+
+    def ebb():
+        site.stop("slow")
+        site.stop("stranger")
+        again()
+        site.load()
+    if shutil.which("strace"):
+        trial.fault(["AlipayGatewayLowPriorityShed"], flood, ebb)
+    else:
+        print("skip: there is no strace here: nobody is verified too late", flush=True)
+
+
+def threads(site, name):
+    """Of the gateway, by what they call themselves."""
+    tasks = pathlib.Path(f"/proc/{site.processes['gateway'].pid}/task").iterdir()
+    return [task.name for task in tasks if (task / "comm").read_text().strip() == name]
+
+
 def of_the_store(site, trial):
     data = site.home / "data"
     if site.is_volume_small:
@@ -204,4 +252,5 @@ def of_the_topology(site, trial):
                 lambda: site.sh("rabbitmqctl delete_queue payments.orders"))
 
 
-ALL = [of_payments, of_keys, of_the_link, of_the_broker, of_the_topology, of_the_process, of_the_store]
+ALL = [of_payments, of_keys, of_the_link, of_the_broker, of_the_topology, of_the_process, of_the_door,
+       of_the_store]
