@@ -78,9 +78,7 @@ struct Identity {
 
 impl Identity {
     fn signer(&self) -> Result<Signer, Failure> {
-        let key = std::fs::read_to_string(&self.key)
-            .map_err(|error| Failure::running(format!("{}: {error}", self.key.display())))?;
-        Signer::read(&key).map_err(|error| Failure::running(format!("--key: {error}")))
+        super::key_files::private_key("--key", &self.key)
     }
 }
 
