@@ -5,6 +5,9 @@ mod admin_client;
 mod check;
 mod explain;
 mod healthcheck;
+mod key_files;
+mod keygen;
+mod pay_link;
 mod serve;
 mod simulate;
 mod store;
@@ -32,6 +35,8 @@ enum Command {
     Check(check::Args),
     Explain(explain::Args),
     Simulate(simulate::Args),
+    Keygen(keygen::Args),
+    PayLink(Box<pay_link::Args>),
     Trade(trade::Args),
     Store(store::Args),
     Healthcheck(healthcheck::Args),
@@ -74,6 +79,8 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(&args, &mut out),
         Command::Explain(args) => explain::run(&args, &mut out),
         Command::Simulate(args) => simulate::run(args, &mut out),
+        Command::Keygen(args) => keygen::run(&args, &mut out),
+        Command::PayLink(args) => pay_link::run(&args, &mut out),
         Command::Trade(args) => trade::run(&args, &mut out),
         Command::Store(args) => store::run(&args, &mut out),
         Command::Healthcheck(args) => healthcheck::run(&args),

@@ -27,5 +27,6 @@ pub mod metrics;
 pub mod publication;
 pub mod secret;
 pub mod signer;
+pub(crate) mod simulator;
 pub mod store;
 pub mod telemetry;

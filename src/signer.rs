@@ -1,14 +1,17 @@
-//! Alipay's side of a signature, for `simulate` and whoever tries things out: keys, signing content, forms.
-//! Written from protocol.md §2 and apart from `admission`, so that the one can find a mistake in the other.
+//! Signing, as Alipay does it for `simulate`, and as a merchant does it for `keygen` and `pay-link`: keys, signing
+//! content, forms. Written from protocol.md §2 and apart from `admission`, so that the one can find a mistake in the
+//! other.
 //!
 //! Never part of `serve`.
 
+pub mod merchant_key;
 pub mod notification;
+pub mod page_pay;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rsa::PrivateKey;
-use rsa::pkcs1::DecodeRsaPrivateKey as _;
+use rsa::pkcs1::{DecodeRsaPrivateKey as _, EncodeRsaPrivateKey as _};
 use rsa::pkcs1v15::SigningKey;
 use rsa::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _, LineEnding};
 use rsa::signature::{SignatureEncoding as _, Signer as _};
@@ -48,15 +51,7 @@ impl Signer {
     /// # Errors
     /// If it is none.
     pub fn read(text: &str) -> Result<Self, SignerError> {
-        let inside = match text.split_once("-----BEGIN") {
-            None => text,
-            Some((_, rest)) => rest
-                .split_once("-----")
-                .and_then(|(_, rest)| rest.split("-----END").next())
-                .ok_or(SignerError::Unreadable)?,
-        };
-        let compact: String = inside.chars().filter(|character| !character.is_whitespace()).collect();
-        let der = STANDARD.decode(compact).map_err(|_| SignerError::Unreadable)?;
+        let der = der(text).ok_or(SignerError::Unreadable)?;
         let key = PrivateKey::from_pkcs8_der(&der).or_else(|_| PrivateKey::from_pkcs1_der(&der));
         key.map(Self::of).map_err(|_| SignerError::Unreadable)
     }
@@ -69,6 +64,25 @@ impl Signer {
         let pem =
             self.key.to_pkcs8_pem(LineEnding::LF).map_err(|error| SignerError::Unmade(error.to_string()))?;
         Ok(pem.to_string())
+    }
+
+    /// The private key, PKCS#1 PEM: what the SDKs of Node.js, Python, PHP and Go want.
+    ///
+    /// # Errors
+    /// If it cannot be written down.
+    pub fn private_pkcs1_pem(&self) -> Result<String, SignerError> {
+        let pem =
+            self.key.to_pkcs1_pem(LineEnding::LF).map_err(|error| SignerError::Unmade(error.to_string()))?;
+        Ok(pem.to_string())
+    }
+
+    /// The public key as Alipay's console wants it: base64 on one line, without armour.
+    ///
+    /// # Errors
+    /// If it cannot be written down.
+    pub fn public_line(&self) -> Result<String, SignerError> {
+        let der = self.key.to_public_key().to_public_key_der();
+        der.map(|der| STANDARD.encode(der.as_bytes())).map_err(|error| SignerError::Unmade(error.to_string()))
     }
 
     /// The public key, PEM.
@@ -96,6 +110,16 @@ impl std::fmt::Debug for Signer {
     }
 }
 
+/// What is inside of a PEM, or of bare base64.
+fn der(text: &str) -> Option<Vec<u8>> {
+    let inside = match text.split_once("-----BEGIN") {
+        None => text,
+        Some((_, rest)) => rest.split_once("-----").and_then(|(_, rest)| rest.split("-----END").next())?,
+    };
+    let compact: String = inside.chars().filter(|character| !character.is_whitespace()).collect();
+    STANDARD.decode(compact).ok()
+}
+
 /// The bytes that Alipay signs (V1): everything but `sign` and `sign_type`, by name, empty values left out.
 pub fn signing_content(fields: &[(String, String)]) -> String {
     let mut signed: Vec<&(String, String)> = fields
@@ -115,7 +139,7 @@ mod tests {
         let signer = Signer::generate().unwrap();
         let pem = signer.private_pem().unwrap();
         let bare: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
-        for text in [pem, bare] {
+        for text in [pem, bare, signer.private_pkcs1_pem().unwrap()] {
             assert_eq!(Signer::read(&text).unwrap().sign(b"x"), signer.sign(b"x"));
         }
         assert!(Signer::read("hello").is_err());

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What operators get, tried: image, chart, compose, systemd unit. Each check says what it did, or why it could not.
+# What operators get, tried: image, chart, compose, systemd unit; and the tutorial's desk, tried as a new user would. Each check says what it did, or why it could not.
 #
 #   ./tests/operations.sh                  all of them
 #   ./tests/operations.sh chart image_runs those whose name begins so

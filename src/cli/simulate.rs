@@ -1,12 +1,12 @@
 //! `simulate`: plays Alipay. `keys` makes its key pair, `send` sends signed notifications and checks the
-//! answers, `story` plays one small story and shows what came out of the queue.
+//! answers, `story` plays one small story and shows what came out of the queue, `serve` is a local Alipay with a
+//! cashier page.
 
-mod client;
 mod journal;
 mod keys;
 mod plan;
-mod schedule;
 mod send;
+mod serve;
 mod story;
 mod tally;
 
@@ -33,6 +33,7 @@ pub(super) struct Args {
 enum Command {
     Keys(keys::Args),
     Send(Box<send::Args>),
+    Serve(Box<serve::Args>),
     Story(story::Args),
     /// Take a demonstration's exchange away: only one whose name begins with gateway-demo-.
     #[command(hide = true)]
@@ -78,9 +79,7 @@ struct Identity {
 
 impl Identity {
     fn signer(&self) -> Result<Signer, Failure> {
-        let key = std::fs::read_to_string(&self.key)
-            .map_err(|error| Failure::running(format!("{}: {error}", self.key.display())))?;
-        Signer::read(&key).map_err(|error| Failure::running(format!("--key: {error}")))
+        super::key_files::private_key("--key", &self.key)
     }
 }
 
@@ -88,6 +87,7 @@ pub(super) fn run(args: Args, out: &mut dyn Write) -> Result<u8, Failure> {
     match args.command {
         Command::Keys(args) => keys::run(&args, out),
         Command::Send(args) => send::run(&args, out),
+        Command::Serve(args) => serve::run(*args, out),
         Command::Story(args) => story::run(&args, out),
         Command::Clear(broker) => clear(&broker),
     }

@@ -8,6 +8,7 @@ use rand::seq::SliceRandom as _;
 
 use super::{Signer, signing_content};
 use crate::clock::Timestamp;
+use crate::event::Money;
 
 /// What a notification is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,37 +63,122 @@ pub struct Merchant {
     pub seller_id: String,
 }
 
-/// A trade that was paid.
+/// What a merchant asked for.
+#[derive(Debug, Clone)]
+pub struct Purchase {
+    /// The merchant's number of it.
+    pub out_trade_no: String,
+    /// How much.
+    pub total_amount: Money,
+    /// For what.
+    pub subject: String,
+    /// More of it; may be empty.
+    pub body: String,
+    /// Comes back as it is; may be empty.
+    pub passback_params: String,
+}
+
+/// A trade.
 #[derive(Debug, Clone)]
 pub struct Trade {
     merchant: Merchant,
+    purchase: Purchase,
     trade_no: String,
-    out_trade_no: String,
     notify_id: String,
-    amount: u64,
-    paid_at: Timestamp,
+    created_at: Timestamp,
+    paid_at: Option<Timestamp>,
+}
+
+/// What became of a trade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// It was paid.
+    Paid,
+    /// Some or all of it was given back.
+    Refunded(Refund),
+    /// It was not paid in time, or the merchant closed it.
+    Closed(Timestamp),
+    /// It can no longer be refunded.
+    Finished,
+}
+
+/// A refund.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refund {
+    /// The merchant's number of it.
+    pub out_biz_no: String,
+    /// What was given back of the trade so far, this refund included (总退款金额).
+    pub refunded: Money,
+    /// When, with milliseconds.
+    pub at: Timestamp,
 }
 
 impl Trade {
     /// A new trade, paid now.
     pub fn new(merchant: &Merchant, random: &mut SmallRng, now: Timestamp) -> Self {
+        let (buyer, serial) = (random.random_range(0..100), random.random_range(0..10u64.pow(13)));
+        let purchase = Purchase {
+            out_trade_no: format!("R{:012}", random.random_range(0..10u64.pow(12))),
+            total_amount: Money::default(),
+            subject: "测试商品：一杯咖啡 + 一块蛋糕".to_owned(),
+            body: String::new(),
+            passback_params: "channel=web&campaign=11.11".to_owned(),
+        };
+        let mut trade = Self::numbered(merchant, purchase, (buyer, serial), random, now);
+        trade.purchase.total_amount = Money::from_minor(random.random_range(1..1_000_000));
+        // Some seconds ago, so that a re-delivery has a newer notify_time that is not in the future.
+        trade.created_at = Timestamp::from_unix_millis(now.unix_millis() - 5_000);
+        trade.paid_at = Some(trade.created_at);
+        trade
+    }
+
+    /// A trade that a merchant asked for, not paid yet.
+    pub fn ordered(merchant: &Merchant, purchase: Purchase, random: &mut SmallRng, now: Timestamp) -> Self {
+        let numbers = (random.random_range(0..100), random.random_range(0..10u64.pow(13)));
+        Self::numbered(merchant, purchase, numbers, random, now)
+    }
+
+    fn numbered(
+        merchant: &Merchant,
+        purchase: Purchase,
+        (buyer, serial): (u64, u64),
+        random: &mut SmallRng,
+        now: Timestamp,
+    ) -> Self {
         let date: String = now.alipay().chars().filter(char::is_ascii_digit).take(8).collect();
-        let (buyer, serial): (u64, u64) =
-            (random.random_range(0..100), random.random_range(0..10u64.pow(13)));
         Self {
             merchant: merchant.clone(),
+            purchase,
             trade_no: format!("{date}22001{buyer:02}{serial:013}"),
-            out_trade_no: format!("R{:012}", random.random_range(0..10u64.pow(12))),
             notify_id: format!("{date}00222{:016}{buyer:02}", random.random_range(0..10u64.pow(16))),
-            amount: random.random_range(1..1_000_000),
-            // Some seconds ago, so that a re-delivery has a newer notify_time that is not in the future.
-            paid_at: Timestamp::from_unix_millis(now.unix_millis() - 5_000),
+            created_at: now,
+            paid_at: None,
         }
+    }
+
+    /// A buyer pays it.
+    pub fn pay(&mut self, now: Timestamp) {
+        self.paid_at = Some(now);
     }
 
     /// Its number at Alipay.
     pub fn trade_no(&self) -> &str {
         &self.trade_no
+    }
+
+    /// What was asked for.
+    pub fn purchase(&self) -> &Purchase {
+        &self.purchase
+    }
+
+    /// When it was made.
+    pub fn created_at(&self) -> Timestamp {
+        self.created_at
+    }
+
+    /// When it was paid.
+    pub fn paid_at(&self) -> Option<Timestamp> {
+        self.paid_at
     }
 
     /// The body of a notification about it, signed, its parameters in arbitrary order.
@@ -102,56 +188,93 @@ impl Trade {
 
     /// A notification about it.
     pub fn notification(&self, kind: Kind, random: &mut SmallRng, now: Timestamp) -> Notification {
-        let forged_amount = (kind == Kind::Forged).then(|| yuan(self.amount + 1));
+        let amount = self.purchase.total_amount.minor();
+        let forged_amount = (kind == Kind::Forged).then(|| Money::from_minor(amount + 1).to_string());
         Notification { kind, fields: self.fields(kind, random, now), forged_amount }
     }
 
     fn fields(&self, kind: Kind, random: &mut SmallRng, now: Timestamp) -> Vec<(String, String)> {
-        let (amount, paid_at) = (yuan(self.amount), self.paid_at.alipay());
+        let paid_at = self.paid_at.unwrap_or(self.created_at);
+        match kind {
+            Kind::Payment | Kind::Forged => {
+                self.told(&Fact::Paid, &self.notify_id, paid_at.plus(std::time::Duration::from_secs(1)))
+            }
+            Kind::Redelivery => self.told(&Fact::Paid, &self.notify_id, now),
+            Kind::Finish => self.told(&Fact::Finished, &format!("{}f", self.notify_id), now),
+            Kind::Refund => {
+                let seconds = now.unix_millis().div_euclid(1000) * 1000;
+                let refund = Refund {
+                    out_biz_no: format!("{}-1", self.purchase.out_trade_no),
+                    refunded: Money::from_minor(self.purchase.total_amount.minor().div_ceil(2)),
+                    at: Timestamp::from_unix_millis(seconds + random.random_range(0..1000)),
+                };
+                let mut fields = self.told(&Fact::Refunded(refund), &format!("{}r", self.notify_id), now);
+                // Of one hundredth nothing remains; told as a part all the same, since these are what `refund` means.
+                for (name, value) in &mut fields {
+                    if name == "trade_status" {
+                        "TRADE_SUCCESS".clone_into(value);
+                    }
+                }
+                fields.retain(|(name, _)| name != "gmt_close");
+                fields
+            }
+        }
+    }
+
+    /// The fields of a notification that tells it, unsigned.
+    pub fn told(&self, fact: &Fact, notify_id: &str, notify_time: Timestamp) -> Vec<(String, String)> {
+        let amount = self.purchase.total_amount.to_string();
         let app_id = self.merchant.app_id.as_str();
-        let notify_time = match kind {
-            Kind::Payment | Kind::Forged => self.paid_at.plus(std::time::Duration::from_secs(1)).alipay(),
-            Kind::Redelivery | Kind::Refund | Kind::Finish => now.alipay(),
-        };
+        let buyer = self.purchase.total_amount.minor() * 7919 % 10u64.pow(12);
         let mut fields: Vec<(&str, String)> = vec![
             ("app_id", app_id.to_owned()),
             ("auth_app_id", app_id.to_owned()),
-            ("buyer_id", format!("2088{:012}", self.amount * 7919 % 10u64.pow(12))),
+            ("buyer_id", format!("2088{buyer:012}")),
             ("buyer_logon_id", "186****0000".to_owned()),
             ("charset", "utf-8".to_owned()),
-            ("gmt_create", paid_at.clone()),
-            ("gmt_payment", paid_at),
-            ("notify_id", self.notify_id.clone()),
-            ("notify_time", notify_time),
+            ("gmt_create", self.created_at.alipay()),
+            ("notify_id", notify_id.to_owned()),
+            ("notify_time", notify_time.alipay()),
             ("notify_type", "trade_status_sync".to_owned()),
-            ("out_trade_no", self.out_trade_no.clone()),
-            ("passback_params", "channel=web&campaign=11.11".to_owned()),
+            ("out_trade_no", self.purchase.out_trade_no.clone()),
+            ("passback_params", self.purchase.passback_params.clone()),
+            ("body", self.purchase.body.clone()),
             ("point_amount", "0.00".to_owned()),
             ("seller_id", self.merchant.seller_id.clone()),
             ("sign_type", "RSA2".to_owned()),
-            ("subject", "测试商品：一杯咖啡 + 一块蛋糕".to_owned()),
+            ("subject", self.purchase.subject.clone()),
             ("total_amount", amount.clone()),
             ("trade_no", self.trade_no.clone()),
             ("version", "1.0".to_owned()),
         ];
-        match kind {
-            Kind::Payment | Kind::Redelivery | Kind::Forged => {
+        fields.extend(self.paid_at.map(|at| ("gmt_payment", at.alipay())));
+        match fact {
+            Fact::Paid => {
                 fields.push(("trade_status", "TRADE_SUCCESS".to_owned()));
                 fields.extend(money_that_came(&amount));
             }
-            Kind::Finish => {
+            Fact::Finished => {
                 fields.push(("trade_status", "TRADE_FINISHED".to_owned()));
                 fields.extend(money_that_came(&amount));
-                set(&mut fields, "notify_id", format!("{}f", self.notify_id));
             }
-            Kind::Refund => {
-                fields.push(("trade_status", "TRADE_SUCCESS".to_owned()));
-                fields.push(("gmt_refund", format!("{}.{:03}", now.alipay(), random.random_range(0..1000))));
-                fields.push(("refund_fee", yuan(self.amount.div_ceil(2))));
-                fields.push(("out_biz_no", format!("{}-1", self.out_trade_no)));
-                set(&mut fields, "notify_id", format!("{}r", self.notify_id));
+            Fact::Closed(at) => {
+                fields.push(("trade_status", "TRADE_CLOSED".to_owned()));
+                fields.push(("gmt_close", at.alipay()));
+            }
+            Fact::Refunded(refund) => {
+                // With nothing left it is closed; a part leaves it as it was (protocol.md §5).
+                let is_all = refund.refunded >= self.purchase.total_amount;
+                let status = if is_all { "TRADE_CLOSED" } else { "TRADE_SUCCESS" };
+                fields.push(("trade_status", status.to_owned()));
+                fields.extend(is_all.then(|| ("gmt_close", refund.at.alipay())));
+                let millis = refund.at.unix_millis().rem_euclid(1000);
+                fields.push(("gmt_refund", format!("{}.{millis:03}", refund.at.alipay())));
+                fields.push(("refund_fee", refund.refunded.to_string()));
+                fields.push(("out_biz_no", refund.out_biz_no.clone()));
             }
         }
+        // No real notification has an empty value.
+        fields.retain(|(_, value)| !value.is_empty());
         fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
@@ -184,17 +307,49 @@ impl Notification {
 
     /// The body of a delivery, signed, its parameters in arbitrary order.
     pub fn body(&self, signer: &Signer, random: &mut SmallRng) -> String {
-        let mut fields = self.fields.clone();
-        let sign = signer.sign(signing_content(&fields).as_bytes());
-        if let Some(forged) = &self.forged_amount {
-            for (_, value) in fields.iter_mut().filter(|(name, _)| name == "total_amount") {
-                value.clone_from(forged);
-            }
+        signed_body(self.fields.clone(), signer, self.forged_amount.as_deref(), random)
+    }
+}
+
+/// The fields as a signed body, in arbitrary order; with another `total_amount` than the one that was signed, where a forger
+/// has been at it.
+pub fn signed_body(
+    mut fields: Vec<(String, String)>,
+    signer: &Signer,
+    forged_amount: Option<&str>,
+    random: &mut SmallRng,
+) -> String {
+    let sign = signer.sign(signing_content(&fields).as_bytes());
+    if let Some(forged) = forged_amount {
+        for (_, value) in fields.iter_mut().filter(|(name, _)| name == "total_amount") {
+            forged.clone_into(value);
         }
-        fields.push(("sign".to_owned(), sign));
-        fields.shuffle(random);
-        // A list of pairs of text cannot fail to be written as a form.
-        serde_urlencoded::to_string(&fields).unwrap_or_default()
+    }
+    fields.push(("sign".to_owned(), sign));
+    fields.shuffle(random);
+    // A list of pairs of text cannot fail to be written as a form.
+    serde_urlencoded::to_string(&fields).unwrap_or_default()
+}
+
+/// The fields as a signed body in GBK, which they are told to be in: the signature covers the bytes of that charset, and
+/// the values are percent-encoded in it. What GBK has no character for becomes a reference such as `&#128077;`.
+pub fn body_in_gbk(mut fields: Vec<(String, String)>, signer: &Signer) -> String {
+    for (_, value) in fields.iter_mut().filter(|(name, _)| name == "charset") {
+        "GBK".clone_into(value);
+    }
+    let in_gbk = |text: &str| encoding_rs::GBK.encode(text).0.into_owned();
+    let sign = signer.sign(&in_gbk(&signing_content(&fields)));
+    fields.push(("sign".to_owned(), sign));
+    let encoded = |text: &str| in_gbk(text).iter().map(|byte| percent_encoded(*byte)).collect::<String>();
+    let pairs = fields.iter().map(|(name, value)| format!("{name}={}", encoded(value)));
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+fn percent_encoded(byte: u8) -> String {
+    match byte {
+        b' ' => "+".to_owned(),
+        b'*' | b'-' | b'.' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
     }
 }
 
@@ -206,14 +361,4 @@ fn money_that_came(amount: &str) -> [(&'static str, String); 4] {
         ("invoice_amount", amount.to_owned()),
         ("fund_bill_list", format!(r#"[{{"amount":"{amount}","fundChannel":"ALIPAYACCOUNT"}}]"#)),
     ]
-}
-
-fn set(fields: &mut [(&str, String)], name: &str, value: String) {
-    if let Some((_, old)) = fields.iter_mut().find(|(known, _)| *known == name) {
-        *old = value;
-    }
-}
-
-fn yuan(minor: u64) -> String {
-    format!("{}.{:02}", minor / 100, minor % 100)
 }

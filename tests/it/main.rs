@@ -30,6 +30,7 @@ mod forgeries;
 mod fuzzed;
 mod hygiene;
 mod limits;
+mod merchant;
 mod metrics;
 mod mistakes;
 mod operator;

@@ -8,10 +8,10 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use super::client::Answer;
 use crate::cli::Failure;
 use crate::clock::Timestamp;
 use crate::signer::notification::Notification;
+use crate::simulator::client::Answer;
 
 /// The open file. Nothing is buffered here: a line is one write.
 pub(super) struct Journal(Mutex<File>);

@@ -14,16 +14,16 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
 use super::Identity;
-use super::client::{Answer, Client, Target};
 use super::journal::{Delivered, Journal};
 use super::plan::{Plan, Signed, read_bodies, write_bodies};
-use super::schedule::Schedule;
 use super::tally::{Summary, Tally};
 use crate::cli::{DONE, FAILED, Failure};
 use crate::clock::{Clock as _, SystemClock};
 use crate::lifecycle::Tasks;
 use crate::signer::Signer;
 use crate::signer::notification::{Kind, Notification};
+use crate::simulator::client::{Answer, Client, Target};
+use crate::simulator::schedule::Schedule;
 
 /// Send signed notifications and check the answers. Exits 0 if every answer was as promised, else 1.
 #[derive(Debug, clap::Args)]

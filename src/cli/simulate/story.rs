@@ -10,12 +10,12 @@ use rand::rngs::SmallRng;
 use serde_json::Value;
 
 use super::Identity;
-use super::client::{Client, Target};
 use crate::broker::tap::{Tap, Tapped};
 use crate::cli::{DONE, FAILED, Failure};
 use crate::clock::{Clock as _, SystemClock};
 use crate::signer::Signer;
 use crate::signer::notification::{Kind, Merchant, Trade};
+use crate::simulator::client::{Client, Target};
 
 /// Play a small story and show the events beside the answers.
 #[derive(Debug, clap::Args)]

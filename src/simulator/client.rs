@@ -13,7 +13,7 @@ use crate::lifecycle::Tasks;
 
 /// Where notifications go.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
+pub(crate) struct Target {
     host: String,
     port: u16,
     authority: String,
@@ -22,7 +22,7 @@ pub(super) struct Target {
 
 /// A connection to it, opened when it is needed.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     target: Target,
     sender: Option<SendRequest<Full<Bytes>>>,
     tasks: Tasks,
@@ -30,20 +30,20 @@ pub(super) struct Client {
 
 /// What Alipay was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
     /// Status 200 and exactly seven bytes.
-    pub(super) fn is_success(&self) -> bool {
+    pub(crate) fn is_success(&self) -> bool {
         self.status == StatusCode::OK && self.body.as_ref() == b"success"
     }
 }
 
 impl Target {
-    pub(super) fn parse(url: &str) -> Result<Self, String> {
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|_| format!("{url:?} is not a URL"))?;
         match (uri.scheme_str(), uri.authority()) {
             (Some("http"), Some(authority)) => Ok(Self {
@@ -57,13 +57,20 @@ impl Target {
     }
 }
 
+impl Target {
+    /// The host that it leads to.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+}
+
 impl Client {
-    pub(super) fn new(target: Target) -> Self {
+    pub(crate) fn new(target: Target) -> Self {
         Self { target, sender: None, tasks: Tasks::default() }
     }
 
     /// Delivers a body. Bound: [`DEADLINE`].
-    pub(super) async fn deliver(&mut self, body: Bytes, traceparent: Option<&str>) -> Result<Answer, String> {
+    pub(crate) async fn deliver(&mut self, body: Bytes, traceparent: Option<&str>) -> Result<Answer, String> {
         let delivered = tokio::time::timeout(DEADLINE, self.try_deliver(body, traceparent)).await;
         let answer = delivered.unwrap_or_else(|_| Err(format!("no answer within {DEADLINE:?}")));
         if answer.is_err() {

@@ -3,20 +3,25 @@
 
 use std::time::Duration;
 
-/// The schedule, divided by `--time-scale`.
+/// The schedule, divided by a scale.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
     scale: u32,
 }
 
 impl Schedule {
     /// Divided by `scale`.
-    pub(super) fn divided_by(scale: u32) -> Self {
+    pub(crate) fn divided_by(scale: u32) -> Self {
         Self { scale }
     }
 
+    /// What it is divided by.
+    pub(crate) fn scale(self) -> u32 {
+        self.scale
+    }
+
     /// How long after the answer to delivery number `attempt` (from 1) the next one comes. `None` after the last.
-    pub(super) fn after(self, attempt: u32) -> Option<Duration> {
+    pub(crate) fn after(self, attempt: u32) -> Option<Duration> {
         let index = usize::try_from(attempt.checked_sub(1)?).ok()?;
         INTERVALS.get(index)?.checked_div(self.scale)
     }
