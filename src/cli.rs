@@ -5,6 +5,8 @@ mod admin_client;
 mod check;
 mod explain;
 mod healthcheck;
+mod reconcile;
+mod replay;
 mod serve;
 mod simulate;
 mod store;
@@ -34,6 +36,8 @@ enum Command {
     Simulate(simulate::Args),
     Trade(trade::Args),
     Store(store::Args),
+    Replay(replay::Args),
+    Reconcile(reconcile::Args),
     Healthcheck(healthcheck::Args),
 }
 
@@ -76,6 +80,8 @@ pub fn run() -> ExitCode {
         Command::Simulate(args) => simulate::run(args, &mut out),
         Command::Trade(args) => trade::run(&args, &mut out),
         Command::Store(args) => store::run(&args, &mut out),
+        Command::Replay(args) => replay::run(&args, &mut out),
+        Command::Reconcile(args) => reconcile::run(&args, &mut out),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };
     match outcome {
