@@ -2,7 +2,7 @@
 //!
 //! It has a listener, a thread and a runtime of its own, and is the last to stop, so that it still answers
 //! when the public door is full or the rest is stuck: that is when somebody looks. It reads; calls that
-//! change something need the token, and there are none yet.
+//! change something need the token.
 //!
 //! What it is not: it decides nothing, and it knows no store and no broker; it asks the gateway. Nothing of
 //! it survives a crash.
@@ -10,6 +10,7 @@
 mod keys;
 mod orders;
 mod readiness;
+mod replay;
 mod respond;
 mod routes;
 mod token;
@@ -158,7 +159,7 @@ async fn serve(socket: std::net::TcpListener, desk: Arc<routes::Desk>, end: Stop
 
 /// Bound: scrapers, probes and a few people.
 const MAX_CONNECTIONS: usize = 64;
-/// Bound: a request's head. Bodies are not read at all.
+/// Bound: a request's head. Bodies are not read at all, but for `replay`'s, from who brings the token.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Bound: a head, and the silence between two requests. Longer than a usual scrape interval, so that a
 /// scraper keeps its connection.

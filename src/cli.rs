@@ -8,6 +8,8 @@ mod healthcheck;
 mod key_files;
 mod keygen;
 mod pay_link;
+mod reconcile;
+mod replay;
 mod serve;
 mod simulate;
 mod store;
@@ -39,6 +41,8 @@ enum Command {
     PayLink(Box<pay_link::Args>),
     Trade(trade::Args),
     Store(store::Args),
+    Replay(replay::Args),
+    Reconcile(reconcile::Args),
     Healthcheck(healthcheck::Args),
 }
 
@@ -83,6 +87,8 @@ pub fn run() -> ExitCode {
         Command::PayLink(args) => pay_link::run(&args, &mut out),
         Command::Trade(args) => trade::run(&args, &mut out),
         Command::Store(args) => store::run(&args, &mut out),
+        Command::Replay(args) => replay::run(&args, &mut out),
+        Command::Reconcile(args) => reconcile::run(&args, &mut out),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };
     match outcome {

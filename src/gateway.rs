@@ -28,7 +28,7 @@ use crate::telemetry::traces::{Span, Tracer};
 pub use key_use::KeyUse;
 use key_use::KeyUses;
 use low_priority::{Job, LowPriority};
-pub use operator::{Done, Order};
+pub use operator::{Done, Order, Replayed};
 pub use origin::Origin;
 use penalty_box::{PenaltyBox, Priority};
 

@@ -68,7 +68,7 @@ const LADDER: [(&str, &[&str]); 19] = [
 ];
 
 /// Crates that have one home, or few.
-const HOMES: [(&str, &[&str]); 30] = [
+const HOMES: [(&str, &[&str]); 31] = [
     ("lapin", &["src/broker/amqp", "src/broker/tap", "src/broker/topology"]),
     ("rusqlite", &["src/store/sqlite"]),
     ("redis", &["src/store/redis"]),
@@ -94,14 +94,18 @@ const HOMES: [(&str, &[&str]); 30] = [
     ("x509_cert", &["src/admission/key_ring.rs", "src/broker/amqp/tls.rs", "src/http/tls.rs"]),
     ("rustls_pki_types", &["src/broker/amqp/tls.rs", "src/http/tls.rs"]),
     ("memchr", &["src/admission/form.rs"]),
-    ("encoding_rs", &["src/admission/notification.rs", "src/signer", "src/cli/explain"]),
-    ("serde_urlencoded", &["src/signer", "src/simulator", "src/cli/trade.rs", "src/admin"]),
+    ("encoding_rs", &["src/admission/notification.rs", "src/signer", "src/cli/explain", "src/cli/reconcile"]),
+    (
+        "serde_urlencoded",
+        &["src/signer", "src/simulator", "src/cli/trade.rs", "src/cli/replay.rs", "src/admin"],
+    ),
     ("time", &["src/clock.rs"]),
     ("tracing_subscriber", &["src/telemetry"]),
     ("opentelemetry", &["src/telemetry/traces"]),
     ("opentelemetry_proto", &["src/telemetry/traces"]),
     ("opentelemetry_sdk", &["src/telemetry/traces"]),
     ("prost", &["src/telemetry/traces"]),
+    ("zip", &["src/cli/reconcile/bill.rs"]),
 ];
 
 fn root() -> PathBuf {

@@ -52,11 +52,7 @@ pub(super) async fn carry_out(
     query: Option<&str>,
 ) -> Answer {
     let query = query.and_then(|query| serde_urlencoded::from_str::<Query>(query).ok());
-    let plain = |text: &str| {
-        let length = text.trim().chars().count();
-        (1..=MAX_CHARACTERS).contains(&length) && !text.chars().any(char::is_control)
-    };
-    let Some(query) = query.filter(|query| plain(&query.reason) && plain(&query.who)) else {
+    let Some(query) = query.filter(|query| is_plain(&query.reason) && is_plain(&query.who)) else {
         return respond::text(
             StatusCode::BAD_REQUEST,
             "say why and who: ?reason=…&who=…, up to 200 characters each, and id=… where more than one thing waits\n",
@@ -87,6 +83,12 @@ pub(super) async fn carry_out(
         }
     };
     respond::json(status, &Told { outcome, id: &id, detail })
+}
+
+/// Whether it can be a reason, or a name.
+pub(super) fn is_plain(text: &str) -> bool {
+    let length = text.trim().chars().count();
+    (1..=MAX_CHARACTERS).contains(&length) && !text.chars().any(char::is_control)
 }
 
 /// The id of the one thing that waits under a subject.

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 
 use super::keys;
 use super::orders::{self, Action};
 use super::readiness::{Phase, Readiness};
+use super::replay;
 use super::respond::{self, Answer};
 use super::token::{Permission, permission};
 use super::trades;
@@ -42,6 +44,8 @@ enum Place {
     Order(Action, String),
     /// `/trades/…/export`.
     Export(String),
+    /// `/replay`.
+    Replay,
     /// `/trades/` and something that no trade number can be.
     NotATrade,
     Nowhere,
@@ -55,11 +59,12 @@ struct ReadinessReport<'a> {
 }
 
 impl Desk {
-    /// Answers one request. Its body is not read: nothing here needs one.
+    /// Answers one request. Its body is not read, but where something is replayed.
     pub(super) async fn answer(&self, request: Request<Incoming>, progress: &Progress) -> Answer {
         let has_body = if request.body().is_end_stream() { HasBody::No } else { HasBody::Yes };
         progress.began(has_body);
-        let mut answer = self.decide(&request).await;
+        let (head, body) = request.into_parts();
+        let mut answer = self.decide(&head, body).await;
         progress.answered();
         if has_body == HasBody::Yes {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -67,11 +72,11 @@ impl Desk {
         answer
     }
 
-    async fn decide(&self, request: &Request<Incoming>) -> Answer {
-        let place = Place::of(request.uri().path());
-        let method = request.method();
+    async fn decide(&self, head: &Parts, body: Incoming) -> Answer {
+        let place = Place::of(head.uri.path());
+        let method = &head.method;
         if method == Method::POST || method == Method::DELETE {
-            return self.change(&place, request).await;
+            return self.change(&place, head, body).await;
         }
         if place == Place::Nowhere {
             return nowhere();
@@ -81,7 +86,7 @@ impl Desk {
         }
         match place {
             Place::Live => respond::text(StatusCode::OK, "alive\n"),
-            Place::Ready => self.ready(request.uri().query()),
+            Place::Ready => self.ready(head.uri.query()),
             Place::Metrics => respond::metrics(self.metrics.render()),
             Place::Version => respond::json(
                 StatusCode::OK,
@@ -90,18 +95,18 @@ impl Desk {
             Place::Keys => keys::answer(&self.gateway),
             Place::Trade(trade_no) => trades::answer(&self.gateway, &trade_no).await,
             Place::NotATrade => respond::text(StatusCode::BAD_REQUEST, "not a trade number\n"),
-            Place::Export(trade_no) => match self.refusal(request) {
+            Place::Export(trade_no) => match self.refusal(head) {
                 Some(refusal) => refusal,
                 None => trades::export(&self.gateway, &trade_no).await,
             },
-            Place::Order(..) => respond::only_post(),
+            Place::Order(..) | Place::Replay => respond::only_post(),
             Place::Nowhere => nowhere(),
         }
     }
 
     /// What it is told who does not bring the token.
-    fn refusal(&self, request: &Request<Incoming>) -> Option<Answer> {
-        match permission(self.token.as_ref(), request.headers()) {
+    fn refusal(&self, head: &Parts) -> Option<Answer> {
+        match permission(self.token.as_ref(), &head.headers) {
             Permission::Granted => None,
             Permission::Unauthorized => Some(respond::unauthorized()),
             Permission::Forbidden => Some(respond::text(
@@ -112,13 +117,16 @@ impl Desk {
     }
 
     /// Calls that change something. Whether there is such a call is told only to who may make it.
-    async fn change(&self, place: &Place, request: &Request<Incoming>) -> Answer {
-        if let Some(refusal) = self.refusal(request) {
+    async fn change(&self, place: &Place, head: &Parts, body: Incoming) -> Answer {
+        if let Some(refusal) = self.refusal(head) {
             return refusal;
         }
         match place {
-            Place::Order(action, subject) if request.method() == Method::POST => {
-                orders::carry_out(&self.gateway, *action, subject, request.uri().query()).await
+            Place::Order(action, subject) if head.method == Method::POST => {
+                orders::carry_out(&self.gateway, *action, subject, head.uri.query()).await
+            }
+            Place::Replay if head.method == Method::POST => {
+                replay::carry_out(&self.gateway, head.uri.query(), body).await
             }
             Place::Live
             | Place::Ready
@@ -128,6 +136,7 @@ impl Desk {
             | Place::Trade(_)
             | Place::Order(..)
             | Place::Export(_)
+            | Place::Replay
             | Place::NotATrade
             | Place::Nowhere => nowhere(),
         }
@@ -190,6 +199,7 @@ impl Place {
             "/metrics" => Self::Metrics,
             "/version" => Self::Version,
             "/keys" => Self::Keys,
+            "/replay" => Self::Replay,
             _ => match path.strip_prefix("/trades/").map(|rest| rest.split_once('/').unwrap_or((rest, ""))) {
                 Some((segment, "")) if !path.ends_with('/') || segment.is_empty() => {
                     trade_no(segment).map_or(Self::NotATrade, Self::Trade)

@@ -1,29 +1,43 @@
-//! The CLI's one HTTP client for the admin listener: plain HTTP, without bodies, with a deadline.
+//! The CLI's one HTTP client for the admin listener: plain HTTP, with a deadline.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::AUTHORIZATION;
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 
+use super::Failure;
 use crate::lifecycle::Tasks;
 use crate::secret::Secret;
 
 /// Asks for a path, and gives status and body. Bound: [`DEADLINE`] and [`MAX_BODY`].
 pub(super) async fn get(admin: &str, path: &str) -> Result<(StatusCode, Bytes), String> {
-    ask(admin, Method::GET, path, None).await
+    ask(admin, Method::GET, path, None, Bytes::new()).await
 }
 
 /// Asks for what is shown only with the token.
 pub(super) async fn get_with(admin: &str, path: &str, token: &Secret) -> Result<(StatusCode, Bytes), String> {
-    ask(admin, Method::GET, path, Some(token)).await
+    ask(admin, Method::GET, path, Some(token), Bytes::new()).await
 }
 
 /// Asks for a change, which needs the token.
-pub(super) async fn post(admin: &str, path: &str, token: &Secret) -> Result<(StatusCode, Bytes), String> {
-    ask(admin, Method::POST, path, Some(token)).await
+pub(super) async fn post(
+    admin: &str,
+    path: &str,
+    token: &Secret,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), String> {
+    ask(admin, Method::POST, path, Some(token), body).await
+}
+
+/// The admin token in a file.
+pub(super) fn token(file: &Path) -> Result<Secret, Failure> {
+    let token = std::fs::read_to_string(file)
+        .map_err(|error| Failure::running(format!("--token-file {}: {error}", file.display())))?;
+    Ok(Secret::new(token.trim()))
 }
 
 async fn ask(
@@ -31,6 +45,7 @@ async fn ask(
     method: Method,
     path: &str,
     token: Option<&Secret>,
+    body: Bytes,
 ) -> Result<(StatusCode, Bytes), String> {
     let asked = async {
         let uri: Uri = admin.parse().map_err(|_| format!("{admin:?} is not a URL such as {DEFAULT_URL}"))?;
@@ -51,7 +66,7 @@ async fn ask(
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
         }
-        let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+        let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY).collect().await;

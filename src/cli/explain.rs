@@ -2,7 +2,7 @@
 //! announce. It decides nothing itself: `judgement` asks admission, `diagnosis` looks for the mistake,
 //! `capture` reads what people have, and `page` prints. Nothing is kept.
 
-mod capture;
+pub(super) mod capture;
 mod cause;
 mod chinese;
 mod diagnosis;

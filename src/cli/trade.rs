@@ -1,12 +1,11 @@
 //! `trade`: what is kept about a trade, from the running gateway, and what its operator decides about it.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
 use super::{DONE, Failure, admin_client};
-use crate::secret::Secret;
 
 /// Show what happened to a trade, or decide about what waits of it.
 #[derive(Debug, clap::Args)]
@@ -102,12 +101,12 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
 
 fn carry_out(action: &str, order: &OrderArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     let trade_no = plain(&order.trade_no)?;
-    let token = token(&order.token_file)?;
+    let token = admin_client::token(&order.token_file)?;
     let mut query = vec![("reason", order.reason.as_str()), ("who", order.who.as_str())];
     query.extend(order.id.as_deref().map(|id| ("id", id)));
     let query = serde_urlencoded::to_string(query).map_err(|error| Failure::usage(error.to_string()))?;
     let path = format!("/trades/{trade_no}/{action}?{query}");
-    let asked = admin_client::post(&order.admin, &path, &token);
+    let asked = admin_client::post(&order.admin, &path, &token, bytes::Bytes::new());
     let (status, body) = super::block_on(asked)?.map_err(Failure::running)?;
     let text = std::str::from_utf8(&body).unwrap_or_default();
     if !status.is_success() {
@@ -119,7 +118,7 @@ fn carry_out(action: &str, order: &OrderArgs, out: &mut dyn Write) -> Result<u8,
 
 fn export(args: &ExportArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     let path = format!("/trades/{}/export", plain(&args.trade_no)?);
-    let token = token(&args.token_file)?;
+    let token = admin_client::token(&args.token_file)?;
     let asked = admin_client::get_with(&args.admin, &path, &token);
     let (status, body) = super::block_on(asked)?.map_err(Failure::running)?;
     if !status.is_success() {
@@ -129,12 +128,6 @@ fn export(args: &ExportArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     out.write_all(&body)?;
     writeln!(out)?;
     Ok(DONE)
-}
-
-fn token(file: &Path) -> Result<Secret, Failure> {
-    let token = std::fs::read_to_string(file)
-        .map_err(|error| Failure::running(format!("--token-file {}: {error}", file.display())))?;
-    Ok(Secret::new(token.trim()))
 }
 
 /// A trade number or `notify_id` goes into a path as it is.

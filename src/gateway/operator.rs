@@ -1,16 +1,18 @@
-//! What an operator may do with what waits: release it (a held notification, or a deferred event ahead of its back-off),
-//! or drop it. Each is logged with who did it and why.
+//! What an operator may do: release what waits (a held notification, or a deferred event ahead of its back-off), drop it,
+//! or feed a captured body through the gateway again. Each is logged with who did it and why.
 //!
 //! Releasing lets pass one objection of one notification, and nothing else: the signature is verified again, with the
-//! keys of today, and the event goes publication's ordinary way, with its confirm and its record.
+//! keys of today, and the event goes publication's ordinary way, with its confirm and its record. Replaying lets pass the
+//! age alone; what acceptance refuses otherwise is held like any delivery of it, and can be released.
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Gateway;
 use crate::admission::acceptance::Waived;
-use crate::admission::{self, Verdict};
+use crate::admission::{self, KeyName, Verdict, Withheld};
 use crate::event::Key;
-use crate::publication::Outcome;
+use crate::publication::{Hold, How, Outcome};
 use crate::store::{State, StoreError, Waiting};
 use crate::telemetry::traces::Trace;
 
@@ -40,7 +42,86 @@ pub enum Done {
     NotNow(String),
 }
 
+/// What became of a captured body that was fed through again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replayed {
+    /// Its event is announced now: this is its id.
+    Announced(String),
+    /// Its event was announced, or decided about, before: nothing was published.
+    Known(String),
+    /// It is authentic, and was refused, and is held now.
+    Held(String),
+    /// It is not authentic, or no notification.
+    Rejected(String),
+    /// Nothing could be done with it now: to be tried again.
+    NotNow(String),
+}
+
 impl Gateway {
+    /// Feeds a captured body through the whole of admission and publication again. It is as if Alipay had delivered it
+    /// just now; nothing but its age is overlooked. It is no request of the public door, and is not counted as one.
+    ///
+    /// Cancel safety: dropped before its end, it is finished and logged in a task of its own.
+    pub fn replay(
+        &self,
+        body: Bytes,
+        who: String,
+        reason: String,
+    ) -> impl Future<Output = Replayed> + Send + use<> {
+        let gateway = self.clone();
+        self.inner.tasks.finish(async move {
+            let bytes = body.len();
+            let replayed = gateway.replay_body(body).await;
+            tracing::warn!(target: "audit", action = "replay", bytes, who, reason, ?replayed, "an operator's order");
+            replayed
+        })
+    }
+
+    async fn replay_body(&self, body: Bytes) -> Replayed {
+        let (policy, now) = (self.inner.policy(), self.inner.clock.now());
+        match admission::admit_released(&body, &policy, now, Waived::Age) {
+            Verdict::Rejected(rejection) => Replayed::Rejected(rejection.to_string()),
+            Verdict::Shadowed(_) => Replayed::Rejected(admission::Rejection::ShadowKey.to_string()),
+            Verdict::Withheld(withheld, key) => self.hold_replayed(&withheld, &body, &key).await,
+            Verdict::Admitted(admitted, key) => {
+                let notify_id = admitted.event().notify_id.clone();
+                let deadline = Instant::now() + self.inner.answer_timeout;
+                let outcome =
+                    self.inner.publication.announce(admitted, &body, Trace::default(), deadline).await;
+                if let Outcome::Announced(announced) = &outcome {
+                    super::audit(announced, &notify_id, &key, None);
+                    let id = announced.event_id().to_owned();
+                    return match announced.how() {
+                        How::Confirmed(_) => Replayed::Announced(id),
+                        How::Followed | How::Recorded | How::Unrouted | How::Dropped => Replayed::Known(id),
+                    };
+                }
+                match done(outcome) {
+                    Done::NotNow(why) => Replayed::NotNow(why),
+                    Done::Impossible(why) => Replayed::Held(why),
+                    Done::Announced(id) => Replayed::Known(id),
+                    Done::Dropped | Done::NothingWaits => Replayed::NotNow(String::new()),
+                }
+            }
+        }
+    }
+
+    async fn hold_replayed(&self, withheld: &Withheld, body: &Bytes, key: &KeyName) -> Replayed {
+        let objection = withheld.objection();
+        match self.inner.publication.hold(withheld, body).await {
+            Ok(Hold::Decided(announced)) => {
+                super::audit(&announced, withheld.notify_id(), key, None);
+                Replayed::Known(announced.event_id().to_owned())
+            }
+            Ok(Hold::Held) => {
+                self.inner.metrics.held.with_label_values(&[objection.reason()]).inc();
+                Replayed::Held(objection.to_string())
+            }
+            Ok(Hold::Full) => Replayed::NotNow(format!("there is no room to hold it: {objection}")),
+            Err(_) => Replayed::NotNow(format!("the store is away, and it is to be held: {objection}")),
+        }
+    }
+
     /// Announces a held notification that its operator has looked into.
     ///
     /// # Errors

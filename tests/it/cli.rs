@@ -56,8 +56,18 @@ fn check(text: &str, more: &[&str]) -> Output {
 }
 
 const APP: &str = "[[apps]]\napp_id = \"2021000000000001\"\nalipay_public_keys = [\"alipay.pem\"]\n";
-const COMMANDS: [&str; 8] =
-    ["serve", "check", "explain", "simulate", "keygen", "pay-link", "trade", "healthcheck"];
+const COMMANDS: [&str; 10] = [
+    "serve",
+    "check",
+    "explain",
+    "simulate",
+    "keygen",
+    "pay-link",
+    "trade",
+    "replay",
+    "reconcile",
+    "healthcheck",
+];
 
 #[test]
 fn the_help_of_every_command_shows_an_example_that_names_it() {

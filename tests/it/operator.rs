@@ -2,6 +2,7 @@
 
 use std::process::{Command, Output};
 
+use alipay_notify_gateway::clock::{Clock as _, SystemClock, Timestamp};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -225,5 +226,134 @@ fn without_a_token_in_the_configuration_nothing_can_be_decided() {
         let program = Program::start("no-token");
         let path = "/trades/2026112322001427340000000001/drop?reason=r&who=w";
         assert_eq!(order(&program, path, Some(TOKEN)).status, 403);
+    });
+}
+
+/// `replay` of a body, as the command.
+fn replay(program: &Program, body: &[u8]) -> Output {
+    let token = program.folder().write("token", format!("{TOKEN}\n"));
+    let captured = program.folder().write("captured.txt", [body, b"\n"].concat());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
+    command.arg("replay").arg(captured).args(["--who", "anna", "--reason", "lost by the ingress"]);
+    command.arg("--token-file").arg(token).arg("--admin").arg(format!("http://{}", program.admin));
+    command.output().unwrap()
+}
+
+fn replay_request(program: &Program, query: &str, token: Option<&str>, body: &[u8]) -> Answer {
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let length = body.len();
+    let head = format!(
+        "POST /replay{query} HTTP/1.1\r\nHost: admin\r\n{token}Connection: close\r\nContent-Length: {length}\r\n\r\n"
+    );
+    exchange(program.admin, &[head.as_bytes(), body].concat()).unwrap()
+}
+
+fn of_three_days_ago(trade: u64) -> Notification {
+    let at = SystemClock.now().unix_millis() - 3 * 86_400_000;
+    let at = Timestamp::from_unix_millis(at).alipay();
+    Notification::payment_now(trade).set("notify_time", &at).set("gmt_payment", &at).set("gmt_create", &at)
+}
+
+#[test]
+fn a_captured_body_is_announced_once_however_old_it_is_and_counts_as_no_request() {
+    run(async {
+        let program = start("replay");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let paid = of_three_days_ago(1);
+        let output = replay(&program, &paid.body());
+        assert!(output.status.success(), "{output:?}");
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let id = paid.event_id("payment.succeeded");
+        assert_eq!((&told["outcome"], &told["event_id"]), (&"announced".into(), &id.as_str().into()));
+        let counted: f64 =
+            ["announced", "duplicate", "held", "rejected", "other"].map(|o| program.outcome(o)).iter().sum();
+        assert!(counted.abs() < f64::EPSILON, "it is no request of the public door");
+        // Again, by the command and by Alipay: the same deduplication.
+        let again = replay(&program, &paid.body());
+        let told: Value = serde_json::from_slice(&again.stdout).unwrap();
+        assert_eq!((again.status.code(), &told["outcome"]), (Some(0), &"known".into()));
+        assert!(program.post(&paid.body()).is_success());
+        let events = queue.published(&program, 2).await;
+        assert_eq!(events.iter().map(|event| event.id()).collect::<Vec<_>>(), [id.as_str()]);
+        program.wait_until("it is in the audit log", || {
+            program.log().lines().any(|line| {
+                ["\"replay\"", "\"anna\"", "lost by the ingress", &id].iter().all(|part| line.contains(part))
+            })
+        });
+    });
+}
+
+#[test]
+fn a_replay_goes_through_the_whole_of_verification() {
+    run(async {
+        let program = start("replay-forged");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let paid = of_three_days_ago(1);
+        let body = String::from_utf8(paid.body()).unwrap();
+        let unsigned: String =
+            body.split('&').filter(|pair| !pair.starts_with("sign=")).collect::<Vec<_>>().join("&");
+        for forged in [
+            body.replace("total_amount=88.88", "total_amount=8888.00"),
+            body.replace(APP_ID, "2021000000000009"),
+            body.replace("sign_type=RSA2", "sign_type=RSA"),
+            format!("{body}&refund_fee=88.88"),
+            unsigned,
+            "hello".to_owned(),
+            String::new(),
+        ] {
+            let output = replay(&program, forged.as_bytes());
+            assert_eq!(output.status.code(), Some(65), "{forged}: {output:?}");
+            assert!(String::from_utf8_lossy(&output.stderr).contains("rejected"), "{output:?}");
+        }
+        assert!(program.states(paid.trade_no()).is_empty());
+        assert!(queue.published(&program, 2).await.is_empty());
+        let told = program.log();
+        assert!(
+            told.lines().filter(|line| line.contains("\"replay\"")).count() >= 7,
+            "each is in the log: {told}"
+        );
+    });
+}
+
+#[test]
+fn what_acceptance_refuses_of_a_replay_is_held_and_can_be_released() {
+    run(async {
+        let program = start("replay-held");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let strange = of_three_days_ago(1).set("seller_id", "2088000000000042");
+        let output = replay(&program, &strange.body());
+        assert_eq!(output.status.code(), Some(65), "{output:?}");
+        assert_eq!(program.states(strange.trade_no()), ["held"]);
+        assert!((program.metric("held_total{reason=\"seller\"}") - 1.0).abs() < f64::EPSILON);
+        assert!(queue.published(&program, 2).await.is_empty());
+        let output = cli(&program, &["drop", strange.trade_no(), "--reason", "not ours", "--who", "ben"]);
+        assert!(output.status.success(), "{output:?}");
+        // Decided is decided, whichever way it comes.
+        assert!(replay(&program, &strange.body()).status.success());
+        assert!(queue.published(&program, 3).await.is_empty());
+    });
+}
+
+#[test]
+fn a_replay_needs_the_token_a_reason_a_name_and_a_body_of_a_size_that_can_be() {
+    run(async {
+        let program = start("replay-needs");
+        let paid = of_three_days_ago(1);
+        let (body, query) = (paid.body(), "?who=anna&reason=r");
+        assert_eq!(replay_request(&program, query, None, &body).status, 401);
+        assert_eq!(replay_request(&program, query, Some("another-token"), &body).status, 401);
+        for bad in ["", "?who=anna", "?reason=r", "?who=&reason=r", "?who=anna&reason=a%0Ab"] {
+            assert_eq!(replay_request(&program, bad, Some(TOKEN), &body).status, 400, "{bad}");
+        }
+        let large = vec![b'a'; (1 << 20) + 1];
+        assert_eq!(replay_request(&program, query, Some(TOKEN), &large).status, 413);
+        assert_eq!(program.get("/replay").unwrap().status, 405);
+        assert!(program.states(paid.trade_no()).is_empty());
+        // Nobody wants it: it is kept, and told to be tried again.
+        let output = replay(&program, &body);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_eq!(program.states(paid.trade_no()), ["deferred"]);
+        let closed = Program::start("replay-closed");
+        assert_eq!(replay_request(&closed, query, Some(TOKEN), &body).status, 403);
     });
 }

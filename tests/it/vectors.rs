@@ -67,7 +67,8 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
 }
 
-fn read(name: &str) -> Vec<u8> {
+/// The body of a vector.
+pub fn read(name: &str) -> Vec<u8> {
     std::fs::read(folder().join(format!("{name}.form"))).unwrap()
 }
 
@@ -76,7 +77,8 @@ fn key() -> PublicKey {
     PublicKey::read(&pem, APP, SignType::Rsa2).unwrap().0
 }
 
-fn policy() -> Policy {
+/// What the vectors are judged by.
+pub fn policy() -> Policy {
     let mut app = judge::app(APP, alipay(), SignType::Rsa2);
     app.keys = vec![key()];
     policy_of([app])

@@ -17,16 +17,16 @@ type Reader = fn(&[u8]) -> Option<Vec<u8>>;
 
 /// A captured notification.
 #[derive(Debug)]
-pub(super) struct Capture {
+pub(in crate::cli) struct Capture {
     /// As a form.
-    pub(super) body: Vec<u8>,
+    pub(in crate::cli) body: Vec<u8>,
     /// What it was, where it was none.
-    pub(super) shape: Option<Shape>,
+    pub(in crate::cli) shape: Option<Shape>,
 }
 
 /// What people capture in the place of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(in crate::cli) enum Shape {
     /// A request with its head.
     Request,
     /// A JSON map.
@@ -41,7 +41,7 @@ pub(super) enum Shape {
 
 impl Capture {
     /// Reads a file; or standard input for `-` and for nothing.
-    pub(super) fn read(file: Option<&Path>) -> Result<Self, Failure> {
+    pub(in crate::cli) fn read(file: Option<&Path>) -> Result<Self, Failure> {
         let content = match file {
             Some(file) if file != Path::new("-") => {
                 read_file(file).map_err(|error| Failure::running(format!("{}: {error}", file.display())))?
@@ -52,7 +52,7 @@ impl Capture {
     }
 
     /// What a content is.
-    pub(super) fn of(content: &[u8]) -> Self {
+    pub(in crate::cli) fn of(content: &[u8]) -> Self {
         // An editor's or `echo`'s own; a body never ends in one.
         let body = content.strip_suffix(b"\n").unwrap_or(content);
         let body = body.strip_suffix(b"\r").unwrap_or(body);

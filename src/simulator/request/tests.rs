@@ -15,7 +15,8 @@ impl Merchant {
     fn new() -> Self {
         let (signer, alipay) = (Signer::generate().unwrap(), Signer::generate().unwrap());
         let key = |signer: &Signer| MerchantKey::read(&signer.public_line().unwrap()).unwrap();
-        let signatory = Signatory { app_id: APP_ID.to_owned(), key: key(&signer), alipay: Some(key(&alipay)) };
+        let signatory =
+            Signatory { app_id: APP_ID.to_owned(), key: key(&signer), alipay: Some(key(&alipay)) };
         Self { signer, alipay, signatory }
     }
 

@@ -1,0 +1,142 @@
+// A complete small consumer: Java 17, Spring Boot, Spring AMQP, JdbcTemplate. What it does, and why, is in
+// docs/consuming.md. As text: its syntax is checked here (tests/consumers.sh), and it is not run.
+//
+// Dependencies: spring-boot-starter-amqp, spring-boot-starter-jdbc, spring-boot-starter-json, your database's driver.
+//
+// application.properties:
+//   spring.rabbitmq.addresses=amqp://guest:guest@127.0.0.1:5672/%2f
+//   spring.rabbitmq.listener.simple.acknowledge-mode=auto    # acknowledged when the method has returned: after the commit
+//   spring.rabbitmq.listener.simple.default-requeue-rejected=true
+//   spring.rabbitmq.listener.simple.prefetch=10
+//   spring.datasource.url=jdbc:postgresql:orders
+//   payments.environment=production
+//
+// Tables, in the database that your orders are in:
+//   CREATE TABLE orders (out_trade_no text PRIMARY KEY, amount_minor bigint NOT NULL, state text NOT NULL DEFAULT 'new',
+//     trade_no text, refunded_minor bigint NOT NULL DEFAULT 0);
+//   CREATE TABLE seen (message_id text PRIMARY KEY);
+//   CREATE TABLE shipments (out_trade_no text PRIMARY KEY);
+//   CREATE TABLE reviews (message_id text, why text NOT NULL, body text NOT NULL);
+
+package com.example.payments;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import java.nio.charset.StandardCharsets;
+import java.util.List;
+import java.util.Map;
+import org.springframework.amqp.core.Message;
+import org.springframework.amqp.rabbit.annotation.RabbitListener;
+import org.springframework.beans.factory.annotation.Value;
+import org.springframework.jdbc.core.JdbcTemplate;
+import org.springframework.stereotype.Component;
+import org.springframework.transaction.annotation.Transactional;
+
+@Component
+public class OrderEvents {
+    private final JdbcTemplate db;
+    private final ObjectMapper json;
+    private final String environment;
+
+    public OrderEvents(JdbcTemplate db, ObjectMapper json, @Value("${payments.environment}") String environment) {
+        this.db = db;
+        this.json = json;
+        this.environment = environment;
+    }
+
+    /** One message, one transaction: everything of it, or nothing. What is thrown gives it back to the queue. */
+    @RabbitListener(queues = "payments.orders")
+    @Transactional
+    public void handle(Message message) {
+        String id = message.getMessageProperties().getMessageId();
+        String body = new String(message.getBody(), StandardCharsets.UTF_8);
+        JsonNode event;
+        try {
+            event = json.readTree(body);
+        } catch (JsonProcessingException error) {
+            event = null;
+        }
+        if (id == null || event == null || !event.path("event_type").isTextual()) {
+            review(id, "not an event of the gateway", body);
+            return;
+        }
+        // The unique constraint decides, and not a SELECT before it: two copies may be handled at once.
+        if (db.update("INSERT INTO seen VALUES (?) ON CONFLICT DO NOTHING", id) == 0) {
+            return;
+        }
+        if (!environment.equals(event.path("environment").asText())) {
+            review(id, "the money of another environment", body);
+            return;
+        }
+        // Decide on event_type, and never on trade_status: a refund may carry TRADE_SUCCESS.
+        String why = switch (event.path("event_type").asText()) {
+            case "payment.succeeded" -> paid(event);
+            case "payment.refunded" -> refunded(event);
+            case "payment.late" -> "a payment so old that it may have been handled: look";
+            case "payment.conflict" -> "the same identity with other money: look";
+            case "trade.closed" -> closed(event);
+            case "trade.pending", "trade.finished", "notification.other" -> null;
+            default -> "an event type that this program does not know";
+        };
+        if (why != null) {
+            review(id, why, body);
+        }
+    }
+
+    private String paid(JsonNode event) {
+        String number = event.path("out_trade_no").asText();
+        String trade = event.path("trade_no").asText();
+        Map<String, Object> order = order(number);
+        if (order == null) {
+            return "a payment of an order that is not ours";
+        }
+        // Hundredths as an integer; there are none where the currency is not CNY.
+        if (event.path("total_amount_minor").asLong(-1) != ((Number) order.get("amount_minor")).longValue()) {
+            return "the amount is not the order's";
+        }
+        int moved = db.update(
+            "UPDATE orders SET state = 'paid', trade_no = ? WHERE out_trade_no = ? AND state IN ('new', 'closed')",
+            trade, number);
+        if (moved == 1) {
+            db.update("INSERT INTO shipments VALUES (?)", number);
+        } else if (order.get("trade_no") != null && !order.get("trade_no").equals(trade)) {
+            return "the order was paid by two trades: give one back";
+        }
+        // Else: it was refunded before this payment came. The order does not move backwards.
+        return null;
+    }
+
+    private String refunded(JsonNode event) {
+        String number = event.path("out_trade_no").asText();
+        Map<String, Object> order = order(number);
+        if (order == null) {
+            return "a refund of an order that is not ours: it proves that there was a payment";
+        }
+        // Alipay's figure is the total given back so far; repeats and reorderings cannot make it smaller.
+        long total = Math.max(((Number) order.get("refunded_minor")).longValue(),
+            event.path("refund").path("refund_fee_minor").asLong(0));
+        boolean inFull = total >= ((Number) order.get("amount_minor")).longValue();
+        db.update("UPDATE orders SET state = ?, refunded_minor = ?, trade_no = ? WHERE out_trade_no = ?",
+            inFull ? "refunded" : "partly_refunded", total, event.path("trade_no").asText(), number);
+        boolean isFirst = List.of("new", "closed").contains(order.get("state"));
+        return isFirst ? "refunded before its payment was heard of: look before you ship" : null;
+    }
+
+    private String closed(JsonNode event) {
+        db.update("UPDATE orders SET state = 'closed' WHERE out_trade_no = ? AND state = 'new'",
+            event.path("out_trade_no").asText());
+        return null;
+    }
+
+    /** With its row locked: two events of one order are handled one after the other. */
+    private Map<String, Object> order(String number) {
+        List<Map<String, Object>> rows =
+            db.queryForList("SELECT * FROM orders WHERE out_trade_no = ? FOR UPDATE", number);
+        return rows.isEmpty() ? null : rows.get(0);
+    }
+
+    private void review(String id, String why, String body) {
+        db.update("INSERT INTO reviews VALUES (?, ?, ?)", id, why, body);
+    }
+}

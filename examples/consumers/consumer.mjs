@@ -1,0 +1,129 @@
+// A complete small consumer: Node.js, amqplib, SQLite. What it does, and why, is in docs/consuming.md.
+//
+//   npm install amqplib better-sqlite3@12       (on Node 22.13 or newer amqplib alone)
+//   AMQP_URL=amqp://guest:guest@127.0.0.1:5672/%2f QUEUE=payments.orders DATABASE=orders.db node consumer.mjs
+//
+// Exchange SQLite for the database that your orders are in: the rule is that the insert into `seen`, the order and the
+// shipment are one transaction there.
+
+import amqplib from 'amqplib'
+
+const Database = await import('node:sqlite').then(
+  (sqlite) => sqlite.DatabaseSync,
+  async () => (await import('better-sqlite3')).default,
+)
+const db = new Database(process.env.DATABASE ?? 'orders.db')
+db.exec(`
+CREATE TABLE IF NOT EXISTS orders (out_trade_no TEXT PRIMARY KEY, amount_minor INTEGER NOT NULL,
+  state TEXT NOT NULL DEFAULT 'new', trade_no TEXT, refunded_minor INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS seen (message_id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS shipments (out_trade_no TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS reviews (message_id TEXT, why TEXT NOT NULL, body TEXT NOT NULL);
+`)
+const environment = process.env.ENVIRONMENT ?? 'production'
+const run = (sql, ...values) => Number(db.prepare(sql).run(...values).changes)
+const orderOf = (event) => db.prepare('SELECT * FROM orders WHERE out_trade_no = ?').get(event.out_trade_no)
+
+function paid(event, review) {
+  const order = orderOf(event)
+  if (!order) return review('a payment of an order that is not ours')
+  // Hundredths as an integer, never total_amount * 100; there are none where the currency is not CNY.
+  if (event.total_amount_minor !== order.amount_minor) return review("the amount is not the order's")
+  const moved = run(
+    "UPDATE orders SET state = 'paid', trade_no = ? WHERE out_trade_no = ? AND state IN ('new', 'closed')",
+    event.trade_no, event.out_trade_no,
+  )
+  if (moved === 1) run('INSERT INTO shipments VALUES (?)', event.out_trade_no)
+  else if (order.trade_no && order.trade_no !== event.trade_no) {
+    review('the order was paid by two trades: give one back')
+  }
+  // Else: it was refunded before this payment came. The order does not move backwards.
+}
+
+function refunded(event, review) {
+  const order = orderOf(event)
+  if (!order) return review('a refund of an order that is not ours: it proves that there was a payment')
+  // Alipay's figure is the total given back so far; repeats and reorderings cannot make it smaller.
+  const total = Math.max(order.refunded_minor, event.refund.refund_fee_minor ?? 0)
+  const state = total >= order.amount_minor ? 'refunded' : 'partly_refunded'
+  if (['new', 'closed'].includes(order.state)) {
+    review('refunded before its payment was heard of: look before you ship')
+  }
+  run(
+    'UPDATE orders SET state = ?, refunded_minor = ?, trade_no = ? WHERE out_trade_no = ?',
+    state, total, event.trade_no, event.out_trade_no,
+  )
+}
+
+// Decide on event_type, and never on trade_status: a refund may carry TRADE_SUCCESS.
+const actions = {
+  'payment.succeeded': paid,
+  'payment.refunded': refunded,
+  'payment.late': (_, review) => review('a payment so old that it may have been handled: look'),
+  'payment.conflict': (_, review) => review('the same identity with other money: look'),
+  'trade.closed': (event) =>
+    run("UPDATE orders SET state = 'closed' WHERE out_trade_no = ? AND state = 'new'", event.out_trade_no),
+  'trade.pending': () => {},
+  'trade.finished': () => {},
+  'notification.other': () => {},
+}
+
+function handle(messageId, content) {
+  const body = content.toString('utf8')
+  const review = (why) => run('INSERT INTO reviews VALUES (?, ?, ?)', messageId ?? null, why, body)
+  let event
+  try {
+    event = JSON.parse(body)
+  } catch {
+    return review('not an event of the gateway')
+  }
+  if (!messageId || typeof event?.event_type !== 'string') return review('not an event of the gateway')
+  // The unique constraint decides, and not a SELECT before it: two copies may be handled at once.
+  if (run('INSERT OR IGNORE INTO seen VALUES (?)', messageId) === 0) return
+  if (event.environment !== environment) return review('the money of another environment')
+  if (!Object.hasOwn(actions, event.event_type)) return review('an event type that this program does not know')
+  actions[event.event_type](event, review)
+}
+
+/** One message, one transaction: everything of it, or nothing. */
+function handleAtOnce(messageId, content) {
+  db.exec('BEGIN IMMEDIATE')
+  try {
+    handle(messageId, content)
+    db.exec('COMMIT')
+  } catch (error) {
+    db.exec('ROLLBACK')
+    throw error
+  }
+}
+
+const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds))
+
+async function consume() {
+  const connection = await amqplib.connect(process.env.AMQP_URL)
+  const closed = new Promise((done) => connection.on('close', done))
+  connection.on('error', (error) => console.error(`connection: ${error.message}`))
+  const channel = await connection.createChannel()
+  channel.on('error', () => connection.close().catch(() => {}))
+  await channel.prefetch(10)
+  await channel.consume(process.env.QUEUE ?? 'payments.orders', async (message) => {
+    // The broker has ended the consumer: its queue is gone.
+    if (message === null) return connection.close().catch(() => {})
+    try {
+      handleAtOnce(message.properties.messageId, message.content)
+    } catch (error) {
+      // Ours, and it passes: back into the queue. The pause keeps it from spinning.
+      console.error(`not handled, and given back: ${error.message}`)
+      await pause(1000)
+      return channel.nack(message, false, true)
+    }
+    // Only now, after the commit: what is acknowledged is gone.
+    channel.ack(message)
+  })
+  await closed
+}
+
+for (;;) {
+  await consume().catch((error) => console.error(`connecting again: ${error.message}`))
+  await pause(2000)
+}
