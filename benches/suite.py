@@ -1,0 +1,420 @@
+"""The measurements behind `benches/run.sh`: each beside the floor or beside another in the same run, because a time of
+one machine alone says nothing. Prints a table with the bars; draws the CPU of a notification as an SVG.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(condition, what, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            sys.exit(f"in vain: {what}")
+        time.sleep(0.02)
+
+
+class Bench:
+    def __init__(self, args):
+        self.args, self.work = args, Path(args.work)
+        self.gateway, self.floor = args.gateway, args.floor
+        self.exchange = f"gateway-bench-{os.getpid()}"
+        self.amqp = self.script("broker.sh", "start", str(self.work / "broker"))
+        self.redis = None
+        subprocess.run([self.gateway, "simulate", "keys", self.work], check=True, stdout=subprocess.DEVNULL)
+        pem = (self.work / "alipay-public.pem").read_text()
+        der = subprocess.run(["base64", "-d"], input=re.sub("-----.*-----", "", pem).encode(), check=True, capture_output=True)
+        (self.work / "alipay-public.der").write_bytes(der.stdout)
+        (self.work / "gateway.toml").write_text(f"""
+[http]
+listen = "127.0.0.1:0"
+[amqp]
+uri = "{self.amqp}"
+exchange = "{self.exchange}"
+[[amqp.queues]]
+name = "{self.exchange}"
+bind = ["#"]
+[[apps]]
+app_id = "2021000000000001"
+seller_ids = ["2088101117955611"]
+alipay_public_keys = ["alipay-public.pem"]
+""")
+        self.rows = []
+        self.bars = {}
+        # The exchange and the queue are the gateway's to make, and the others' to find.
+        with Running(self, "sqlite"):
+            pass
+
+    def script(self, name, *arguments):
+        environment = {key: value for key, value in os.environ.items() if key not in ("AMQP_URL", "REDIS_URL")}
+        told = subprocess.run([HERE.parent / "deploy" / name, *arguments], check=True, stdout=subprocess.PIPE, text=True,
+                              env=environment)
+        return told.stdout.strip()
+
+    def end(self):
+        self.script("broker.sh", "stop", str(self.work / "broker"))
+        if self.redis:
+            self.script("redis.sh", "stop", str(self.work / "redis"))
+
+    def sign(self, name, count, shares="payment=100"):
+        file = self.work / name
+        if not file.exists():
+            subprocess.run([self.gateway, "simulate", "send", "--key", self.work / "alipay-private.pem", "--count", str(count),
+                            "--shares", shares, "--bodies-out", file], check=True, stdout=subprocess.DEVNULL)
+        return file
+
+    def fill(self, engine, count):
+        """A store with so many records of today and nothing else; SQLite's file is kept for the next time."""
+        file = self.work / f"records-{count}.jsonl"
+        if count and not file.exists():
+            write_records(file, count)
+        for old in self.work.glob("gateway.db*"):
+            old.unlink()
+        kept = self.work / f"kept-{count}.db"
+        if engine == "redis":
+            if not self.redis:
+                self.redis = self.script("redis.sh", "start", str(self.work / "redis"))
+            subprocess.run(["redis-cli", "-p", self.redis.rsplit(":", 1)[1], "flushall"], check=True, stdout=subprocess.DEVNULL)
+        elif kept.exists():
+            shutil.copy(kept, self.work / "gateway.db")
+            return
+        if count:
+            subprocess.run([self.gateway, "store", "import", "--config", self.work / "gateway.toml", file], check=True,
+                           stdout=subprocess.DEVNULL, env=self.environment(engine))
+            if engine == "sqlite":
+                shutil.copy(self.work / "gateway.db", kept)
+
+    def environment(self, engine):
+        store = {"GATEWAY_STORE__PATH": str(self.work / "gateway.db")}
+        if engine == "redis":
+            store = {"GATEWAY_STORE__ENGINE": "redis", "GATEWAY_STORE__URI": self.redis}
+        return {**os.environ, **store}
+
+    def empty_queue(self):
+        self.script("broker.sh", "ctl", str(self.work / "broker"), "purge_queue", self.exchange)
+
+    def row(self, what, found, bar=None, is_kept=None):
+        kept = "" if is_kept is None else ("yes" if is_kept else "NO")
+        self.rows.append((what, found, bar or "", kept))
+        print(f"{what:<66} {found:>22} {bar or '':>10} {kept:>4}", flush=True)
+
+    def ratio(self, what, values, bar, at_least=False):
+        median = statistics.median(values)
+        is_kept = median >= bar if at_least else median <= bar
+        spread = f"{median:.2f} ({min(values):.2f}-{max(values):.2f})"
+        self.row(what, spread, f"{'>=' if at_least else '<='} {bar:g}", is_kept)
+        return median
+
+
+class Running:
+    """A process under measurement."""
+
+    def __init__(self, bench, what):
+        self.bench, self.what = bench, what
+        self.port, self.admin = free_port(), free_port()
+        self.log = bench.work / f"{what}.log"
+        work = bench.work
+        peers = bench.args.peers
+        arguments = {
+            "floor": [bench.floor, f"127.0.0.1:{self.port}", work / "alipay-public.der", bench.amqp, bench.exchange],
+            "node": ["node", f"{peers}/node.mjs", str(self.port), work / "alipay-public.pem", bench.amqp, bench.exchange],
+            "python": [f"{peers}/venv/bin/python", HERE / "peers" / "peer.py", str(self.port), work / "alipay-public.pem",
+                       bench.amqp, bench.exchange],
+        }
+        environment = os.environ
+        if what in ("sqlite", "redis"):
+            arguments[what] = [bench.gateway, "serve", "--config", work / "gateway.toml"]
+            environment = {**bench.environment(what), "GATEWAY_HTTP__LISTEN": f"127.0.0.1:{self.port}",
+                           "GATEWAY_ADMIN__LISTEN": f"127.0.0.1:{self.admin}"}
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(arguments[what], stdout=self.log.open("w"), stderr=subprocess.STDOUT, env=environment)
+        if what in ("sqlite", "redis"):
+            until(lambda: "connected to the broker" in self.log.read_text(), self.tail)
+        until(self.is_open, self.tail)
+
+    def tail(self):
+        return self.what + ": " + self.log.read_text()[-800:]
+
+    def is_open(self):
+        if self.process.poll() is not None:
+            sys.exit(f"it ended: {self.tail()}")
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+
+    def cpu(self):
+        """Seconds of user and system time, of all its threads and children."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return sum(map(int, fields[11:15])) / TICKS
+
+    def memory(self, key):
+        found = re.search(rf"{key}:\s*(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())
+        return int(found[1]) / 1024
+
+    def send(self, bodies, connections=64, rate=None, fails=False):
+        """Sends, and tells what a notification cost and took."""
+        count = sum(1 for _ in bodies.open())
+        command = [self.bench.gateway, "simulate", "send", "--url", f"http://127.0.0.1:{self.port}/alipay/notify", "--key",
+                   self.bench.work / "alipay-private.pem", "--bodies", bodies, "--presign", "--concurrency", str(connections),
+                   "--format", "json"] + (["--rate", str(rate)] if rate else [])
+        before = self.cpu()
+        told = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        used = self.cpu() - before
+        if told.returncode != 0 and not fails:
+            sys.exit(f"not as promised: {told.stdout} {self.tail()}")
+        return {**json.loads(told.stdout), "us": used / count * 1e6}
+
+
+def write_records(file, count):
+    """As `store export` writes them, in no order: `simulate` makes its trade numbers of the same parts."""
+    random.seed(1)
+    now = datetime.now(timezone.utc)
+    date = (now + timedelta(hours=8)).strftime("%Y%m%d")
+    at, end = (moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in (now, now + timedelta(days=35)))
+    with file.open("w") as out:
+        out.write(f'{{"format":"alipay-notify-gateway-store","version":1,"at":"{at}"}}\n')
+        for number in range(count):
+            trade = f"{date}22001{random.randrange(10**15):015d}"
+            out.write(f'{{"subject":"{trade}","id":"2021000000000001.{trade}.payment.succeeded","state":"recorded",'
+                      f'"notify_id":"{date}00222{number:021d}","first_at":"{at}","at":"{at}","attempts":1,'
+                      f'"event_type":"payment.succeeded","digest":"{random.getrandbits(256):064x}","expires_at":"{end}"}}\n')
+        out.write(f'{{"entries":{count}}}\n')
+
+
+def pairs(bench, engine, records, rounds, count, connections=64):
+    """The gateway and the floor in turn, with the same bodies."""
+    found = {"cpu": [], "rate": [], "us": [], "floor": [], "mib": []}
+    for turn in range(rounds):
+        bodies = bench.sign(f"bodies-{turn}-{count}", count)
+        bench.fill(engine, records)
+        with Running(bench, engine) as gateway:
+            ours = gateway.send(bodies, connections)
+            found["mib"].append(gateway.memory("VmHWM"))
+        with Running(bench, "floor") as floor:
+            theirs = floor.send(bodies, connections)
+        bench.empty_queue()
+        found["cpu"].append(ours["us"] / theirs["us"])
+        found["rate"].append(ours["per_second"] / theirs["per_second"])
+        found["us"].append(ours["us"])
+        found["floor"].append(theirs["us"])
+    return found
+
+
+def section_new(bench):
+    args = bench.args
+    found = pairs(bench, "sqlite", 10_000, args.pairs, args.count)
+    bench.ratio("CPU, SQLite with 10 thousand records, against the floor", found["cpu"], 1.5)
+    bench.ratio("notifications a second, against the floor", found["rate"], 0.75, at_least=True)
+    bench.row("memory under load, MiB", f"{max(found['mib']):.0f}", "<= 48", max(found["mib"]) <= 48)
+    bench.bars["floor"], bench.bars["this gateway, SQLite"] = (statistics.median(found[key]) for key in ("floor", "us"))
+    return statistics.median(found["cpu"])
+
+
+def section_million(bench):
+    found = pairs(bench, "sqlite", 1_000_000, min(bench.args.pairs, 3), bench.args.count)
+    bench.ratio("CPU, SQLite with 1 million records of the same day", found["cpu"], 1.8)
+
+
+def section_redis(bench):
+    found = pairs(bench, "redis", 10_000, min(bench.args.pairs, 3), bench.args.count)
+    bench.ratio("CPU of the gateway with Redis, against the floor", found["cpu"], 1.5)
+    bench.bars["this gateway, Redis"] = statistics.median(found["us"])
+
+
+def section_single(bench):
+    found = pairs(bench, "sqlite", 10_000, min(bench.args.pairs, 3), bench.args.count // 10, connections=1)
+    bench.ratio("CPU, one connection, against the floor with one", found["cpu"], 2.5)
+
+
+def section_cheap(bench):
+    """What is not new, and what is not genuine, beside what is new, in the same process."""
+    count = bench.args.count // 2
+    forged = bench.sign("forged", count, "forged=100")
+    cheap = bench.work / "cheap"
+    cheap.write_bytes(forged.read_bytes().replace(b"sign_type=RSA2", b"sign_type=RSA"))
+    duplicate, by_rsa, by_check = [], [], []
+    for turn in range(min(bench.args.pairs, 3)):
+        bodies = bench.sign(f"bodies-{turn}-{count}", count)
+        bench.fill("sqlite", 10_000)
+        with Running(bench, "sqlite") as gateway:
+            new = gateway.send(bodies)["us"]
+            duplicate.append(gateway.send(bodies)["us"] / new)
+            by_check.append(gateway.send(cheap)["us"] / new)
+            by_rsa.append(gateway.send(forged)["us"] / new)
+        bench.empty_queue()
+    bench.ratio("CPU of a duplicate, against a new one", duplicate, 0.8)
+    bench.ratio("CPU of a forged one that fails a cheap check", by_check, 0.4)
+    bench.ratio("CPU of a forged one that fails RSA", by_rsa, 0.8)
+
+
+def section_memory(bench):
+    bench.fill("sqlite", 10_000)
+    with Running(bench, "sqlite") as gateway:
+        time.sleep(1)
+        idle = gateway.memory("VmRSS")
+        ctl = lambda *words: bench.script("broker.sh", "ctl", str(bench.work / "broker"), *words)
+        ctl("set_vm_memory_high_watermark", "0.00001")
+        try:
+            # The broker tells that it is blocked when somebody publishes.
+            gateway.send(bench.sign("blocked", bench.args.count), fails=True)
+            blocked = gateway.memory("VmHWM")
+        finally:
+            ctl("set_vm_memory_high_watermark", "0.4")
+    bench.empty_queue()
+    bench.row("memory idle, MiB", f"{idle:.0f}", "<= 20", idle <= 20)
+    bench.row("memory while the broker is blocked, MiB", f"{blocked:.0f}", "<= 128", blocked <= 128)
+
+
+def section_start(bench):
+    body = bench.sign("first", 100).read_bytes().splitlines()
+    for records, bar in [(10_000, 100)] + ([(10_000_000, 250)] if bench.args.ten_million else [(1_000_000, 250)]):
+        bench.fill("sqlite", records)
+        took = [first_success(bench, body[turn].split(b"\t", 1)[1]) for turn in range(20)]
+        median = statistics.median(took) * 1000
+        bench.row(f"from exec to the first success, {records:,} records, ms (median of 20)", f"{median:.0f}", f"<= {bar}", median <= bar)
+    bench.empty_queue()
+
+
+def first_success(bench, body):
+    port = free_port()
+    request = (b"POST /alipay/notify HTTP/1.1\r\nHost: bench\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+               b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)) + body
+    environment = {**bench.environment("sqlite"), "GATEWAY_HTTP__LISTEN": f"127.0.0.1:{port}",
+                   "GATEWAY_ADMIN__LISTEN": f"127.0.0.1:{free_port()}"}
+    started = time.monotonic()
+    process = subprocess.Popen([bench.gateway, "serve", "--config", bench.work / "gateway.toml"], env=environment,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    answer = b""
+    while not answer.endswith(b"success"):
+        if time.monotonic() - started > 60:
+            sys.exit("no success within a minute of the start")
+        with socket.socket() as wire:
+            wire.settimeout(10)
+            if wire.connect_ex(("127.0.0.1", port)) != 0:
+                time.sleep(0.001)
+                continue
+            wire.sendall(request)
+            answer = b""
+            while more := wire.recv(4096):
+                answer += more
+    took = time.monotonic() - started
+    process.terminate()
+    process.wait()
+    return took
+
+
+def section_peers(bench):
+    for what, bar, name in [("node", 8, "Node.js, alipay-sdk, fastify, amqplib"), ("python", 19, "Python, python-alipay-sdk, FastAPI, aio-pika")]:
+        if what not in bench.args.have:
+            bench.row(f"CPU of {name}, against ours", "could not be installed")
+            continue
+        ratios, theirs = [], []
+        for turn in range(min(bench.args.pairs, 3)):
+            bodies = bench.sign(f"bodies-{turn}-{bench.args.count // 4}", bench.args.count // 4)
+            bench.fill("sqlite", 10_000)
+            with Running(bench, "sqlite") as gateway:
+                ours = gateway.send(bodies)["us"]
+            with Running(bench, what) as peer:
+                theirs.append(peer.send(bodies)["us"])
+            ratios.append(theirs[-1] / ours)
+            bench.empty_queue()
+        bench.ratio(f"CPU of {name}, against ours", ratios, bar, at_least=True)
+        bench.bars[name] = statistics.median(theirs)
+
+
+def section_latency(bench):
+    """Open loop, at half of what the gateway can take."""
+    bodies = bench.sign(f"bodies-0-{bench.args.count}", bench.args.count)
+    bench.fill("sqlite", 10_000)
+    with Running(bench, "sqlite") as gateway:
+        rate = int(gateway.send(bodies)["per_second"] / 2)
+    found = {"sqlite": [], "floor": []}
+    for turn in range(5):
+        bodies = bench.sign(f"latency-{turn}", rate * 3)
+        for what, took in found.items():
+            bench.fill("sqlite", 10_000)
+            with Running(bench, what) as process:
+                told = process.send(bodies, rate=rate)
+                took.append((told["p50_ms"], told["p99_ms"]))
+        bench.empty_queue()
+    for at, name in [(0, "p50"), (1, "p99")]:
+        ours, floor = (statistics.median(took[at] for took in found[what]) for what in ("sqlite", "floor"))
+        bench.row(f"{name} at {rate} a second, ms: ours, the floor's (median of 5 pairs)", f"{ours:.1f}, {floor:.1f}")
+
+
+def section_size(bench):
+    stripped = bench.work / "stripped"
+    subprocess.run(["strip", "-o", stripped, bench.gateway], check=True)
+    size = stripped.stat().st_size / 1e6
+    bench.row("the binary, stripped, MB", f"{size:.1f}", "<= 15", size <= 15)
+
+
+def draw(bars, file):
+    """CPU of a notification, as bars."""
+    wide, most = 720, max(bars.values())
+    rows = []
+    for at, (name, value) in enumerate(bars.items()):
+        y, length = 44 + at * 34, max(2, round(value / most * 380))
+        colour = "#9aa0a6" if name == "floor" else "#1677ff" if name.startswith("this") else "#d0d3d8"
+        rows.append(f'<text x="290" y="{y + 15}" text-anchor="end">{name}</text><rect x="300" y="{y}" width="{length}" '
+                    f'height="20" rx="3" fill="{colour}"/><text x="{308 + length}" y="{y + 15}">{value:.0f} \u00b5s</text>')
+    file.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{60 + len(bars) * 34}" '
+                    f'font-family="sans-serif" font-size="13" fill="#202124"><rect width="100%" height="100%" fill="#fff"/>'
+                    f'<text x="16" y="26" font-size="15">CPU of a notification (user and system)</text>{"".join(rows)}</svg>\n')
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for name in ("work", "gateway", "floor", "peers"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--have", default="")
+    parser.add_argument("--pairs", type=int, required=True)
+    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--ten-million", action="store_true")
+    parser.add_argument("--svg")
+    parser.add_argument("sections", nargs="*")
+    args = parser.parse_args()
+    known = {name.removeprefix("section_"): call for name, call in globals().items() if name.startswith("section_")}
+    unknown = set(args.sections) - set(known)
+    if unknown:
+        sys.exit(f"no such section: {', '.join(unknown)}; there are: {' '.join(known)}")
+    bench = Bench(args)
+    try:
+        print(f"{'':<66} {'median (least-most)':>22} {'bar':>10} kept")
+        for name in args.sections or known:
+            known[name](bench)
+        if args.svg and len(bench.bars) > 1:
+            draw(bench.bars, Path(args.svg))
+        print(f"64 connections, {args.count} notifications, {os.uname().machine}, {os.cpu_count()} cores")
+        sys.exit(any(kept == "NO" for *_, kept in bench.rows))
+    finally:
+        bench.end()
+
+
+main()
