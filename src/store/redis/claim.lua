@@ -12,12 +12,13 @@ for i, key in ipairs(KEYS) do
     answers[i] = known(row)
   else
     local lease = split(key) .. 'l:' .. id
-    local holder = redis.call('GET', lease)
-    if holder and holder ~= ARGV[1] then
-      answers[i] = { 2 }
-    else
+    if redis.call('SET', lease, ARGV[1], 'PX', ARGV[2], 'NX') then
+      answers[i] = known(row)
+    elseif redis.call('GET', lease) == ARGV[1] then
       redis.call('SET', lease, ARGV[1], 'PX', ARGV[2])
       answers[i] = known(row)
+    else
+      answers[i] = { 2 }
     end
   end
 end

@@ -88,12 +88,12 @@ local function delist(prefix, subject, id, row)
   end
 end
 
--- Writes a row, and lets the trade expire with the last that is kept of it.
-local function write(key, id, row, now)
+-- Writes a row, and lets the trade expire with the last that is kept of it. alone: it is known to have no other row.
+local function write(key, id, row, now, alone)
   redis.call('HSET', key, id, cmsgpack.pack(row))
   local last = row[EXPIRES]
   local waiting = waits(row)
-  if redis.call('HLEN', key) > 1 then
+  if not alone and redis.call('HLEN', key) > 1 then
     for _, packed in ipairs(redis.call('HVALS', key)) do
       local other = cmsgpack.unpack(packed)
       waiting = waiting or waits(other)
