@@ -125,6 +125,7 @@ pub struct Withheld {
     app_id: String,
     notify_id: String,
     subject: String,
+    payment_time: Option<Timestamp>,
     objection: Objection,
 }
 
@@ -134,7 +135,12 @@ impl Withheld {
         let notify_id = charset.text(form.value("notify_id").unwrap_or_default()).0.into_owned();
         let trade_no = form.value("trade_no").and_then(notification::trade_no);
         let subject = trade_no.map_or_else(|| notify_id.clone(), str::to_owned);
-        Self { app_id: app.app_id.clone(), notify_id, subject, objection }
+        // What Alipay says of a refund, or months later of a trade's end, names the payment's time as well, and has a schedule of its own.
+        let announces_payment =
+            form.value("trade_status") == Some(b"TRADE_SUCCESS") && form.value("gmt_refund").is_none();
+        let payment_time =
+            form.value("gmt_payment").filter(|_| announces_payment).and_then(notification::time);
+        Self { app_id: app.app_id.clone(), notify_id, subject, payment_time, objection }
     }
 
     /// The app it is of.
@@ -150,6 +156,11 @@ impl Withheld {
     /// `trade_no` if it has the form of one, else `notify_id`.
     pub fn subject(&self) -> &str {
         &self.subject
+    }
+
+    /// When the buyer paid, if that can be read, and a payment is what it tells.
+    pub fn payment_time(&self) -> Option<Timestamp> {
+        self.payment_time
     }
 
     /// Why.

@@ -292,8 +292,8 @@ impl Publication {
     /// If the store is away.
     pub async fn hold(&self, withheld: &Withheld, body: &Bytes) -> Result<Hold, StoreError> {
         let (app_id, notify_id) = (withheld.app_id(), withheld.notify_id());
-        let subject = withheld.subject().to_owned();
-        Ok(match self.shared.hold(app_id, notify_id, subject, withheld.objection(), body).await? {
+        let (subject, paid) = (withheld.subject().to_owned(), withheld.payment_time());
+        Ok(match self.shared.hold(app_id, notify_id, subject, paid, withheld.objection(), body).await? {
             Kept::Yes => Hold::Held,
             Kept::Full => Hold::Full,
             Kept::Settled(state) => {
@@ -425,15 +425,19 @@ impl Shared {
         app_id: &str,
         notify_id: &str,
         subject: String,
+        payment_time: Option<Timestamp>,
         objection: Objection,
         body: &Bytes,
     ) -> Result<Kept, StoreError> {
+        let now = self.clock.now();
         let holding = Holding {
             key: store::held_key(app_id, notify_id, subject),
             notify_id: notify_id.to_owned(),
             reason: objection.reason(),
             body: body.to_vec(),
-            at: self.clock.now(),
+            at: now,
+            // What was not believed may name any time, and none of the future puts off an alarm.
+            payment_time: payment_time.map(|paid| paid.min(now)),
         };
         let kept = within(STORE_DEADLINE, self.store.hold(vec![holding])).await?;
         Ok(kept.first().copied().unwrap_or(Kept::Full))

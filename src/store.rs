@@ -228,7 +228,8 @@ pub struct Deferral {
     pub message: Message,
     /// When it was decided.
     pub at: Timestamp,
-    /// When the buyer paid, which tells when Alipay's last delivery comes.
+    /// When the buyer paid, which tells when Alipay's last delivery comes. `None` for what tells no payment: its last
+    /// delivery comes a day after its first, whenever the payment was.
     pub payment_time: Option<Timestamp>,
 }
 
@@ -295,6 +296,8 @@ pub struct Holding {
     pub body: Vec<u8>,
     /// When it arrived.
     pub at: Timestamp,
+    /// When the buyer paid, as in [`Deferral`].
+    pub payment_time: Option<Timestamp>,
 }
 
 /// What waits under a key.

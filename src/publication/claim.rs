@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::breaker::Course;
+use super::keeping::told_payment;
 use super::lane::{Job, Ready};
 use super::resolution::{Resolution, resolve};
 use super::{Errand, Role, STORE_DEADLINE, Settlement, Shared, within};
@@ -139,7 +140,9 @@ impl Shared {
             let event = job.event();
             let (app_id, subject) = (event.id.app_id().to_owned(), event.id.subject().to_owned());
             let body = job.errand.body.clone().unwrap_or_default();
-            let held = shared.hold(&app_id, &event.notify_id, subject, Objection::Stale, &body).await;
+            let held = shared
+                .hold(&app_id, &event.notify_id, subject, told_payment(event), Objection::Stale, &body)
+                .await;
             let settlement = match held {
                 Ok(Kept::Yes) => Settlement::Held,
                 Ok(Kept::Settled(State::Dropped)) => Settlement::Dropped,

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::lane::Ready;
 use super::{STORE_DEADLINE, Settlement, Shared, within};
+use crate::clock::Timestamp;
+use crate::event::{Event, EventType};
 use crate::failpoint::{self, Point};
 use crate::store::{Cause, Deferral, Kept, State};
 
@@ -47,8 +49,22 @@ impl Shared {
             cause,
             message: ready.message(&ready.job.errand.trace),
             at: self.clock.now(),
-            payment_time: event.payment_time,
+            payment_time: told_payment(event),
         }
+    }
+}
+
+/// When the buyer paid, if a payment is what the event tells. A refund, or the end of a trade, comes long after it and has
+/// a schedule of its own.
+pub(super) fn told_payment(event: &Event) -> Option<Timestamp> {
+    match event.event_type {
+        EventType::PaymentSucceeded | EventType::PaymentLate => event.payment_time,
+        EventType::PaymentRefunded
+        | EventType::PaymentConflict
+        | EventType::TradePending
+        | EventType::TradeFinished
+        | EventType::TradeClosed
+        | EventType::NotificationOther => None,
     }
 }
 

@@ -284,7 +284,9 @@ impl Redis {
             let mut batch = Batch::new(&self.names, [self.token.clone(), rows, bytes]);
             for holding in some {
                 let (notify_id, reason) = (text(&holding.notify_id), text(holding.reason));
-                batch.add(&holding.key, [notify_id, reason, time(holding.at), holding.body.clone()]);
+                let paid = holding.payment_time.map_or_else(Vec::new, time);
+                let body = holding.body.clone();
+                batch.add(&holding.key, [notify_id, reason, time(holding.at), paid, body]);
             }
             for (holding, done) in
                 some.iter().zip(self.run(&self.scripts.hold, &batch, Fields::deferred).await?)

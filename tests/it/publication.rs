@@ -647,6 +647,34 @@ async fn without_the_store_events_are_announced_unchecked_and_recorded_when_it_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_counts_from_its_payment_only_if_it_tells_one() {
+    let bench = Bench::new();
+    bench.broker.set(Link::Down);
+    let refunded =
+        |of: Notification| of.set("gmt_refund", "2026-11-23 11:00:00.125").set("refund_fee", "10.00");
+    let foreign =
+        |id: &str| Notification::payment().set("seller_id", "2088000000000000").set("notify_id", id);
+    let kept = async |notification: Notification| {
+        bench.deliver(&notification).await.unwrap();
+        let mut rows = bench.store.rows.lock().unwrap();
+        let times: Vec<_> = rows.values().map(Kind::payment_time).collect();
+        rows.clear();
+        times
+    };
+    let paid = Timestamp::from_beijing((2026, 11, 23), (10, 15, 31, 0));
+    assert!(paid.is_some());
+    assert_eq!(kept(Notification::payment()).await, [paid]);
+    assert_eq!(kept(refunded(Notification::payment())).await, [None]);
+    // Held, for a seller that is not ours.
+    assert_eq!(kept(foreign("n1")).await, [paid]);
+    assert_eq!(kept(refunded(foreign("n2"))).await, [None]);
+    assert_eq!(kept(foreign("n3").set("trade_status", "TRADE_FINISHED")).await, [None]);
+    // What was not believed cannot put off the alarm.
+    let future = kept(foreign("n4").set("gmt_payment", "2036-11-23 10:15:31")).await;
+    assert_eq!(future, [Some(bench.clock.now())]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_store_and_broker_nothing_is_said_to_be_kept() {
     let bench = Bench::new();
     bench.store.away.store(true, Ordering::SeqCst);

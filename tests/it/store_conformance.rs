@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use alipay_notify_gateway::clock::Timestamp;
 use alipay_notify_gateway::event::{Digest, EventType, Key, Message};
 use alipay_notify_gateway::secret::{Secret, Source};
 use alipay_notify_gateway::store::engine::{Config, Engine, read_all};
@@ -189,6 +190,24 @@ async fn a_record_replaces_what_waited_and_nothing_replaces_a_record() {
         assert_eq!(content, None, "what was announced keeps no buyer's data");
         let tally = store.tally().await.unwrap();
         assert_eq!((tally.deferred, tally.in_doubt, tally.oldest_payment), (0, 0, None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_held_counts_from_its_payment_if_that_is_known_and_else_from_its_arrival() {
+    on_each_engine(async |fixture| {
+        let store = fixture.open().await;
+        store.hold(vec![holding(1)]).await.unwrap();
+        assert_eq!(store.tally().await.unwrap().oldest_payment, Some(holding(1).at));
+        let paid = Timestamp::from_unix_millis(alipay::now().unix_millis() - 15 * 3_600_000);
+        store.hold(vec![Holding { payment_time: Some(paid), ..holding(2) }]).await.unwrap();
+        assert_eq!(store.tally().await.unwrap().oldest_payment, Some(paid));
+        let waiting = store.waiting(holding(2).key).await.unwrap().unwrap();
+        assert_eq!(waiting.payment_time, Some(paid));
+        // It comes again.
+        store.hold(vec![Holding { payment_time: Some(paid), ..holding(2) }]).await.unwrap();
+        assert_eq!(store.tally().await.unwrap().oldest_payment, Some(paid));
     })
     .await;
 }

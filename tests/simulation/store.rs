@@ -227,7 +227,7 @@ impl Disk {
             first_at: holding.at,
             at: holding.at,
             attempts: 1,
-            payment_time: None,
+            payment_time: holding.payment_time,
             message: None,
             body: holding.body,
         };

@@ -492,10 +492,10 @@ fn write_holding(transaction: &Transaction<'_>, holding: &Holding, books: &mut B
     }
     books.load.add(new);
     let mut insert = transaction.prepare_cached(
-        "INSERT INTO event (subject, id, state, notify_id, first_at, at, attempts, reason, message)
-         VALUES (?1, ?2, 3, ?3, ?4, ?4, 1, ?5, ?6)
+        "INSERT INTO event (subject, id, state, notify_id, first_at, at, attempts, reason, message, payment_at)
+         VALUES (?1, ?2, 3, ?3, ?4, ?4, 1, ?5, ?6, ?7)
          ON CONFLICT (subject, id) DO UPDATE SET state = 3, at = ?4, attempts = attempts + 1, reason = ?5,
-           message = ?6",
+           message = ?6, payment_at = ?7",
     )?;
     insert.execute(params![
         holding.key.subject,
@@ -504,6 +504,7 @@ fn write_holding(transaction: &Transaction<'_>, holding: &Holding, books: &mut B
         holding.at.unix_millis(),
         holding.reason,
         holding.body,
+        holding.payment_time.map(Timestamp::unix_millis),
     ])?;
     books.held.insert(holding.key.id.clone(), holding.key.subject.clone());
     Ok(Kept::Yes)

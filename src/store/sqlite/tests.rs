@@ -6,7 +6,7 @@ use crate::event::Key;
 fn holding(bytes: usize) -> Holding {
     let key = Key { subject: "t".to_owned(), id: "i".to_owned() };
     let at = Timestamp::from_unix_millis(0);
-    Holding { key, notify_id: "n".to_owned(), reason: "seller", body: vec![0; bytes], at }
+    Holding { key, notify_id: "n".to_owned(), reason: "seller", body: vec![0; bytes], at, payment_time: None }
 }
 
 /// A store whose thread is stuck: nobody takes what it is asked.

@@ -246,6 +246,15 @@ impl Kind {
         }
     }
 
+    /// As it counts for Alipay's last delivery.
+    pub fn payment_time(&self) -> Option<Timestamp> {
+        match self {
+            Self::Record(_) => None,
+            Self::Deferral(deferral) => deferral.payment_time,
+            Self::Holding(holding) => holding.payment_time,
+        }
+    }
+
     fn known(&self) -> Option<Known> {
         match self {
             Self::Record(record) => Some(Known {
@@ -341,7 +350,7 @@ impl Store for MemoryStore {
                 digest: None,
                 event_type: None,
                 notify_id: holding.notify_id.clone(),
-                payment_time: None,
+                payment_time: holding.payment_time,
                 first_at: holding.at,
                 state: State::Held,
                 reason: holding.reason.to_owned(),

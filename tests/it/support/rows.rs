@@ -68,6 +68,7 @@ pub fn holding(n: u64) -> Holding {
         reason: "seller",
         body: b"app_id=1&x=\xff".to_vec(),
         at: alipay::now(),
+        payment_time: None,
     }
 }
 
