@@ -2,7 +2,9 @@
 //! 65 input data did not verify, 78 configuration.
 
 mod admin_client;
+mod broker_at;
 mod check;
+mod events;
 mod explain;
 mod healthcheck;
 mod key_files;
@@ -39,6 +41,7 @@ enum Command {
     Simulate(simulate::Args),
     Keygen(keygen::Args),
     PayLink(Box<pay_link::Args>),
+    Events(events::Args),
     Trade(trade::Args),
     Store(store::Args),
     Replay(replay::Args),
@@ -85,6 +88,7 @@ pub fn run() -> ExitCode {
         Command::Simulate(args) => simulate::run(args, &mut out),
         Command::Keygen(args) => keygen::run(&args, &mut out),
         Command::PayLink(args) => pay_link::run(&args, &mut out),
+        Command::Events(args) => events::run(&args, &mut out),
         Command::Trade(args) => trade::run(&args, &mut out),
         Command::Store(args) => store::run(&args, &mut out),
         Command::Replay(args) => replay::run(&args, &mut out),

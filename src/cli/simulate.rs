@@ -1,10 +1,11 @@
 //! `simulate`: plays Alipay. `keys` makes its key pair, `send` sends signed notifications and checks the
-//! answers, `story` plays one small story and shows what came out of the queue, `serve` is a local Alipay with a
-//! cashier page.
+//! answers, `story` plays one small story and shows what came out of the queue, `scenario` plays named ones and holds
+//! them to the promise, `serve` is a local Alipay with a cashier page.
 
 mod journal;
 mod keys;
 mod plan;
+mod scenario;
 mod send;
 mod serve;
 mod story;
@@ -12,9 +13,9 @@ mod tally;
 
 use std::io::Write;
 
+use super::broker_at::BrokerAt;
 use super::{DONE, Failure};
 use crate::broker::tap::Tap;
-use crate::secret::Secret;
 use crate::signer::Signer;
 
 /// Play Alipay: signed notifications, re-deliveries, refunds, forgeries.
@@ -35,32 +36,10 @@ enum Command {
     Send(Box<send::Args>),
     Serve(Box<serve::Args>),
     Story(story::Args),
+    Scenario(Box<scenario::Args>),
     /// Take a demonstration's exchange away: only one whose name begins with gateway-demo-.
     #[command(hide = true)]
     Clear(BrokerAt),
-}
-
-/// The broker, to look at what was announced.
-#[derive(Debug, Clone, clap::Args)]
-struct BrokerAt {
-    /// Its URI.
-    #[arg(long, value_name = "URI", default_value = "amqp://guest:guest@127.0.0.1:5672/%2f")]
-    amqp: String,
-    /// A file with its URI, so that no password is on the command line.
-    #[arg(long, value_name = "FILE", conflicts_with = "amqp")]
-    amqp_file: Option<std::path::PathBuf>,
-    /// The gateway's exchange.
-    #[arg(long, value_name = "NAME", default_value = "payments")]
-    exchange: String,
-}
-
-impl BrokerAt {
-    fn uri(&self) -> Result<Secret, Failure> {
-        match &self.amqp_file {
-            None => Ok(Secret::new(self.amqp.as_str())),
-            Some(file) => Ok(Secret::new(std::fs::read_to_string(file)?.trim())),
-        }
-    }
 }
 
 /// Whose notifications, signed with what.
@@ -89,6 +68,7 @@ pub(super) fn run(args: Args, out: &mut dyn Write) -> Result<u8, Failure> {
         Command::Send(args) => send::run(&args, out),
         Command::Serve(args) => serve::run(*args, out),
         Command::Story(args) => story::run(&args, out),
+        Command::Scenario(args) => scenario::run(&args, out),
         Command::Clear(broker) => clear(&broker),
     }
 }

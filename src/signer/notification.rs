@@ -247,7 +247,9 @@ impl Trade {
             ("trade_no", self.trade_no.clone()),
             ("version", "1.0".to_owned()),
         ];
-        fields.extend(self.paid_at.map(|at| ("gmt_payment", at.alipay())));
+        // What is closed with nothing given back was never paid.
+        let paid_at = self.paid_at.filter(|_| !matches!(fact, Fact::Closed(_)));
+        fields.extend(paid_at.map(|at| ("gmt_payment", at.alipay())));
         match fact {
             Fact::Paid => {
                 fields.push(("trade_status", "TRADE_SUCCESS".to_owned()));

@@ -253,7 +253,7 @@ fn text(status: StatusCode, text: String) -> Answer {
 }
 
 fn json(status: StatusCode, value: &Value) -> Answer {
-    typed(status, "application/json", value.to_string())
+    typed(status, "application/json", format!("{value}\n"))
 }
 
 fn typed(status: StatusCode, content_type: &'static str, body: String) -> Answer {

@@ -56,13 +56,14 @@ fn check(text: &str, more: &[&str]) -> Output {
 }
 
 const APP: &str = "[[apps]]\napp_id = \"2021000000000001\"\nalipay_public_keys = [\"alipay.pem\"]\n";
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "serve",
     "check",
     "explain",
     "simulate",
     "keygen",
     "pay-link",
+    "events",
     "trade",
     "replay",
     "reconcile",
@@ -71,7 +72,16 @@ const COMMANDS: [&str; 10] = [
 
 #[test]
 fn the_help_of_every_command_shows_an_example_that_names_it() {
-    let below = ["simulate keys", "simulate send", "simulate story", "trade release", "trade drop"];
+    let below = [
+        "simulate keys",
+        "simulate send",
+        "simulate story",
+        "simulate serve",
+        "simulate scenario",
+        "events tap",
+        "trade release",
+        "trade drop",
+    ];
     for command in COMMANDS.into_iter().chain(below) {
         let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
         let output = run(&words);

@@ -24,8 +24,91 @@ pay_links_are_those_of_the_sdks() {
   python3 tests/operations/sdk/compare.py "$gateway" $cases "$key" $app "$folder"/{node,official,community}.json
 }
 
+check desk_in_a_browser
+desk_in_a_browser() {
+  need node npm
+  local gateway folder="$work/desk" chromium http admin desk exchange="operations-desk-$$" link wrong
+  chromium=$(command -v chromium || command -v chromium-browser || command -v google-chrome) || skip "there is no Chromium here"
+  gateway=$(gateway)
+  [ -n "$gateway" ] || skip "the program is not built"
+  mkdir -p "$folder/pictures"
+  npm install --prefix "$folder" --silent --no-audit --no-fund playwright-core@1.64.1 >"$folder/npm.log" 2>&1 ||
+    skip "npm cannot install playwright-core: $(tail -n 1 "$folder/npm.log")"
+  "$gateway" simulate keys "$folder/keys" >/dev/null
+  "$gateway" keygen "$folder/merchant" >/dev/null
+  broker >"$folder/amqp-uri"
+  http=$(free_port) admin=$(free_port) desk=$(free_port)
+  configure_gateway "$folder" "$http" "$admin" "$exchange"
+  "$gateway" serve --config "$folder/gateway.toml" >"$folder/log" 2>&1 &
+  end_at_end $!
+  "$gateway" simulate serve --listen "127.0.0.1:$desk" --key "$folder/keys/alipay-private.pem" \
+    --merchant-key "$folder/merchant/app-public-to-paste.txt" --time-scale 60 >"$folder/desk.log" &
+  end_at_end $!
+  # Its queue takes what is announced.
+  "$gateway" events tap --amqp-file "$folder/amqp-uri" --exchange "$exchange" --format json --count 3 --within 5m \
+    >"$folder/events" 2>"$folder/tap.log" &
+  local tap=$!
+  end_at_end $tap
+  wait_until 60 "$gateway" healthcheck --admin "http://127.0.0.1:$admin"
+  wait_until 60 grep_metric "$admin" 'alipay_gateway_broker_up 1'
+  wait_until 60 grep -q listening "$folder/tap.log"
+  wait_until 60 grep -q 'simulated Alipay' "$folder/desk.log"
+  link=$("$gateway" pay-link --simulator "http://127.0.0.1:$desk" --app-id 2021000000000001 --amount 88.88 \
+    --key "$folder/merchant/app-private-pkcs1.pem" --subject '一杯咖啡 <b>& 蛋糕</b>' \
+    --notify-url "http://127.0.0.1:$http/alipay/notify" --return-url 'https://shop.example.com/thanks' 2>/dev/null)
+  wrong=${link/88.88/0.01}
+  cp tests/operations/browser.mjs "$folder/"
+  node "$folder/browser.mjs" "$chromium" "$link" "$wrong" "$folder/pictures"
+  wait $tap
+  [ "$(grep -c '"payment.succeeded"' "$folder/events")" = 1 ]
+  [ "$(grep -c '"payment.refunded"' "$folder/events")" = 2 ]
+  if [ -n "${PICTURES:-}" ]; then cp "$folder"/pictures/*.png "$PICTURES"; fi
+}
+
 # pip_into FOLDER PACKAGE: or skip.
 pip_into() {
   python3 -m pip install --quiet --disable-pip-version-check --target "$1" "$2" >"$1.log" 2>&1 ||
     skip "pip cannot install $2: $(tail -n 1 "$1.log")"
+}
+
+check tutorial_in_english
+tutorial_in_english() {
+  follow_tutorial docs/tutorial.md
+}
+
+check tutorial_in_chinese
+tutorial_in_chinese() {
+  follow_tutorial docs/tutorial.zh-CN.md
+}
+
+# Follows a tutorial to the letter: every block, one after the other, in one shell, in what looks like a clone. Only the ports are
+# others, and `cargo build` is the program that is there already.
+follow_tutorial() {
+  need python3 curl
+  local page=$1 gateway clone
+  clone="$work/$(basename "$page")"
+  gateway=$(gateway)
+  [ -n "$gateway" ] || skip "the program is not built"
+  mkdir -p "$clone/target/release" "$clone/bin"
+  ln -s "$PWD/deploy" "$clone/deploy"
+  ln -s "$(realpath "$gateway")" "$clone/target/release/alipay-notify-gateway"
+  printf '#!/bin/sh\n[ "$*" = "build --release --locked" ]\n' >"$clone/bin/cargo"
+  chmod +x "$clone/bin/cargo"
+  # Whatever happens, the broker that the tutorial starts is ended.
+  at_end "$PWD/deploy/broker.sh" stop "$clone/tutorial/broker"
+  python3 tests/operations/tutorial.py "$page" "$(free_port)" "$(free_port)" "$(free_port)" >"$clone/commands"
+  (
+    cd "$clone"
+    unset AMQP_URL
+    # shellcheck disable=SC2016
+    PATH="$clone/bin:$PATH" timeout 900 bash -euo pipefail \
+      -c 'trap '\''kill $(jobs -p) 2>/dev/null || true'\'' EXIT; . ./commands' >said 2>complaints
+  ) || { tail -n 20 "$clone/said" "$clone/complaints" "$clone"/tutorial/*.log >&2; return 1; }
+  # What the page says that one sees.
+  for line in '^payment.succeeded$' 'out_trade_no     TUTORIAL-1$' 'total_amount     88.88$' '^recorded ' \
+    '1 played: everything was as promised' '^https://openapi-sandbox.dl.alipaydev.com/gateway.do?'; do
+    grep -q "$line" "$clone/said" || { echo "nothing says: $line" >&2; cat "$clone/said" >&2; return 1; }
+  done
+  [ ! -e "$clone/tutorial" ]
+  say "$(grep -c . "$clone/commands") lines of commands followed"
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::Identity;
 use crate::broker::tap::{Tap, Tapped};
+use crate::cli::broker_at::BrokerAt;
 use crate::cli::{DONE, FAILED, Failure};
 use crate::clock::{Clock as _, SystemClock};
 use crate::signer::Signer;
@@ -30,7 +31,7 @@ pub(super) struct Args {
     #[command(flatten)]
     identity: Identity,
     #[command(flatten)]
-    broker: super::BrokerAt,
+    broker: BrokerAt,
     /// Take the exchange away at the end (for a demonstration that leaves nothing behind).
     #[arg(long)]
     delete_exchange: bool,

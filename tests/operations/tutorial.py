@@ -1,0 +1,27 @@
+"""Prints the commands of a tutorial's blocks, one after the other: tutorial.py PAGE HTTP_PORT ADMIN_PORT DESK_PORT.
+
+The ports are exchanged, because those of the page may be taken. A page whose commands differ from those of the other language in
+more than the words is an error."""
+
+import re
+import sys
+from pathlib import Path
+
+page, *ports = sys.argv[1:]
+
+
+def blocks(path):
+    return re.findall(r"^```sh\n(.*?)^```$", Path(path).read_text(encoding="utf-8"), re.M | re.S)
+
+
+def bare(commands):
+    return [re.sub(r"--subject '[^']*'", "--subject", block) for block in commands]
+
+
+english, chinese = blocks("docs/tutorial.md"), blocks("docs/tutorial.zh-CN.md")
+assert len(english) > 5 and bare(english) == bare(chinese), "the two tutorials have other commands"
+text = "\n".join(blocks(page))
+for known, port in zip(("8080", "9090", "8600"), ports, strict=True):
+    assert f":{known}" in text, known
+    text = text.replace(f":{known}", f":{port}")
+print(text)
