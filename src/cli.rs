@@ -3,6 +3,8 @@
 
 mod admin_client;
 mod check;
+mod consumer_check;
+mod events;
 mod explain;
 mod healthcheck;
 mod key_files;
@@ -41,8 +43,10 @@ enum Command {
     PayLink(Box<pay_link::Args>),
     Trade(trade::Args),
     Store(store::Args),
+    Events(events::Args),
     Replay(replay::Args),
     Reconcile(reconcile::Args),
+    ConsumerCheck(consumer_check::Args),
     Healthcheck(healthcheck::Args),
 }
 
@@ -87,7 +91,9 @@ pub fn run() -> ExitCode {
         Command::PayLink(args) => pay_link::run(&args, &mut out),
         Command::Trade(args) => trade::run(&args, &mut out),
         Command::Store(args) => store::run(&args, &mut out),
+        Command::Events(args) => events::run(&args, &mut out),
         Command::Replay(args) => replay::run(&args, &mut out),
+        Command::ConsumerCheck(args) => consumer_check::run(&args, &mut out),
         Command::Reconcile(args) => reconcile::run(&args, &mut out),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };

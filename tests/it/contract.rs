@@ -332,7 +332,8 @@ const MEMBERS: [(&str, Of, Is, &str); 27] = [
     ),
 ];
 
-fn schema(event_type: EventType) -> Value {
+/// The schema of a type's bodies.
+pub fn schema(event_type: EventType) -> Value {
     let is_here = |of: Of| match of {
         Of::All => true,
         Of::Trade => event_type != EventType::NotificationOther,

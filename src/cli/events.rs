@@ -1,0 +1,112 @@
+//! `events tap`: what the running gateway announces, as it does, without a buyer's data. It asks the gateway and not the
+//! broker: a queue that is bound for watching would make events routable that no consumer takes.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{DONE, Failure, admin_client};
+
+/// Watch what is announced.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  alipay-notify-gateway events tap --token-file admin.token")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Show each event when the broker has confirmed it: type, order, amount, id, and nothing of the buyer.
+    #[command(after_help = "\
+Examples:
+  alipay-notify-gateway events tap --token-file admin.token
+  alipay-notify-gateway events tap --token-file admin.token --format json --for 1h > events.jsonl
+
+Of one gateway: of several replicas each has its own admin listener. Ends with Ctrl-C, or after --for.")]
+    Tap(Tap),
+}
+
+#[derive(Debug, clap::Args)]
+struct Tap {
+    /// A file with the admin token.
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    /// The admin listener.
+    #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL)]
+    admin: String,
+    /// How long to watch. Default: until it is ended.
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    span: Option<Duration>,
+    /// A line of text, or a JSON object, for each.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
+    let Action::Tap(tap) = &args.action;
+    let watched = watch(tap, out);
+    super::block_on(async {
+        match tap.span {
+            Some(span) => tokio::time::timeout(span, watched).await.unwrap_or(Ok(DONE)),
+            None => watched.await,
+        }
+    })?
+}
+
+async fn watch(tap: &Tap, out: &mut dyn Write) -> Result<u8, Failure> {
+    let token = admin_client::token(&tap.token_file)?;
+    let mut last = None;
+    loop {
+        let path = last.map_or("/events".to_owned(), |last: u64| format!("/events?after={last}"));
+        let (status, body) =
+            admin_client::get_with(&tap.admin, &path, &token).await.map_err(Failure::running)?;
+        if !status.is_success() {
+            let text = std::str::from_utf8(&body).unwrap_or_default();
+            return Err(Failure::running(format!("/events says {status}: {}", text.trim())));
+        }
+        let seen: Value =
+            serde_json::from_slice(&body).map_err(|error| Failure::running(error.to_string()))?;
+        for event in seen.get("events").and_then(Value::as_array).into_iter().flatten() {
+            let number = event.get("number").and_then(Value::as_u64).unwrap_or_default();
+            let missed = last.map_or(0, |last| number.saturating_sub(last + 1));
+            if missed > 0 {
+                writeln!(std::io::stderr(), "{missed} events came too fast to be shown")?;
+            }
+            last = Some(number);
+            show(event, tap.format, out)?;
+        }
+        // A gateway that was started anew counts anew.
+        last = seen.get("last").and_then(Value::as_u64);
+        out.flush()?;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn show(event: &Value, format: Format, out: &mut dyn Write) -> std::io::Result<()> {
+    if format == Format::Json {
+        return writeln!(out, "{event}");
+    }
+    let text =
+        |name: &str| event.get(name).and_then(Value::as_str).unwrap_or("-").replace(char::is_control, "?");
+    let money = match event.get("refund_fee").and_then(Value::as_str) {
+        Some(fee) => format!("{} of {}", fee, text("total_amount")),
+        None => text("total_amount"),
+    };
+    let sandbox = if text("environment") == "sandbox" { "  SANDBOX" } else { "" };
+    let unrouted = if text("state") == "unrouted" { "  to nobody" } else { "" };
+    let (at, event_type, id, order) =
+        (text("at"), text("event_type"), text("event_id"), text("out_trade_no"));
+    writeln!(out, "{at}  {event_type:<18}  {order}  {money} {}{sandbox}{unrouted}  {id}", text("currency"))
+}
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(500);
