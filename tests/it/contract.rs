@@ -19,10 +19,11 @@ use super::support::run;
 use super::vectors;
 
 /// Each golden message: the vector that it comes of, and what is done with it.
-const GOLDEN: [(&str, &str, Case); 13] = [
+const GOLDEN: [(&str, &str, Case); 14] = [
     ("payment.succeeded", "payment", Case::AsItIs),
     ("payment.succeeded-gbk", "gbk-bytes", Case::AsItIs),
     ("payment.succeeded-with-a-body", "leading-and-trailing-spaces", Case::AsItIs),
+    ("payment.succeeded-with-passback", "percent-encoded-passback", Case::AsItIs),
     ("payment.succeeded-buyer-forwarded", "invalid-utf8-in-subject", Case::Forwarded),
     ("payment.succeeded-buyer-masked", "buyer-id-absent", Case::Masked),
     ("payment.refunded", "partial-refund-with-milliseconds", Case::AsItIs),
