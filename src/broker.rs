@@ -5,6 +5,7 @@
 //! `publication/attribution.rs` decides (design.md, "Why a batch, and never a shared channel").
 
 pub mod amqp;
+pub mod feed;
 pub mod tap;
 pub mod topology;
 

@@ -4,6 +4,7 @@
 mod admin_client;
 mod broker_at;
 mod check;
+mod consumer_check;
 mod events;
 mod explain;
 mod healthcheck;
@@ -41,11 +42,12 @@ enum Command {
     Simulate(simulate::Args),
     Keygen(keygen::Args),
     PayLink(Box<pay_link::Args>),
-    Events(events::Args),
     Trade(trade::Args),
     Store(store::Args),
+    Events(events::Args),
     Replay(replay::Args),
     Reconcile(reconcile::Args),
+    ConsumerCheck(consumer_check::Args),
     Healthcheck(healthcheck::Args),
 }
 
@@ -88,10 +90,11 @@ pub fn run() -> ExitCode {
         Command::Simulate(args) => simulate::run(args, &mut out),
         Command::Keygen(args) => keygen::run(&args, &mut out),
         Command::PayLink(args) => pay_link::run(&args, &mut out),
-        Command::Events(args) => events::run(&args, &mut out),
         Command::Trade(args) => trade::run(&args, &mut out),
         Command::Store(args) => store::run(&args, &mut out),
+        Command::Events(args) => events::run(&args, &mut out),
         Command::Replay(args) => replay::run(&args, &mut out),
+        Command::ConsumerCheck(args) => consumer_check::run(&args, &mut out),
         Command::Reconcile(args) => reconcile::run(&args, &mut out),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };

@@ -21,7 +21,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::event::{Digest, Event, EventType};
 use crate::lifecycle::Tasks;
 use crate::metrics::{self, Metrics, Stage};
-use crate::publication::{Announced, Backlog, Hold, How, Outcome, Publication};
+use crate::publication::{Announced, Backlog, Hold, How, Outcome, Publication, Seen};
 use crate::store::{Row, StoreError};
 use crate::telemetry::traces::{Span, Tracer};
 
@@ -152,6 +152,11 @@ impl Gateway {
     /// How it is.
     pub fn health(&self) -> Health {
         Health { degraded: self.inner.publication.degraded() }
+    }
+
+    /// What was announced after a number, for who watches.
+    pub fn seen(&self, after: Option<u64>) -> Seen {
+        self.inner.publication.seen(after)
     }
 
     /// Everything kept for a trade.

@@ -31,6 +31,7 @@ mod queue;
 mod recording;
 mod resolution;
 mod unrecorded;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -57,6 +58,8 @@ use flight::{Boarding, Flight, Join};
 use lane::{Job, Lane};
 use queue::Queue;
 use unrecorded::Unrecorded;
+use watch::Watch;
+pub use watch::{Seen, Sighting};
 
 /// The bounds of publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +121,7 @@ struct Shared {
     queue: Queue,
     breaker: Breaker,
     unrecorded: Unrecorded,
+    watch: Watch,
     room: Arc<Semaphore>,
 }
 
@@ -255,6 +259,7 @@ impl Publication {
             tracer: parts.tracer,
             jitter: std::sync::Mutex::new(SmallRng::seed_from_u64(parts.seed)),
             flight: Flight::default(),
+            watch: Watch::default(),
             queue: Queue::default(),
         });
         for _ in 0..lanes {
@@ -302,6 +307,11 @@ impl Publication {
                 Hold::Decided(Announced { event_id, facts: None, how })
             }
         })
+    }
+
+    /// What was announced after a number, for who watches.
+    pub fn seen(&self, after: Option<u64>) -> Seen {
+        self.shared.watch.since(after, self.shared.clock.now())
     }
 
     /// Everything kept for a trade.

@@ -28,3 +28,7 @@ if (($# == 0)); then
   SIMULATION_NOTIFICATIONS="${SIMULATION_NOTIFICATIONS:-1000000}" \
     cargo test --locked --profile simulation --test simulation
 fi
+# The consumers of docs/consuming.md, as far as what they need can be had.
+if (($# == 0)); then
+  tests/consumers.sh
+fi

@@ -69,7 +69,7 @@ const LADDER: [(&str, &[&str]); 19] = [
 
 /// Crates that have one home, or few.
 const HOMES: [(&str, &[&str]); 31] = [
-    ("lapin", &["src/broker/amqp", "src/broker/tap", "src/broker/topology"]),
+    ("lapin", &["src/broker/amqp", "src/broker/feed", "src/broker/tap", "src/broker/topology"]),
     ("rusqlite", &["src/store/sqlite"]),
     ("redis", &["src/store/redis"]),
     (
@@ -105,7 +105,7 @@ const HOMES: [(&str, &[&str]); 31] = [
     ("opentelemetry_proto", &["src/telemetry/traces"]),
     ("opentelemetry_sdk", &["src/telemetry/traces"]),
     ("prost", &["src/telemetry/traces"]),
-    ("zip", &["src/cli/reconcile/bill.rs"]),
+    ("zip", &["src/cli/reconcile/bill"]),
 ];
 
 fn root() -> PathBuf {

@@ -46,6 +46,8 @@ enum Place {
     Export(String),
     /// `/replay`.
     Replay,
+    /// `/events`.
+    Events,
     /// `/trades/` and something that no trade number can be.
     NotATrade,
     Nowhere,
@@ -99,6 +101,10 @@ impl Desk {
                 Some(refusal) => refusal,
                 None => trades::export(&self.gateway, &trade_no).await,
             },
+            Place::Events => match self.refusal(head) {
+                Some(refusal) => refusal,
+                None => respond::json(StatusCode::OK, &self.gateway.seen(after(head.uri.query()))),
+            },
             Place::Order(..) | Place::Replay => respond::only_post(),
             Place::Nowhere => nowhere(),
         }
@@ -137,6 +143,7 @@ impl Desk {
             | Place::Order(..)
             | Place::Export(_)
             | Place::Replay
+            | Place::Events
             | Place::NotATrade
             | Place::Nowhere => nowhere(),
         }
@@ -167,6 +174,13 @@ fn shows(query: Option<&str>) -> Shows {
     let pairs: Vec<(String, String)> =
         query.and_then(|query| serde_urlencoded::from_str(query).ok()).unwrap_or_default();
     if pairs.iter().any(|(name, _)| name == "verbose") { Shows::All } else { Shows::Faults }
+}
+
+/// `?after=N`: what is shown of the events begins behind that number.
+fn after(query: Option<&str>) -> Option<u64> {
+    let pairs: Vec<(String, String)> =
+        query.and_then(|query| serde_urlencoded::from_str(query).ok()).unwrap_or_default();
+    pairs.into_iter().find(|(name, _)| name == "after").and_then(|(_, number)| number.parse().ok())
 }
 
 /// A part with several faults names them all.
@@ -200,6 +214,7 @@ impl Place {
             "/version" => Self::Version,
             "/keys" => Self::Keys,
             "/replay" => Self::Replay,
+            "/events" => Self::Events,
             _ => match path.strip_prefix("/trades/").map(|rest| rest.split_once('/').unwrap_or((rest, ""))) {
                 Some((segment, "")) if !path.ends_with('/') || segment.is_empty() => {
                     trade_no(segment).map_or(Self::NotATrade, Self::Trade)

@@ -43,6 +43,7 @@ use crate::metrics::Metrics;
 use crate::secret::Source;
 use connection::short;
 use publisher::ConfirmChannel;
+pub(super) use publisher::properties;
 use supervisor::{Shared, Supervisor};
 use target::Target;
 use tls::Judgement;

@@ -1,49 +1,49 @@
-//! `events tap`: what is announced, live. A queue of its own beside those of the consumers, which takes nothing from them.
+//! `events tap`: what the running gateway announces, as it does, without a buyer's data. It asks the gateway and not the
+//! broker: a queue that is bound for watching would make events routable that no consumer takes.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::broker_at::BrokerAt;
-use super::{DONE, Failure};
-use crate::broker::tap::{Tap, Tapped};
-use crate::secret::Secret;
+use super::{DONE, Failure, admin_client};
 
-/// Look at the events that the gateway announces.
+/// Watch what is announced.
 #[derive(Debug, clap::Args)]
-#[command(subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "\
-Example:
-  alipay-notify-gateway events tap --amqp-file secrets/amqp-uri --exchange payments")]
+#[command(after_help = "Example:\n  alipay-notify-gateway events tap --token-file admin.token")]
 pub(super) struct Args {
     #[command(subcommand)]
-    command: Command,
+    action: Action,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
-    Tap(TapArgs),
+enum Action {
+    /// Show each event when the broker has confirmed it: type, order, amount, id, and nothing of the buyer.
+    #[command(after_help = "\
+Examples:
+  alipay-notify-gateway events tap --token-file admin.token
+  alipay-notify-gateway events tap --token-file admin.token --format json --for 1h > events.jsonl
+
+Of one gateway: of several replicas each has its own admin listener. Ends with Ctrl-C, or after --for.")]
+    Tap(Tap),
 }
 
-/// Print every event from now on, without what tells who the buyer is.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Example:
-  alipay-notify-gateway events tap --amqp-file secrets/amqp-uri --exchange payments --count 1
-
-It has a queue of its own, which goes with it: your consumers lose nothing. While it runs, every event has a queue that takes it,
-so an event that no consumer has bound is not held back as unroutable.")]
-struct TapArgs {
-    #[command(flatten)]
-    broker: BrokerAt,
+struct Tap {
+    /// A file with the admin token.
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    /// The admin listener.
+    #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL)]
+    admin: String,
     /// End after that many events.
     #[arg(long, value_name = "N")]
     count: Option<u32>,
-    /// End, with 1, when that much time has passed and --count events have not come.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "count")]
-    within: Option<Duration>,
-    /// text, or a JSON line for each event.
+    /// How long to watch; with --count, it ends with 1 if they have not come by then. Default: until it is ended.
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    span: Option<Duration>,
+    /// A line of text, or a JSON object, for each.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -55,73 +55,75 @@ enum Format {
 }
 
 pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
-    let Command::Tap(args) = &args.command;
-    let uri = args.broker.uri()?;
-    super::block_on(tap(args, &uri, out))?
+    let Action::Tap(tap) = &args.action;
+    let watched = watch(tap, out);
+    super::block_on(async {
+        match tap.span {
+            Some(span) => tokio::time::timeout(span, watched).await.unwrap_or_else(|_| match tap.count {
+                Some(_) => Err(Failure::running(format!("not as many events within {span:?}"))),
+                None => Ok(DONE),
+            }),
+            None => watched.await,
+        }
+    })?
 }
 
-async fn tap(args: &TapArgs, uri: &Secret, out: &mut dyn Write) -> Result<u8, Failure> {
-    let broker = |error: crate::broker::LinkError| Failure::running(format!("--amqp: {error}"));
-    let mut tap = Tap::open(uri, &args.broker.exchange).await.map_err(broker)?;
-    writeln!(std::io::stderr(), "listening on the exchange {}", args.broker.exchange)?;
-    let mut left = args.count;
-    let listening = async {
-        while left != Some(0) {
-            if let Some(tapped) = tap.next(A_WHILE).await.map_err(broker)? {
-                show(&tapped, args.format, out)?;
-                left = left.map(|left| left.saturating_sub(1));
-            }
+async fn watch(tap: &Tap, out: &mut dyn Write) -> Result<u8, Failure> {
+    let token = admin_client::token(&tap.token_file)?;
+    let mut last = None;
+    let mut left = tap.count;
+    loop {
+        let path = last.map_or("/events".to_owned(), |last: u64| format!("/events?after={last}"));
+        let (status, body) =
+            admin_client::get_with(&tap.admin, &path, &token).await.map_err(Failure::running)?;
+        if !status.is_success() {
+            let text = std::str::from_utf8(&body).unwrap_or_default();
+            return Err(Failure::running(format!("/events says {status}: {}", text.trim())));
         }
-        Ok(DONE)
+        let seen: Value =
+            serde_json::from_slice(&body).map_err(|error| Failure::running(error.to_string()))?;
+        for event in seen.get("events").and_then(Value::as_array).into_iter().flatten() {
+            let number = event.get("number").and_then(Value::as_u64).unwrap_or_default();
+            let missed = last.map_or(0, |last| number.saturating_sub(last + 1));
+            if missed > 0 {
+                writeln!(std::io::stderr(), "{missed} events came too fast to be shown")?;
+            }
+            if left == Some(0) {
+                break;
+            }
+            last = Some(number);
+            left = left.map(|left| left.saturating_sub(1));
+            show(event, tap.format, out)?;
+        }
+        out.flush()?;
+        if left == Some(0) {
+            return Ok(DONE);
+        }
+        if last.is_none() {
+            writeln!(std::io::stderr(), "watching what {} announces", tap.admin)?;
+        }
+        // A gateway that was started anew counts anew.
+        last = seen.get("last").and_then(Value::as_u64);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn show(event: &Value, format: Format, out: &mut dyn Write) -> std::io::Result<()> {
+    if format == Format::Json {
+        return writeln!(out, "{event}");
+    }
+    let text =
+        |name: &str| event.get(name).and_then(Value::as_str).unwrap_or("-").replace(char::is_control, "?");
+    let money = match event.get("refund_fee").and_then(Value::as_str) {
+        Some(fee) => format!("{} of {}", fee, text("total_amount")),
+        None => text("total_amount"),
     };
-    match args.within {
-        None => listening.await,
-        Some(within) => tokio::time::timeout(within, listening)
-            .await
-            .unwrap_or_else(|_| Err(Failure::running(format!("not as many events within {within:?}")))),
-    }
+    let sandbox = if text("environment") == "sandbox" { "  SANDBOX" } else { "" };
+    let unrouted = if text("state") == "unrouted" { "  to nobody" } else { "" };
+    let (at, event_type, id, order) =
+        (text("at"), text("event_type"), text("event_id"), text("out_trade_no"));
+    writeln!(out, "{at}  {event_type:<18}  {order}  {money} {}{sandbox}{unrouted}  {id}", text("currency"))
 }
 
-fn show(tapped: &Tapped, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
-    let body: Value = serde_json::from_slice(&tapped.body).unwrap_or_default();
-    let shown = SHOWN.iter().filter_map(|name| Some((*name, body.get(*name)?)));
-    match format {
-        Format::Json => {
-            let mut line: serde_json::Map<String, Value> =
-                shown.map(|(name, value)| (name.to_owned(), value.clone())).collect();
-            line.insert("message_id".to_owned(), tapped.message_id.clone().into());
-            writeln!(out, "{}", Value::Object(line))?;
-        }
-        Format::Text => {
-            writeln!(out, "{}", tapped.routing_key)?;
-            writeln!(out, "  {:<16} {}", "message_id", tapped.message_id)?;
-            for (name, value) in shown.filter(|(name, _)| *name != "event_type") {
-                let text = value.as_str().map_or_else(|| value.to_string(), printable);
-                writeln!(out, "  {name:<16} {text}")?;
-            }
-        }
-    }
-    Ok(out.flush()?)
-}
-
-/// What a merchant wrote may hold what a terminal obeys.
-fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '·' } else { character }).collect()
-}
-
-/// What is shown of an event: nothing of the buyer, and not the whole notification.
-const SHOWN: [&str; 11] = [
-    "event_type",
-    "app_id",
-    "environment",
-    "trade_no",
-    "out_trade_no",
-    "trade_status",
-    "total_amount",
-    "subject",
-    "passback_params",
-    "paid_at",
-    "refund",
-];
-/// How long one look at the queue takes; then there is another.
-const A_WHILE: Duration = Duration::from_secs(3600);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(500);

@@ -56,6 +56,7 @@ impl Shared {
             }
         }
         for done in done {
+            self.watch.saw(done.job.event(), done.state, done.at);
             if done.state == State::Recorded
                 && let Some(paid) = payment_time(done.job.event())
             {

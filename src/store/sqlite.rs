@@ -59,7 +59,8 @@ pub struct Config {
 
 /// A running store.
 pub struct Sqlite {
-    calls: Mutex<Option<SyncSender<Asked>>>,
+    /// Boxed, because the channel makes room for [`CALLS`] at once, which would be megabytes of an idle process.
+    calls: Mutex<Option<SyncSender<Box<Asked>>>>,
     /// What waits for the thread may weigh this much, in KiB.
     room: Arc<Semaphore>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -188,7 +189,7 @@ impl Sqlite {
         let kib = u32::try_from((call.weight() / 1024 + 1).min(ROOM_KIB)).unwrap_or(u32::MAX);
         // Full: the thread is stuck, and the gateway goes on without it rather than wait.
         let room = Arc::clone(&self.room).try_acquire_many_owned(kib).map_err(|_| stuck())?;
-        calls.ok_or_else(closed)?.try_send(Asked { call, room }).map_err(|_| stuck())?;
+        calls.ok_or_else(closed)?.try_send(Box::new(Asked { call, room })).map_err(|_| stuck())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 }
@@ -280,16 +281,16 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, calls: Receiver<Asked>) {
+    fn run(mut self, calls: Receiver<Box<Asked>>) {
         let mut writes = Vec::with_capacity(WAITING);
         let mut swept_at = Instant::now();
         let mut busy = false;
         while let Ok(first) = calls.recv() {
-            self.take(first, &mut writes);
+            self.take(*first, &mut writes);
             while writes.len() < WAITING
                 && let Ok(next) = calls.try_recv()
             {
-                self.take(next, &mut writes);
+                self.take(*next, &mut writes);
             }
             if busy && !writes.is_empty() {
                 self.gather(&calls, &mut writes);
@@ -312,11 +313,11 @@ impl Worker {
 
     /// Where several lanes had something to commit the last time, they will again: a moment's wait makes one synced
     /// commit of theirs. Questions are answered meanwhile, and a single caller never waits.
-    fn gather(&mut self, calls: &Receiver<Asked>, writes: &mut Vec<(Change, Answer<Vec<Kept>>)>) {
+    fn gather(&mut self, calls: &Receiver<Box<Asked>>, writes: &mut Vec<(Change, Answer<Vec<Kept>>)>) {
         let until = Instant::now() + GROUP_COMMIT;
         while writes.len() < WAITING {
             match calls.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(next) => self.take(next, writes),
+                Ok(next) => self.take(*next, writes),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
             }
         }

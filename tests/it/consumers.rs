@@ -5,13 +5,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use rusqlite::Connection as Database;
 
+use crate::consumer_check::{check, publish};
 use crate::support::alipay::Notification;
-use crate::support::program::{Program, amqp_url, unique};
+use crate::support::program::{Folder, Program, amqp_url, unique};
 use crate::support::{eventually, run};
 
 /// Ended when it is dropped.
@@ -143,6 +144,50 @@ fn plays_its_part(language: &str) {
     });
 }
 
+/// The same consumer under `consumer-check`.
+fn passes_the_check(language: &str) {
+    if command(language).is_none() {
+        return;
+    }
+    run(async {
+        let (queue, folder) = (unique("check"), Folder::new());
+        let connection = Connection::connect(&amqp_url(), ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let declare = QueueDeclareOptions::default();
+        channel.queue_declare(queue.as_str().into(), declare, FieldTable::default()).await.unwrap();
+        let database = folder.path().join("orders.db");
+        let listed = check(&["orders"], "");
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        orders(&database, &[]);
+        let db = Database::open(&database).unwrap();
+        for line in listed.lines().skip(1) {
+            let (number, amount) = line.split_once(',').unwrap();
+            db.execute("INSERT INTO orders (out_trade_no, amount_minor) VALUES (?, ?)", [number, amount])
+                .unwrap();
+        }
+        drop(db);
+        let published = publish(&queue, &queue);
+        assert!(published.status.success(), "{published:?}");
+        let mut command = command(language).unwrap();
+        command.env("AMQP_URL", amqp_url()).env("QUEUE", &queue).env("DATABASE", &database);
+        command.env("ENVIRONMENT", "sandbox").stdin(Stdio::null()).stdout(Stdio::null());
+        let consumer = Consumer(command.spawn().unwrap());
+        eventually("the queue is empty and everything is acknowledged", || async {
+            // Every id that was published is seen; the message that is none is written down for a person.
+            rows(&database, "SELECT message_id FROM seen").len() >= IDS
+                && !rows(&database, "SELECT why FROM reviews WHERE why = 'not an event of the gateway'")
+                    .is_empty()
+        })
+        .await;
+        drop(consumer);
+        let shipped = rows(&database, "SELECT out_trade_no FROM shipments").join("\n");
+        let judged = check(&["judge"], &shipped);
+        assert_eq!(judged.status.code(), Some(0), "{language}\n{}", String::from_utf8_lossy(&judged.stdout));
+        let deleted = channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default());
+        deleted.await.unwrap();
+    });
+}
+
 /// What the gateway may do, and what it never does, into the queue behind its events: a repeat of an event with other
 /// bytes; no JSON; a type of a later version; another environment; and the last message.
 async fn repeat(queue: &str, id: &str) {
@@ -176,14 +221,20 @@ async fn repeat(queue: &str, id: &str) {
 #[test]
 fn the_consumer_in_python_ships_once_what_was_paid_and_nothing_else() {
     plays_its_part("PYTHON");
+    passes_the_check("PYTHON");
 }
 
 #[test]
 fn the_consumer_in_node_ships_once_what_was_paid_and_nothing_else() {
     plays_its_part("NODE");
+    passes_the_check("NODE");
 }
 
 #[test]
 fn the_consumer_in_rust_ships_once_what_was_paid_and_nothing_else() {
     plays_its_part("RUST");
+    passes_the_check("RUST");
 }
+
+/// The ids that `consumer-check` publishes, without the message that is no event.
+const IDS: usize = 23;

@@ -19,10 +19,11 @@ use super::support::run;
 use super::vectors;
 
 /// Each golden message: the vector that it comes of, and what is done with it.
-const GOLDEN: [(&str, &str, Case); 13] = [
+const GOLDEN: [(&str, &str, Case); 14] = [
     ("payment.succeeded", "payment", Case::AsItIs),
     ("payment.succeeded-gbk", "gbk-bytes", Case::AsItIs),
     ("payment.succeeded-with-a-body", "leading-and-trailing-spaces", Case::AsItIs),
+    ("payment.succeeded-with-passback", "percent-encoded-passback", Case::AsItIs),
     ("payment.succeeded-buyer-forwarded", "invalid-utf8-in-subject", Case::Forwarded),
     ("payment.succeeded-buyer-masked", "buyer-id-absent", Case::Masked),
     ("payment.refunded", "partial-refund-with-milliseconds", Case::AsItIs),
@@ -50,10 +51,9 @@ fn root() -> PathBuf {
 }
 
 fn event(vector: &str, policy: &Policy) -> Event {
-    match admission::admit(&vectors::read(vector), policy, now()) {
-        Verdict::Admitted(admitted, _) => admitted.event().clone(),
-        other => panic!("{vector}: {other:?}"),
-    }
+    let verdict = admission::admit(&vectors::read(vector), policy, now());
+    let Verdict::Admitted(admitted, _) = verdict else { panic!("{vector}: {verdict:?}") };
+    admitted.event().clone()
 }
 
 fn message(vector: &str, case: Case) -> Message {
@@ -218,9 +218,9 @@ fn the_wire_bears_what_the_golden_messages_show() {
             .unwrap()
             .inner()
             .iter()
-            .map(|(name, value)| match value {
-                AMQPValue::LongString(text) => (name.to_string(), text.to_string()),
-                other => panic!("{name}: {other:?}"),
+            .map(|(name, value)| {
+                let AMQPValue::LongString(text) = value else { panic!("{name}: {value:?}") };
+                (name.to_string(), text.to_string())
             })
             .collect();
         let names: BTreeSet<&String> = headers.keys().collect();
@@ -332,7 +332,8 @@ const MEMBERS: [(&str, Of, Is, &str); 27] = [
     ),
 ];
 
-fn schema(event_type: EventType) -> Value {
+/// The schema of a type's bodies.
+pub fn schema(event_type: EventType) -> Value {
     let is_here = |of: Of| match of {
         Of::All => true,
         Of::Trade => event_type != EventType::NotificationOther,

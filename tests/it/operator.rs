@@ -357,3 +357,43 @@ fn a_replay_needs_the_token_a_reason_a_name_and_a_body_of_a_size_that_can_be() {
         assert_eq!(replay_request(&closed, query, Some(TOKEN), &body).status, 403);
     });
 }
+
+#[test]
+fn who_watches_sees_every_announced_event_and_nothing_of_the_buyer() {
+    run(async {
+        let program = start("watch");
+        let _queue = Queue::bound(&program.exchange, &["#"]).await;
+        assert_eq!(program.get("/events").unwrap().status, 401);
+        let token = program.folder().write("token", format!("{TOKEN}\n"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
+        command.args(["events", "tap", "--format", "json", "--for", "10s", "--token-file"]).arg(token);
+        command.arg("--admin").arg(format!("http://{}", program.admin));
+        let mut tap = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(tap.stdout.take().unwrap()));
+        let head = format!(
+            "GET /events?after=0 HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n"
+        );
+        let seen = || json(&exchange(program.admin, head.as_bytes()).unwrap());
+        // The tap is up when events are gathered; each is of a trade of its own until one of them is.
+        let mut trade = 0;
+        program.wait_until("events are gathered", || seen()["last"] == 0);
+        while seen()["last"] == 0 {
+            trade += 1;
+            assert!(program.post(&Notification::payment_now(trade).body()).is_success());
+        }
+        let refunded = Notification::payment_now(500)
+            .set("refund_fee", "10.00")
+            .set("out_biz_no", "RF")
+            .set("buyer_id", "2088000000000099");
+        assert!(program.post(&refunded.body()).is_success());
+        let id = refunded.event_id("payment.refunded.RF");
+        let line = lines.find(|line| line.as_ref().unwrap().contains(&id)).unwrap().unwrap();
+        let event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&event["refund_fee"], &event["total_amount"]), (&"10.00".into(), &"88.88".into()));
+        for secret in ["2088000000000099", "186****", "测试商品", "sign"] {
+            assert!(!line.contains(secret), "{secret}: {line}");
+        }
+        tap.kill().unwrap();
+        tap.wait().unwrap();
+    });
+}

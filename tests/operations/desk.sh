@@ -39,19 +39,20 @@ desk_in_a_browser() {
   broker >"$folder/amqp-uri"
   http=$(free_port) admin=$(free_port) desk=$(free_port)
   configure_gateway "$folder" "$http" "$admin" "$exchange"
-  "$gateway" serve --config "$folder/gateway.toml" >"$folder/log" 2>&1 &
+  printf '[[amqp.queues]]\nname = "%s"\nbind = ["#"]\n' "$exchange" >>"$folder/gateway.toml"
+  (umask 077 && echo operations-desk-token >"$folder/admin.token")
+  GATEWAY_ADMIN__TOKEN_FILE="$folder/admin.token" "$gateway" serve --config "$folder/gateway.toml" >"$folder/log" 2>&1 &
   end_at_end $!
   "$gateway" simulate serve --listen "127.0.0.1:$desk" --key "$folder/keys/alipay-private.pem" \
     --merchant-key "$folder/merchant/app-public-to-paste.txt" --time-scale 60 >"$folder/desk.log" &
   end_at_end $!
-  # Its queue takes what is announced.
-  "$gateway" events tap --amqp-file "$folder/amqp-uri" --exchange "$exchange" --format json --count 3 --within 5m \
+  wait_until 60 "$gateway" healthcheck --admin "http://127.0.0.1:$admin"
+  "$gateway" events tap --admin "http://127.0.0.1:$admin" --token-file "$folder/admin.token" --format json --count 3 --for 5m \
     >"$folder/events" 2>"$folder/tap.log" &
   local tap=$!
   end_at_end $tap
-  wait_until 60 "$gateway" healthcheck --admin "http://127.0.0.1:$admin"
   wait_until 60 grep_metric "$admin" 'alipay_gateway_broker_up 1'
-  wait_until 60 grep -q listening "$folder/tap.log"
+  wait_until 60 grep -q watching "$folder/tap.log"
   wait_until 60 grep -q 'simulated Alipay' "$folder/desk.log"
   link=$("$gateway" pay-link --simulator "http://127.0.0.1:$desk" --app-id 2021000000000001 --amount 88.88 \
     --key "$folder/merchant/app-private-pkcs1.pem" --subject '一杯咖啡 <b>& 蛋糕</b>' \
@@ -105,7 +106,7 @@ follow_tutorial() {
       -c 'trap '\''kill $(jobs -p) 2>/dev/null || true'\'' EXIT; . ./commands' >said 2>complaints
   ) || { tail -n 20 "$clone/said" "$clone/complaints" "$clone"/tutorial/*.log >&2; return 1; }
   # What the page says that one sees.
-  for line in '^payment.succeeded$' 'out_trade_no     TUTORIAL-1$' 'total_amount     88.88$' '^recorded ' \
+  for line in 'payment.succeeded *TUTORIAL-1  88.88 CNY' '^recorded ' \
     '1 played: everything was as promised' '^https://openapi-sandbox.dl.alipaydev.com/gateway.do?'; do
     grep -q "$line" "$clone/said" || { echo "nothing says: $line" >&2; cat "$clone/said" >&2; return 1; }
   done

@@ -187,7 +187,7 @@ fn message_id(returned: BasicReturnMessage) -> String {
 }
 
 /// contract.md, "Event on the wire".
-fn properties(message: &Message, at: Timestamp) -> Result<BasicProperties, LinkError> {
+pub(in crate::broker) fn properties(message: &Message, at: Timestamp) -> Result<BasicProperties, LinkError> {
     let mut headers = FieldTable::default();
     for (name, value) in message.headers() {
         headers.insert(short(name)?, AMQPValue::LongString(LongString::from(value)));

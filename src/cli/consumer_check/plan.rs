@@ -1,0 +1,271 @@
+//! What a consumer is tried with: cases, each an order of its own with the events that come of it, and what is right.
+
+use crate::clock::Timestamp;
+use crate::event::{Digest, Environment, Event, EventId, EventType, Message, Money};
+use crate::json::Members;
+
+/// An order, and what happens to it.
+#[derive(Debug)]
+pub(super) struct Case {
+    number: u8,
+    /// What happens.
+    pub(super) title: &'static str,
+    /// The rule of docs/consuming.md that it tries.
+    pub(super) rule: u8,
+    /// Whether the consumer has the order.
+    pub(super) has_order: bool,
+    /// Whether it is to be shipped: then once.
+    pub(super) ships: bool,
+    /// Whether a person is to be told.
+    pub(super) needs_look: bool,
+    steps: &'static [Step],
+}
+
+/// One message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Paid,
+    /// The same event from another delivery of Alipay's, while the gateway's store was away.
+    PaidWithOtherBytes,
+    /// By another trade.
+    PaidAgain,
+    /// With another amount than the order's.
+    PaidTooLittle,
+    RefundedInFull,
+    RefundedInPart,
+    Conflict,
+    Late,
+    Pending,
+    Closed,
+    /// Of another trade than the one that is paid.
+    OtherClosed,
+    Finished,
+    /// A type of a later version.
+    OfTomorrow,
+    NoJson,
+}
+
+use Step::{
+    Closed, Conflict, Finished, Late, NoJson, OfTomorrow, OtherClosed, Paid, PaidAgain, PaidTooLittle,
+    PaidWithOtherBytes, Pending, RefundedInFull, RefundedInPart,
+};
+
+const SHIPS: Case =
+    Case { number: 0, title: "", rule: 2, has_order: true, ships: true, needs_look: false, steps: &[] };
+const NOT: Case = Case { ships: false, ..SHIPS };
+const LOOK: Case = Case { needs_look: true, ..NOT };
+
+pub(super) const CASES: [Case; 16] = [
+    Case { number: 1, title: "paid", steps: &[Paid], ..SHIPS },
+    Case { number: 2, title: "the same message five times", steps: &[Paid, Paid, Paid, Paid, Paid], ..SHIPS },
+    Case { number: 3, title: "repeated with other bytes", steps: &[Paid, PaidWithOtherBytes], ..SHIPS },
+    Case {
+        number: 4,
+        title: "given back in part, which carries TRADE_SUCCESS",
+        rule: 1,
+        steps: &[Paid, RefundedInPart],
+        ..SHIPS
+    },
+    Case {
+        number: 5,
+        title: "the refund comes before its payment",
+        rule: 5,
+        steps: &[RefundedInFull, Paid],
+        ..LOOK
+    },
+    Case {
+        number: 6,
+        title: "paid, given back, and the payment is repeated",
+        rule: 4,
+        steps: &[Paid, RefundedInFull, Paid],
+        ..SHIPS
+    },
+    Case {
+        number: 7,
+        title: "paid, then the same trade with other money",
+        rule: 6,
+        steps: &[Paid, Conflict],
+        needs_look: true,
+        ..SHIPS
+    },
+    Case { number: 8, title: "an amount that is not the order's", rule: 3, steps: &[PaidTooLittle], ..LOOK },
+    Case {
+        number: 9,
+        title: "an order that there is not",
+        rule: 3,
+        has_order: false,
+        steps: &[Paid],
+        ..LOOK
+    },
+    Case {
+        number: 10,
+        title: "paid, then pending and closed come late",
+        rule: 4,
+        steps: &[Paid, Pending, Closed],
+        ..SHIPS
+    },
+    Case {
+        number: 11,
+        title: "one trade ran out, another paid",
+        rule: 4,
+        steps: &[OtherClosed, Paid],
+        ..SHIPS
+    },
+    Case {
+        number: 12,
+        title: "paid by two trades",
+        rule: 6,
+        steps: &[Paid, PaidAgain],
+        needs_look: true,
+        ..SHIPS
+    },
+    Case { number: 13, title: "a payment so old that nobody knows", rule: 6, steps: &[Late], ..LOOK },
+    Case { number: 14, title: "paid, and finished months later", rule: 1, steps: &[Paid, Finished], ..SHIPS },
+    Case { number: 15, title: "an event type of a later version", rule: 8, steps: &[OfTomorrow], ..NOT },
+    Case {
+        number: 16,
+        title: "a message that is no JSON, and a payment behind it",
+        rule: 8,
+        steps: &[NoJson, Paid],
+        ..SHIPS
+    },
+];
+
+impl Case {
+    /// Its order number.
+    pub(super) fn order(&self, run: u32) -> String {
+        format!("{PREFIX}{run}-{:02}", self.number)
+    }
+
+    /// The order's amount.
+    pub(super) fn amount(&self) -> Money {
+        Money::from_minor(8800 + u64::from(self.number))
+    }
+
+    /// Its messages, in their order.
+    pub(super) fn messages(&self, run: u32, now: Timestamp) -> Vec<Message> {
+        self.steps.iter().map(|step| self.message(*step, run, now)).collect()
+    }
+
+    fn message(&self, step: Step, run: u32, now: Timestamp) -> Message {
+        let total = if step == PaidTooLittle { Money::from_minor(1) } else { self.amount() };
+        let total = if step == Conflict { Money::from_minor(total.minor() * 10) } else { total };
+        let fee = match step {
+            RefundedInFull => Some(total),
+            RefundedInPart => Some(Money::from_minor(100)),
+            Paid | PaidWithOtherBytes | PaidAgain | PaidTooLittle | Conflict | Late | Pending | Closed
+            | OtherClosed | Finished | OfTomorrow | NoJson => None,
+        };
+        let trade = if matches!(step, PaidAgain | OtherClosed) { 2 } else { 1 };
+        let trade_no = format!("20260101{run:08}{:04}{trade:08}", self.number);
+        let digest = Digest::of(self.order(run).as_bytes(), Some(total), SELLER.as_bytes(), fee);
+        let (event_type, id) = identity(step, &trade_no, &digest);
+        let facts = Facts { case: self, step, run, now, trade_no: &trade_no, total, fee };
+        let event = Event {
+            event_type,
+            id,
+            digest,
+            notify_id: String::new(),
+            environment: Environment::Sandbox,
+            business_time: now,
+            payment_time: Some(now),
+            notified_at: now,
+            finishes: false,
+            stale: false,
+            late: false,
+            facts: facts.render(event_type),
+        };
+        let mut message = Message::of(&event, step == PaidWithOtherBytes, None);
+        if step == OfTomorrow {
+            let tomorrow = "payment.of_a_later_version";
+            message.id = message.id.replace(&message.event_type, tomorrow);
+            message.body = message.body.replace(&message.event_type, tomorrow);
+            tomorrow.clone_into(&mut message.event_type);
+        }
+        if step == NoJson {
+            message.id.push_str(".no-json");
+            "{\"event_id\":".clone_into(&mut message.body);
+        }
+        message
+    }
+}
+
+fn identity(step: Step, trade_no: &str, digest: &Digest) -> (EventType, EventId) {
+    let of = |event_type| (event_type, EventId::of_trade(APP_ID, trade_no, event_type));
+    match step {
+        Paid | PaidWithOtherBytes | PaidAgain | PaidTooLittle | OfTomorrow | NoJson => {
+            of(EventType::PaymentSucceeded)
+        }
+        RefundedInFull | RefundedInPart => {
+            (EventType::PaymentRefunded, EventId::of_refund(APP_ID, trade_no, b"RF-1"))
+        }
+        Conflict => (EventType::PaymentConflict, of(EventType::PaymentSucceeded).1.conflict(digest)),
+        Late => of(EventType::PaymentLate),
+        Pending => of(EventType::TradePending),
+        Closed | OtherClosed => of(EventType::TradeClosed),
+        Finished => of(EventType::TradeFinished),
+    }
+}
+
+/// What the members of a body are made of.
+struct Facts<'a> {
+    case: &'a Case,
+    step: Step,
+    run: u32,
+    now: Timestamp,
+    trade_no: &'a str,
+    total: Money,
+    fee: Option<Money>,
+}
+
+impl Facts<'_> {
+    /// As admission renders them.
+    fn render(&self, event_type: EventType) -> String {
+        let status = match event_type {
+            EventType::TradePending => "WAIT_BUYER_PAY",
+            EventType::TradeClosed => "TRADE_CLOSED",
+            EventType::TradeFinished => "TRADE_FINISHED",
+            EventType::PaymentRefunded if self.step == RefundedInFull => "TRADE_CLOSED",
+            EventType::PaymentSucceeded
+            | EventType::PaymentRefunded
+            | EventType::PaymentLate
+            | EventType::PaymentConflict
+            | EventType::NotificationOther => "TRADE_SUCCESS",
+        };
+        // A minute later, from another delivery.
+        let later = if self.step == PaidWithOtherBytes { 60 } else { 0 };
+        let notified_at = self.now.plus(std::time::Duration::from_secs(later)).rfc3339_beijing();
+        let mut json = Members(String::new());
+        json.text("app_id", APP_ID);
+        json.text("environment", Environment::Sandbox.as_str());
+        json.text("notify_type", "trade_status_sync");
+        json.text("trade_no", self.trade_no);
+        json.text("out_trade_no", &self.case.order(self.run));
+        json.text("trade_status", status);
+        json.text("seller_id", SELLER);
+        json.text("currency", "CNY");
+        json.text("total_amount", &self.total.to_string());
+        json.plain("total_amount_minor", &self.total.minor().to_string());
+        if !matches!(event_type, EventType::TradePending | EventType::TradeClosed) {
+            json.text("paid_at", &self.now.rfc3339_beijing());
+        }
+        if let Some(fee) = self.fee {
+            json.object("refund", |json| {
+                json.text("out_biz_no", "RF-1");
+                json.text("refund_fee", &fee.to_string());
+                json.plain("refund_fee_minor", &fee.minor().to_string());
+                json.text("refunded_at", &self.now.rfc3339_beijing());
+            });
+        }
+        json.text("notified_at", &notified_at);
+        json.text("notify_id", &format!("consumer-check-{}", self.trade_no));
+        json.text("subject", "consumer-check: nobody has paid this");
+        json.0
+    }
+}
+
+/// Of every order number.
+pub(super) const PREFIX: &str = "CC-";
+/// Of no merchant.
+const APP_ID: &str = "2021000000000000";
+const SELLER: &str = "2088000000000000";
