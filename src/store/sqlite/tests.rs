@@ -10,7 +10,7 @@ fn holding(bytes: usize) -> Holding {
 }
 
 /// A store whose thread is stuck: nobody takes what it is asked.
-fn hanging(folder: &Path) -> (Sqlite, Receiver<Asked>) {
+fn hanging(folder: &Path) -> (Sqlite, Receiver<Box<Asked>>) {
     let (calls, waiting) = sync_channel(CALLS);
     let path = folder.join("gateway.db");
     let lock = place::lock(&path).unwrap();
