@@ -196,7 +196,11 @@ fn judge(paid: &[Paid], copies: &[Copy], troubles: &[Trouble]) -> Vec<String> {
     for (id, copies) in events.iter().filter(|(_, copies)| copies.len() > 1) {
         let (began, last) = (first[id].0, copies.iter().map(|copy| copy.seen).max().unwrap());
         let between = troubles.iter().find(|trouble| trouble.from <= last && began <= trouble.until);
+        let unchecked = copies.iter().any(|copy| copy.unchecked);
         match between {
+            Some(_) if unchecked => {
+                *inside.entry("Redis could not be asked").or_default() += copies.len() - 1
+            }
             Some(trouble) => *inside.entry(trouble.what).or_default() += copies.len() - 1,
             None => outside.push(id),
         }

@@ -88,7 +88,7 @@ breaks store-ignores-leases tests/simulation/store.rs 'was published again: anot
 breaks anybodys-lease-released tests/simulation/store.rs 'was published again: another gateway had it' \
   's/if self\.disk\.leases\.get\(key\)\.is_some_and\(\|\(holder, _\)\| \*holder == self\.life\.incarnation\) \{/{/'
 breaks doubt-is-not-renewed src/publication/doubt.rs 'was published again: another gateway had it' \
-  's/renew_at\.is_some_and\(\|at\| Instant::now\(\) >= at\)/false \&\& renew_at.is_some_and(|at| Instant::now() >= at)/'
+  's/\(shared\.store\.lease\(\) != Duration::MAX\)\.then/false.then/'
 breaks doubt-is-not-leased tests/simulation/store.rs 'was published again: another gateway had it' \
   's/if state == State::InDoubt && !settled/if false \&\& !settled/'
 exit $unfound
