@@ -65,8 +65,19 @@ impl Desk {
     }
 
     fn run(&self, shown: &Shown, files: &Folder, trade_no: &str) {
-        let command = shown
-            .command
+        // A reader's gateway listens where the commands look for it by themselves.
+        let mut command = shown.command.clone();
+        if let Some(at) = ["trade release", "trade", "replay"]
+            .into_iter()
+            .find(|at| command.contains(&format!("gateway {at} ")))
+        {
+            command = command.replacen(
+                &format!("gateway {at} "),
+                &format!("gateway {at} --admin http://127.0.0.1:9090 "),
+                1,
+            );
+        }
+        let command = command
             .replace("127.0.0.1:9090", &self.program.admin.to_string())
             .replace("127.0.0.1:8080", &self.program.http.to_string())
             .replace("2026112322001427340000000000", trade_no);
