@@ -32,8 +32,8 @@ enum Command {
 Example:
   alipay-notify-gateway events tap --amqp-file secrets/amqp-uri --exchange payments --count 1
 
-It has a queue of its own, which goes with it: your consumers lose nothing. While it runs, every event has a queue that takes it,
-so an event that no consumer has bound is not held back as unroutable.")]
+It has a queue of its own, which goes with it: your consumers lose nothing. But while it runs, an event that no other queue takes
+is confirmed because of this one, answered success, and gone with it: on an exchange that matters, bind every type first.")]
 struct TapArgs {
     #[command(flatten)]
     broker: BrokerAt,
@@ -63,7 +63,12 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
 async fn tap(args: &TapArgs, uri: &Secret, out: &mut dyn Write) -> Result<u8, Failure> {
     let broker = |error: crate::broker::LinkError| Failure::running(format!("--amqp: {error}"));
     let mut tap = Tap::open(uri, &args.broker.exchange).await.map_err(broker)?;
-    writeln!(std::io::stderr(), "listening on the exchange {}", args.broker.exchange)?;
+    // It satisfies the gateway's `mandatory`, which else would keep what nobody takes.
+    let exchange = &args.broker.exchange;
+    writeln!(
+        std::io::stderr(),
+        "listening on the exchange {exchange}; an event that no other queue takes is seen here and nowhere else"
+    )?;
     let mut left = args.count;
     let listening = async {
         while left != Some(0) {
