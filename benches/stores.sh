@@ -108,7 +108,7 @@ FROM (SELECT format('%s22001%015d', substr(subject, 1, 8), value * 618033988749 
 PRAGMA journal_mode = wal;
 SQL
   local model chunk
-  model=$(ask --scan --pattern '*:t:*' | head -n 1)
+  model=$(ask --scan --pattern '*:t:*' | sed -n 1p)
   for chunk in $(seq $(($1 / 50000))); do
     ask eval '
       math.randomseed(ARGV[1])
