@@ -9,8 +9,9 @@ FROM rust:1-slim-bookworm${RUST_DIGEST} AS build
 ARG FEATURES
 WORKDIR /src
 # Nothing of this machine's paths or times in the binary, so that the same sources give the same bytes.
+# Relocations in their short form, which takes 0.4 MB less and a glibc of 2.36: the one beside it below has it.
 ENV CARGO_INCREMENTAL=0 \
-    RUSTFLAGS="--remap-path-prefix=/src=. --remap-path-prefix=/usr/local/cargo=cargo"
+    RUSTFLAGS="--remap-path-prefix=/src=. --remap-path-prefix=/usr/local/cargo=cargo -Clink-arg=-Wl,-z,pack-relative-relocs"
 # The dependencies alone, with nothing of ours to link: this layer is built again only when they change.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir --parents src benches \
