@@ -226,7 +226,7 @@ pub enum Rejection {
 impl Rejection {
     /// Whether it was found only by verifying a signature, which is what a forger can make us spend.
     pub const fn has_cost_a_verification(self) -> bool {
-        matches!(self, Self::UnknownApp | Self::Signature | Self::ReturnUrl)
+        matches!(self, Self::UnknownApp | Self::SignType | Self::Signature | Self::ReturnUrl)
     }
 
     /// Every reason, as metrics know it; `not_a_form` is counted by the listener.
@@ -305,7 +305,10 @@ impl<'f> Unverified<'f> {
             Ok(app) => app,
             Err(rejection) => return Err(self.refuse_slowly(policy, rejection).into()),
         };
-        let signature = self.claimed_signature(app)?;
+        let signature = match self.claimed_signature(app) {
+            Ok(signature) => signature,
+            Err(rejection) => return Err(self.refuse_slowly(policy, rejection).into()),
+        };
         let is_return_url = is_return_url(self.form);
         if !is_return_url {
             check_required(self.form, app)?;
@@ -317,10 +320,14 @@ impl<'f> Unverified<'f> {
         Err(Unbelieved::Shadowed(KeyName::of(app, watched)))
     }
 
-    /// An unknown app takes as long as a forged signature: nobody learns from the time of an answer which apps there
-    /// are. It costs no more than what a forger can have anyway, by naming one that is known.
+    /// An unknown app takes as long as a forged signature, and so does a known one with the `sign_type` of another: nobody
+    /// learns from the time of an answer which apps there are. It costs no more than what a forger can have anyway, by
+    /// naming one that is known.
     fn refuse_slowly(&self, policy: &Policy, rejection: Rejection) -> Rejection {
-        let decoy = policy.apps.values().next().filter(|_| rejection == Rejection::UnknownApp);
+        let claimed = self.form.value("sign_type");
+        let mut apps = policy.apps.values();
+        let decoy = apps.find(|app| claimed == Some(app.sign_type.as_str().as_bytes()));
+        let decoy = decoy.filter(|_| matches!(rejection, Rejection::UnknownApp | Rejection::SignType));
         if let Some(decoy) = decoy
             && let Ok(signature) = self.claimed_signature(decoy)
             && (is_return_url(self.form) || check_required(self.form, decoy).is_ok())

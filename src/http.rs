@@ -13,6 +13,7 @@ pub(crate) mod accept;
 mod body;
 pub mod client_address;
 pub(crate) mod connection;
+mod give_way;
 pub mod listener;
 mod per_address;
 mod proxy_protocol;

@@ -303,17 +303,20 @@ pub enum Retirement {
     Requests,
     /// `http.max_connection_age`.
     Age,
+    /// The door is nearly full, and it was silent for longest.
+    Room,
 }
 
 impl Retirement {
     /// Every reason.
-    pub const ALL: [Self; 2] = [Self::Requests, Self::Age];
+    pub const ALL: [Self; 3] = [Self::Requests, Self::Age, Self::Room];
 
     /// The label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Requests => "requests",
             Self::Age => "age",
+            Self::Room => "room",
         }
     }
 }

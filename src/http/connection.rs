@@ -11,7 +11,7 @@ use std::error::Error as _;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncRead as _;
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep};
 use tokio_util::either::Either;
 
 use super::tls::TlsStream;
@@ -52,7 +53,7 @@ pub(crate) fn protocol(max_header: usize, header_timeout: Duration) -> http1::Bu
     http
 }
 
-/// Serves a connection to its end. When `end` begins, or it is `max_age` old, an idle one is closed and one in a request
+/// Serves a connection to its end. When `end` begins, or it is `max_age` old or asked to leave, an idle one is closed and one in a request
 /// finishes it; one that has sent half a head has a moment for the other half, so that no stranger holds the gateway's
 /// end back.
 pub(crate) async fn serve<S>(
@@ -69,6 +70,7 @@ where
         biased;
         () = end.begun() => {}
         served = connection.as_mut() => return served,
+        () = progress.asked_to_leave() => {}
         () = tokio::time::sleep(max_age) => progress.has_aged.store(true, Ordering::Relaxed),
     }
     connection.as_mut().graceful_shutdown();
@@ -97,13 +99,34 @@ pub(crate) fn refusal(error: &hyper::Error, progress: &Progress) -> Option<Conne
 }
 
 /// What the socket and the service of one connection tell each other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Progress {
     unread: AtomicBool,
     in_request: AtomicBool,
     idle: AtomicBool,
     requests: AtomicUsize,
     has_aged: AtomicBool,
+    opened: Instant,
+    /// When the last request was answered, in milliseconds since it was opened.
+    silent_since: AtomicU64,
+    is_asked_to_leave: AtomicBool,
+    asked_to_leave: Notify,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            unread: AtomicBool::default(),
+            in_request: AtomicBool::default(),
+            idle: AtomicBool::default(),
+            requests: AtomicUsize::default(),
+            has_aged: AtomicBool::default(),
+            opened: Instant::now(),
+            silent_since: AtomicU64::default(),
+            is_asked_to_leave: AtomicBool::default(),
+            asked_to_leave: Notify::default(),
+        }
+    }
 }
 
 impl Progress {
@@ -121,8 +144,31 @@ impl Progress {
 
     /// The request is answered: what follows is silence, or the next one.
     pub(crate) fn answered(&self) {
+        let silent_since = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.silent_since.store(silent_since, Ordering::Relaxed);
         self.in_request.store(false, Ordering::Relaxed);
         self.idle.store(true, Ordering::Relaxed);
+    }
+
+    /// Since when it is in no request; `None` if it is in one, or leaves already. Half a head is no request.
+    pub(crate) fn silent_since(&self) -> Option<Instant> {
+        let stays = !self.in_request.load(Ordering::Relaxed) && !self.is_asked_to_leave();
+        stays.then(|| self.opened + Duration::from_millis(self.silent_since.load(Ordering::Relaxed)))
+    }
+
+    /// Asks it to leave as one that is too old does: it is closed, unless a request has begun meanwhile, which is finished.
+    pub(crate) fn ask_to_leave(&self) {
+        self.is_asked_to_leave.store(true, Ordering::Relaxed);
+        // Remembered, if nobody waits for it yet.
+        self.asked_to_leave.notify_one();
+    }
+
+    pub(crate) fn is_asked_to_leave(&self) -> bool {
+        self.is_asked_to_leave.load(Ordering::Relaxed)
+    }
+
+    pub(crate) async fn asked_to_leave(&self) {
+        self.asked_to_leave.notified().await;
     }
 
     /// Is there some of the request's body that nobody read?

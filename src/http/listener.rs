@@ -29,6 +29,7 @@ use tokio_util::either::Either;
 use super::accept::Acceptor;
 use super::body::{BodyFault, Shelf};
 use super::connection::{self, HasBody, Progress, Stream, Wire};
+use super::give_way::Sitting;
 use super::per_address::{PerAddress, Place};
 use super::reply::{self, Answer, Refusal};
 use super::tls::InForce;
@@ -109,8 +110,11 @@ struct Door {
     tls: Option<InForce>,
     protocol: http1::Builder,
     /// Bound: `http.max_connections`. One more is closed at once, so that a flood finds a closed door and not a queue
-    /// of silence.
+    /// of silence; but before it comes to that, who is silent gives way.
     room: Arc<Semaphore>,
+    /// When fewer seats than [`kept_free`](Self::kept_free) are free, somebody silent gives way.
+    sitting: Sitting,
+    kept_free: usize,
     per_address: Arc<PerAddress>,
     shelf: Arc<Shelf>,
     gateway: Arc<Gateway>,
@@ -137,6 +141,8 @@ impl Door {
             tls,
             protocol: connection::protocol(config.max_header, config.header_timeout),
             room: Arc::new(Semaphore::new(config.max_connections)),
+            sitting: Sitting::new(),
+            kept_free: config.max_connections / KEPT_FREE,
             per_address: PerAddress::new(config.max_connections_per_address),
             shelf: Arc::new(shelf),
             config,
@@ -148,7 +154,11 @@ impl Door {
 
     /// A seat for a connection of this peer.
     fn seat(self: &Arc<Self>, peer: IpAddr) -> Result<Seat, ConnectionRefusal> {
-        let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| ConnectionRefusal::Full)?;
+        let room = Arc::clone(&self.room).try_acquire_owned();
+        if self.room.available_permits() < self.kept_free {
+            self.sitting.make_room(self.kept_free, Instant::now());
+        }
+        let room = room.map_err(|_| ConnectionRefusal::Full)?;
         let is_bounded =
             self.config.max_connections_per_address > 0 && !self.config.trusted_proxies.contain(peer);
         let place = if is_bounded {
@@ -158,7 +168,9 @@ impl Door {
             None
         };
         self.metrics.connections.inc();
-        Ok(Seat { door: Arc::clone(self), peer, _room: room, _place: place })
+        let progress = Arc::new(Progress::default());
+        let number = self.sitting.enter(Arc::clone(&progress));
+        Ok(Seat { door: Arc::clone(self), peer, progress, number, _room: room, _place: place })
     }
 
     /// What comes before HTTP: who the peer speaks for, TLS, and silence. What only some need is in boxes, so that a
@@ -212,6 +224,7 @@ impl Door {
         }
         is_used_up
             || progress.has_aged()
+            || progress.is_asked_to_leave()
             || self.stopping.has_begun()
             || headers.contains_key(TRANSFER_ENCODING)
             || progress.leaves_body_unread()
@@ -260,6 +273,9 @@ impl fmt::Debug for Door {
 struct Seat {
     door: Arc<Door>,
     peer: IpAddr,
+    progress: Arc<Progress>,
+    /// In [`Sitting`].
+    number: u64,
     _room: OwnedSemaphorePermit,
     _place: Option<Place>,
 }
@@ -271,6 +287,7 @@ impl Seat {
         let opened = tokio::select! {
             biased;
             () = end.begun() => return,
+            () = self.progress.asked_to_leave() => return,
             opened = opening => opened,
         };
         match opened {
@@ -280,7 +297,7 @@ impl Seat {
     }
 
     async fn serve(&self, stream: Stream, sender: IpAddr, end: &Stopping) {
-        let (door, progress) = (&self.door, Arc::new(Progress::default()));
+        let (door, progress) = (&self.door, Arc::clone(&self.progress));
         let wire = Wire::new(stream, door.config.write_timeout, Arc::clone(&progress));
         let of_service = Arc::clone(&progress);
         let service = service_fn(move |request| {
@@ -302,6 +319,10 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        if self.progress.is_asked_to_leave() {
+            self.door.metrics.connection_retired(Retirement::Room);
+        }
+        self.door.sitting.leave(self.number);
         self.door.metrics.connections.dec();
     }
 }
@@ -326,6 +347,8 @@ async fn within<T>(time: Duration, work: impl Future<Output = io::Result<T>>) ->
 const SEND_BUFFER_BYTES: u32 = 16 * 1024;
 /// Bound: what the system takes of a peer ahead of us.
 const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
+/// Of `http.max_connections`, this part is kept free: 39 of 10,000. None of fewer than 256, where a door that is full is full.
+const KEPT_FREE: usize = 256;
 /// Bound: connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 

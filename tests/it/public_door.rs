@@ -155,6 +155,36 @@ fn attack_56_five_thousand_silent_connections_cost_little_and_are_let_go() {
     });
 }
 
+#[test]
+fn attack_56_whoever_fills_the_door_gives_way_to_who_says_something() {
+    run(async {
+        let program = Program::with_http("full", "max_connections = 600\nheader_timeout = \"60s\"");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let mut hoarded = Vec::new();
+        for nth in 0..900 {
+            let mut client = RawClient::connect(program.http).await;
+            if nth % 2 == 0 {
+                // Half a head is no request.
+                client.send(b"POST /alipay/notify HTTP/1.1\r\n").await;
+            }
+            hoarded.push(client);
+            if nth % 15 == 14 {
+                assert!(
+                    program.post(&Notification::payment_now(nth).body()).is_success(),
+                    "meanwhile: {nth}"
+                );
+            }
+        }
+        for trade in 1000..1020 {
+            assert!(program.post(&Notification::payment_now(trade).body()).is_success(), "after: {trade}");
+        }
+        assert!(program.metric("connections_retired_total{reason=\"room\"}") >= 250.0);
+        assert!(program.metric("connections") <= 600.0);
+        drop(hoarded);
+        assert_eq!(queue.published(&program, 9999).await.len(), 80);
+    });
+}
+
 fn process_metric(program: &Program, name: &str) -> f64 {
     let text = program.get("/metrics").unwrap().body;
     let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap().to_owned();

@@ -666,6 +666,26 @@ fn attack_42_an_unknown_app_costs_the_verifications_of_a_forged_signature() {
 }
 
 #[test]
+fn attack_42_nothing_takes_less_time_because_apps_have_different_algorithms() {
+    let first = app("1021000000000000", alipay(), SignType::Rsa);
+    let policy = policy_of(vec![first, app(APP, alipay(), SignType::Rsa2)]);
+    let forged = Draft::payment().signed_by(stranger(), Hash::Sha256, Version::V1).body();
+    let cost = |app_id: &str, expected: Rejection| {
+        let draft = Draft::payment().set("app_id", app_id);
+        let body = draft.signed_by(stranger(), Hash::Sha256, Version::V1).body();
+        VERIFICATIONS.set(0);
+        assert_eq!(judge(&body, &policy, now()), Said::Refused(expected));
+        VERIFICATIONS.get()
+    };
+    VERIFICATIONS.set(0);
+    assert_eq!(judge(&forged, &policy, now()), FORGED);
+    let of_forged = VERIFICATIONS.get();
+    assert!(of_forged >= 1);
+    assert_eq!(cost("2021000000000009", Rejection::UnknownApp), of_forged);
+    assert_eq!(cost("1021000000000000", Rejection::SignType), of_forged);
+}
+
+#[test]
 fn attack_43_a_foreign_seller_is_held() {
     for seller in ["2088000000000000", "2088101117955611 ", "20881011179556110"] {
         assert_eq!(said_of(Draft::payment().set("seller_id", seller)), Said::Held(Objection::Seller));
