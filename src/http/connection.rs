@@ -70,7 +70,8 @@ where
         biased;
         () = end.begun() => {}
         served = connection.as_mut() => return served,
-        () = progress.asked_to_leave() => {}
+        // Half a head gets no moment: it is what a hoarder has.
+        () = progress.asked_to_leave() => if !progress.in_request.load(Ordering::Relaxed) { return Ok(()) },
         () = tokio::time::sleep(max_age) => progress.has_aged.store(true, Ordering::Relaxed),
     }
     connection.as_mut().graceful_shutdown();

@@ -60,7 +60,7 @@ impl Sitting {
 }
 
 /// Bound: between two looks at all connections.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {

@@ -142,7 +142,7 @@ impl Door {
             protocol: connection::protocol(config.max_header, config.header_timeout),
             room: Arc::new(Semaphore::new(config.max_connections)),
             sitting: Sitting::new(),
-            kept_free: config.max_connections / KEPT_FREE,
+            kept_free: if config.max_connections < FEW { 0 } else { config.max_connections / KEPT_FREE },
             per_address: PerAddress::new(config.max_connections_per_address),
             shelf: Arc::new(shelf),
             config,
@@ -156,7 +156,7 @@ impl Door {
     fn seat(self: &Arc<Self>, peer: IpAddr) -> Result<Seat, ConnectionRefusal> {
         let room = Arc::clone(&self.room).try_acquire_owned();
         if self.room.available_permits() < self.kept_free {
-            self.sitting.make_room(self.kept_free, Instant::now());
+            self.sitting.make_room(self.config.max_connections / GIVE_WAY, Instant::now());
         }
         let room = room.map_err(|_| ConnectionRefusal::Full)?;
         let is_bounded =
@@ -347,8 +347,12 @@ async fn within<T>(time: Duration, work: impl Future<Output = io::Result<T>>) ->
 const SEND_BUFFER_BYTES: u32 = 16 * 1024;
 /// Bound: what the system takes of a peer ahead of us.
 const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
-/// Of `http.max_connections`, this part is kept free: 39 of 10,000. None of fewer than 256, where a door that is full is full.
-const KEPT_FREE: usize = 256;
+/// Of `http.max_connections`, a 64th is kept free; where less is free, an eighth gives way: so many at once that looking for
+/// them costs each who comes little.
+const KEPT_FREE: usize = 64;
+const GIVE_WAY: usize = 8;
+/// A door of fewer is full when it is full.
+const FEW: usize = 256;
 /// Bound: connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 
