@@ -14,6 +14,7 @@ ENV CARGO_INCREMENTAL=0 \
     RUSTFLAGS="--remap-path-prefix=/src=. --remap-path-prefix=/usr/local/cargo=cargo -Clink-arg=-Wl,-z,pack-relative-relocs"
 # The dependencies alone, with nothing of ours to link: this layer is built again only when they change.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo ./.cargo
 RUN mkdir --parents src benches \
     && echo 'fn main() {}' >src/main.rs \
     && cp src/main.rs benches/floor.rs \
