@@ -5,7 +5,7 @@
 #
 #   benches/run.sh                    everything, and the chart docs/performance.svg with SVG=docs/performance.svg
 #   benches/run.sh new cheap          some of: new million redis single cheap memory start peers latency size
-#   benches/run.sh 3 20000            the first alone, with three pairs of 20,000 notifications
+#   benches/run.sh 3 20000            the first alone, three pairs of 20,000 notifications; exits by BAR, 2.0
 #
 # PAIRS=5 COUNT=20000; TEN_MILLION=1 has a start with ten million records instead of one. GATEWAY and FLOOR name programs
 # that are built. Needs Python 3; the peers need its venv, pip and Node.js with npm, and are left out where there are none.
@@ -14,7 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [[ ${1:-} =~ ^[0-9]+$ ]]; then
   PAIRS=$1 COUNT=${2:-20000}
-  set -- new
+  set -- ratio
 fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-bench.XXXXXX")
 trap 'rm -rf "$work"' EXIT
