@@ -307,6 +307,21 @@ mod tests {
         assert!(larger.try_recv().is_err());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_finds_no_time_or_no_room_is_not_judged_and_counted() {
+        let metrics = Arc::new(Metrics::new(&[], &[]).unwrap());
+        let low = LowPriority::new(Arc::clone(&metrics));
+        // Nobody works.
+        *low.is_started.lock().unwrap() = true;
+        let count = |result| metrics.low_priority_verifications.with_label_values(&[result]).get();
+        let started = Instant::now();
+        assert!(low.admit(job(1, 3)).await.is_none());
+        assert_eq!((count("late"), count("no_room"), started.elapsed().as_secs()), (1, 0, 20));
+        let _waiting: Vec<_> = (0..MAX_JOBS).map(|_| push(&mut low.queue.lock(), 1, 1)).collect();
+        assert!(low.admit(job(1, 3)).await.is_none());
+        assert_eq!((count("late"), count("no_room")), (1, 1));
+    }
+
     #[tokio::test]
     async fn what_is_pushed_is_judged_and_counted_and_the_threads_end_with_it() {
         let metrics = Arc::new(Metrics::new(&[], &[]).unwrap());
