@@ -3,7 +3,7 @@
 //!
 //! Alipay's times are UTC+8 without saying so (protocol.md §4); the host's zone is never asked.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
@@ -92,32 +92,32 @@ impl Timestamp {
     }
 
     fn rfc3339(self, offset: UtcOffset, suffix: &str) -> String {
-        let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
-            .unwrap_or(OffsetDateTime::UNIX_EPOCH)
-            .to_offset(offset);
+        let seconds = self.0.div_euclid(1000) + i64::from(offset.whole_seconds());
+        let moment = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let (year, month, day) = moment.to_calendar_date();
-        let (hour, minute, second, milli) = moment.to_hms_milli();
+        let (hour, minute, second) = moment.to_hms();
         let mut text = String::with_capacity(32);
-        push_digits(&mut text, year.unsigned_abs(), 4);
+        push_two(&mut text, year.unsigned_abs() / 100);
+        push_two(&mut text, year.unsigned_abs() % 100);
         for (before, number) in
             [('-', u8::from(month)), ('-', day), ('T', hour), (':', minute), (':', second)]
         {
             text.push(before);
-            push_digits(&mut text, u32::from(number), 2);
+            push_two(&mut text, u32::from(number));
         }
+        let milli = self.0.rem_euclid(1000);
         if milli != 0 {
-            text.push('.');
-            push_digits(&mut text, u32::from(milli), 3);
+            let _ = write!(text, ".{milli:03}");
         }
         text.push_str(suffix);
         text
     }
 }
 
-/// A number in decimal with leading zeros. By hand, because every notification writes several times.
-fn push_digits(text: &mut String, number: u32, width: u32) {
-    for place in (0..width).rev() {
-        text.push(char::from_digit(number / 10u32.pow(place) % 10, 10).unwrap_or('0'));
+/// Two digits. By hand, because every notification writes several times.
+fn push_two(text: &mut String, number: u32) {
+    for digit in [number / 10 % 10, number % 10] {
+        text.push(char::from_digit(digit, 10).unwrap_or('0'));
     }
 }
 

@@ -59,6 +59,7 @@ impl Members {
 
     fn quoted(&mut self, text: &str) {
         if is_plain(text.as_bytes()) {
+            self.0.reserve(text.len() + 2);
             self.0.push('"');
             self.0.push_str(text);
             self.0.push('"');
@@ -71,10 +72,11 @@ impl Members {
 
 /// Whether no byte needs escaping: eight at a time, as most texts are too short for wider instructions.
 fn is_plain(text: &[u8]) -> bool {
-    let (words, rest) = text.as_chunks::<8>();
-    let mut last = [b' '; 8];
-    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-    words.iter().chain([&last]).fold(0, |odd, word| odd | odd_bytes(u64::from_ne_bytes(*word))) == 0
+    let Some(last) = text.last_chunk::<8>() else {
+        return text.iter().all(|byte| *byte >= b' ' && !matches!(byte, b'"' | b'\\'));
+    };
+    let (words, _) = text.as_chunks::<8>();
+    words.iter().chain([last]).fold(0, |odd, word| odd | odd_bytes(u64::from_ne_bytes(*word))) == 0
 }
 
 /// The high bit of each byte below a space, of each `"` and of each `\\`, and perhaps of bytes above such a one.
