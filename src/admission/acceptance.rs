@@ -2,7 +2,7 @@
 //! sellers, that the fields which decide have their form, that no border between fields was moved, and that
 //! it is fresh. What is refused here is *held*, never dropped (design.md, invariant 5).
 
-use super::form::Form;
+use super::form::{self, Form};
 use super::notification::{self, Charset, KNOWN_FIELDS};
 use super::policy::{App, SignType};
 use crate::clock::Timestamp;
@@ -322,7 +322,7 @@ impl Joined<'_> {
 /// What stands behind an `&` in a value and looks like a parameter.
 fn pieces(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     // Most have none, and are looked through at once.
-    let value = if value.contains(&b'&') { value } else { &[] };
+    let value = if form::has_ampersand(value) { value } else { &[] };
     value.split(|byte| *byte == b'&').skip(1).filter_map(|piece| {
         let (name, value) = piece.split_at_checked(piece.iter().position(|byte| *byte == b'=')?)?;
         Some((name, value.get(1..)?))

@@ -28,8 +28,8 @@ struct Span {
 struct Head(u128);
 
 impl Head {
-    /// Inlined, so that the head of a name that we ask for is made when this is compiled.
-    #[inline]
+    /// Always inlined like its callers, so that the head of a name that we ask for is made when this is compiled.
+    #[inline(always)]
     fn of(name: &[u8]) -> Self {
         let mut first = [0; 16];
         for (to, from) in first.iter_mut().zip(name) {
@@ -120,7 +120,7 @@ impl Form {
 
     /// The value of a parameter that is present and not empty. An empty value is absent for everything but
     /// the signature: anyone on the path could append one without breaking it (protocol.md §2).
-    #[inline]
+    #[inline(always)]
     pub fn value(&self, name: &str) -> Option<&[u8]> {
         let value = slice(&self.decoded, &self.find(name)?.value);
         (!value.is_empty()).then_some(value)
@@ -135,24 +135,25 @@ impl Form {
     }
 
     /// Where a parameter stands among all [`parameters`](Self::parameters).
-    #[inline]
+    #[inline(always)]
     pub fn position(&self, name: &str) -> Option<usize> {
         self.search(Head::of(name.as_bytes()), name.as_bytes())
     }
 
     fn search(&self, head: Head, name: &[u8]) -> Option<usize> {
         let from = self.parameters.partition_point(|span| span.head < head);
-        let mut same = self.parameters.iter().enumerate().skip(from).take_while(|(_, span)| span.head == head);
+        let mut same =
+            self.parameters.iter().enumerate().skip(from).take_while(|(_, span)| span.head == head);
         same.find(|(_, span)| slice(&self.decoded, &span.name) == name).map(|(at, _)| at)
     }
 
     /// Whether any value holds `&`, which is where a border between fields could have been. No name does.
     pub fn has_ampersand(&self) -> bool {
-        memchr(b'&', &self.decoded).is_some()
+        has_ampersand(&self.decoded)
     }
 
     /// Whether a parameter is there, even an empty one.
-    #[inline]
+    #[inline(always)]
     pub fn has(&self, name: &str) -> bool {
         self.find(name).is_some()
     }
@@ -162,7 +163,7 @@ impl Form {
         self.parameters.iter().any(|span| span.value.is_empty())
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&self, name: &str) -> Option<&Span> {
         self.parameters.get(self.position(name)?)
     }
@@ -173,6 +174,11 @@ impl Span {
     fn compare(&self, decoded: &[u8], head: Head, name: &[u8]) -> Ordering {
         self.head.cmp(&head).then_with(|| slice(decoded, &self.name).cmp(name))
     }
+}
+
+/// Whether bytes hold `&`.
+pub fn has_ampersand(bytes: &[u8]) -> bool {
+    memchr(b'&', bytes).is_some()
 }
 
 fn slice<'a>(decoded: &'a [u8], range: &Range<usize>) -> &'a [u8] {
@@ -365,7 +371,13 @@ mod tests {
     fn a_border_is_seen_wherever_it_stands_in_a_word() {
         for at in 0..20 {
             let text = "x".repeat(at);
-            for (escaped, plain) in [("+", &b" "[..]), ("%41", b"A"), ("=", b"="), ("%00", b"\0"), ("\u{fffd}", "\u{fffd}".as_bytes())] {
+            for (escaped, plain) in [
+                ("+", &b" "[..]),
+                ("%41", b"A"),
+                ("=", b"="),
+                ("%00", b"\0"),
+                ("\u{fffd}", "\u{fffd}".as_bytes()),
+            ] {
                 let value = [text.as_bytes(), plain, text.as_bytes()].concat();
                 let name = format!("n{text}");
                 let body = format!("{name}={text}{escaped}{text}&m={text}");
