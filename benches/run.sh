@@ -6,6 +6,9 @@
 #   benches/run.sh                    everything, and the chart docs/performance.svg with SVG=docs/performance.svg
 #   benches/run.sh new cheap          some of: new million redis single cheap memory start peers latency size
 #   benches/run.sh 3 20000            the first alone, three pairs of 20,000 notifications; exits by BAR, 2.0
+#   benches/run.sh apps               with 1 to 1,000 apps
+#   benches/run.sh soak               MINUTES=30 at half of what it can take (RATE=), for what grows
+#   benches/run.sh instructions       by callgrind, which no neighbour disturbs: part of .ci/run. Needs valgrind
 #
 # PAIRS=5 COUNT=20000; TEN_MILLION=1 has a start with ten million records instead of one. GATEWAY and FLOOR name programs
 # that are built. Needs Python 3; the peers need its venv, pip and Node.js with npm, and are left out where there are none.
@@ -19,6 +22,10 @@ fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-bench.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 gateway=${GATEWAY:-} floor=${FLOOR:-}
+if [ "$*" = instructions ] && [ -z "$gateway" ]; then
+  cargo build --profile counted --locked --quiet
+  gateway="${CARGO_TARGET_DIR:-target}/counted/alipay-notify-gateway" floor=none
+fi
 if [ -z "$gateway" ] || [ -z "$floor" ]; then
   echo "building" >&2
   cargo build --release --locked --quiet

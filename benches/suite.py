@@ -45,6 +45,21 @@ class Bench:
         pem = (self.work / "alipay-public.pem").read_text()
         der = subprocess.run(["base64", "-d"], input=re.sub("-----.*-----", "", pem).encode(), check=True, capture_output=True)
         (self.work / "alipay-public.der").write_bytes(der.stdout)
+        self.apps(1)
+        self.rows = []
+        self.bars = {}
+        # The exchange and the queue are the gateway's to make, and the others' to find.
+        with Running(self, "sqlite"):
+            pass
+
+    def apps(self, count):
+        """A configuration with so many apps, of which the first is the one that is paid."""
+        apps = "".join(f"""
+[[apps]]
+app_id = "{2021000000000001 + number}"
+seller_ids = ["2088101117955611"]
+alipay_public_keys = ["alipay-public.pem"]
+""" for number in range(count))
         (self.work / "gateway.toml").write_text(f"""
 [http]
 listen = "127.0.0.1:0"
@@ -54,16 +69,7 @@ exchange = "{self.exchange}"
 [[amqp.queues]]
 name = "{self.exchange}"
 bind = ["#"]
-[[apps]]
-app_id = "2021000000000001"
-seller_ids = ["2088101117955611"]
-alipay_public_keys = ["alipay-public.pem"]
-""")
-        self.rows = []
-        self.bars = {}
-        # The exchange and the queue are the gateway's to make, and the others' to find.
-        with Running(self, "sqlite"):
-            pass
+{apps}""")
 
     def script(self, name, *arguments):
         environment = {key: value for key, value in os.environ.items() if key not in ("AMQP_URL", "REDIS_URL")}
@@ -129,7 +135,7 @@ alipay_public_keys = ["alipay-public.pem"]
 class Running:
     """A process under measurement."""
 
-    def __init__(self, bench, what):
+    def __init__(self, bench, what, under=()):
         self.bench, self.what = bench, what
         self.port, self.admin = free_port(), free_port()
         self.log = bench.work / f"{what}.log"
@@ -143,7 +149,7 @@ class Running:
         }
         environment = os.environ
         if what in ("sqlite", "redis"):
-            arguments[what] = [bench.gateway, "serve", "--config", work / "gateway.toml"]
+            arguments[what] = [*under, bench.gateway, "serve", "--config", work / "gateway.toml"]
             environment = {**bench.environment(what), "GATEWAY_HTTP__LISTEN": f"127.0.0.1:{self.port}",
                            "GATEWAY_ADMIN__LISTEN": f"127.0.0.1:{self.admin}"}
         self.started = time.monotonic()
@@ -373,6 +379,112 @@ def section_latency(bench):
         bench.row(f"{name} at {rate} a second, ms: ours, the floor's (median of 5 pairs)", f"{ours:.1f}, {floor:.1f}")
 
 
+def section_apps(bench):
+    """What it costs to have more apps than the one that is paid."""
+    for apps in (1, 10, 100, 1000):
+        bench.apps(apps)
+        found = pairs(bench, "sqlite", 10_000, min(bench.args.pairs, 3), bench.args.count // 2)
+        spread = f"{statistics.median(found['cpu']):.2f} ({min(found['cpu']):.2f}-{max(found['cpu']):.2f})"
+        bench.row(f"CPU with {apps} apps, against the floor; memory, MiB", f"{spread}; {max(found['mib']):.0f}")
+    bench.apps(1)
+
+
+def section_soak(bench):
+    """MINUTES at half of what it can take, a quarter of it new and the rest known. What grows from the second third to the
+    last would grow for ever."""
+    minutes = int(os.environ.get("MINUTES", "30"))
+    bench.fill("sqlite", 10_000)
+    with Running(bench, "sqlite") as gateway:
+        first = bench.sign(f"bodies-0-{bench.args.count}", bench.args.count)
+        rate = int(os.environ.get("RATE", "0")) or int(gateway.send(first)["per_second"] / 2)
+        new = rate * 60 // 4
+        lines = bench.sign("soak", new * minutes).read_bytes().splitlines(keepends=True)
+        samples = []
+        for minute in range(minutes):
+            these = lines[minute * new:(minute + 1) * new] * 4
+            random.shuffle(these)
+            bodies = bench.work / "soak-minute"
+            bodies.write_bytes(b"".join(these))
+            told = gateway.send(bodies, rate=rate)
+            handles = len(list(Path(f"/proc/{gateway.process.pid}/fd").iterdir()))
+            samples.append((gateway.memory("VmRSS"), handles, told["p50_ms"], told["p99_ms"]))
+            print(f"  minute {minute + 1}: {samples[-1][0]:.1f} MiB, {handles} handles, p50 {told['p50_ms']}, p99 {told['p99_ms']} ms",
+                  file=sys.stderr, flush=True)
+        bench.empty_queue()
+    third = minutes // 3
+    before, after = (([statistics.median(column) for column in zip(*part)]) for part in (samples[third:2 * third], samples[2 * third:]))
+    what = f"{minutes} minutes at {rate} a second, its second third and its last:"
+    bench.row(f"{what} memory, MiB", f"{before[0]:.1f}, {after[0]:.1f}", "<= + 2", after[0] <= before[0] + 2)
+    bench.row(f"{what} handles", f"{before[1]:.0f}, {after[1]:.0f}", "<= + 2", after[1] <= before[1] + 2)
+    bench.row(f"{what} p50, p99, ms", f"{before[2]:.1f} {before[3]:.1f}, {after[2]:.1f} {after[3]:.1f}")
+
+
+# Instructions of one notification that are not RSA's, in the build `counted`, by `benches/run.sh instructions`: x86_64 with
+# AVX2, which is what valgrind knows. A change that means to cost more says so here.
+INSTRUCTIONS = 0
+TOLERANCE = 0.04
+# Which instructions are whose, by a function's name, the first that fits.
+STAGES = [
+    ("RSA, and the SHA-256 of what is signed", r"^aws_lc|^bn_|^rsa_|^RSA_|^EVP_|sha256_block|ring::|aws_lc_rs|^BN_|OPENSSL"),
+    ("form, signing content, checks", r"gateway::admission::(?!facts)|small_sort|smallsort|base64|memchr"),
+    ("event and audit line as JSON", r"gateway::(admission::facts|json|event|telemetry|clock)|serde_json|from_utf8|core::fmt|sha2::"),
+    ("store", r"sqlite|gateway::store|^pager|^wal|^pcache|^vdbe|^btree|[bB]tree|^getPage|balance_nonroot|insertCell|^unix[A-Z]"),
+    ("AMQP", r"lapin|amq_protocol|cookie_factory|gateway::broker|async_rs|event_listener|flume"),
+    ("HTTP", r"hyper|^http::|httparse|gateway::http|HeaderMap|bytes::"),
+    ("publication: lanes, single flight, answers", r"gateway::(publication|gateway|metrics|admin)|prometheus|hashbrown|hash::"),
+    ("tasks, timers, wake-ups", r"tokio|mio::|futures|std::sys|parking_lot|Timespec|pthread|epoll|syscall|clock_gettime|Waker"),
+    ("memory: taken, given back", r"^_?mi_|malloc|free$|^_int_|realloc|alloc::raw_vec"),
+    ("memory: copied, compared, cleared", r"^__mem|memcpy|memmove|memset|memcmp"),
+]
+
+
+def section_instructions(bench):
+    """What neighbours cannot disturb: the instructions of a notification, counted by callgrind."""
+    out = bench.work / "callgrind"
+    warm, counted = bench.sign("warm", 300), bench.sign("counted", 2000)
+    bench.fill("sqlite", 1000)
+    under = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--quiet"]
+    with Running(bench, "sqlite", under) as gateway:
+        gateway.send(warm)
+        control = ["callgrind_control", "-z", str(gateway.process.pid)]
+        subprocess.run(control, check=True, capture_output=True)
+        gateway.send(counted)
+        control[1] = "-d"
+        subprocess.run(control, check=True, capture_output=True)
+        until(lambda: list(bench.work.glob("callgrind.*1")), "callgrind's counts")
+    costs = self_costs(next(iter(bench.work.glob("callgrind.*1"))))
+    stages = dict.fromkeys([name for name, _ in STAGES] + ["other"], 0)
+    for function, cost in costs.items():
+        stages[next((name for name, own in STAGES if re.search(own, function)), "other")] += cost / 2000
+    for name, cost in stages.items():
+        bench.row(f"  {name}", f"{cost:,.0f}")
+    if os.environ.get("OTHER"):
+        others = {function: cost / 2000 for function, cost in costs.items() if not any(re.search(own, function) for _, own in STAGES)}
+        for function, cost in sorted(others.items(), key=lambda item: -item[1])[:30]:
+            print(f"    {cost:8,.0f}  {function[:110]}")
+    rest = sum(stages.values()) - stages[STAGES[0][0]]
+    most = INSTRUCTIONS * (1 + TOLERANCE)
+    bench.row("instructions of a notification that are not RSA's", f"{rest:,.0f}", f"<= {most:,.0f}", rest <= most)
+    if rest < INSTRUCTIONS * (1 - TOLERANCE):
+        print("fewer than recorded: lower INSTRUCTIONS in benches/suite.py", file=sys.stderr)
+
+
+def self_costs(file):
+    """Of each function by name, from callgrind's own format."""
+    names, costs, function, is_call = {}, {}, None, False
+    for line in file.open():
+        if found := re.match(r"(c?)fn=\((\d+)\)(?: (.*))?", line):
+            names.setdefault(found[2], found[3])
+            function = function if found[1] else found[2]
+        elif line.startswith("calls="):
+            is_call = True
+        elif found := re.match(r"[+*-]?\d* (\d+)$", line):
+            if not is_call:
+                costs[function] = costs.get(function, 0) + int(found[1])
+            is_call = False
+    return {names[number]: cost for number, cost in costs.items() if number}
+
+
 def section_size(bench):
     stripped = bench.work / "stripped"
     subprocess.run(["strip", "-o", stripped, bench.gateway], check=True)
@@ -412,7 +524,7 @@ def main():
     bench = Bench(args)
     try:
         print(f"{'':<66} {'median (least-most)':>22} {'bar':>10} kept")
-        for name in args.sections or [name for name in known if name != "ratio"]:
+        for name in args.sections or [name for name in known if name not in ("ratio", "apps", "soak", "instructions")]:
             known[name](bench)
         if args.svg and len(bench.bars) > 1:
             draw(bench.bars, Path(args.svg))

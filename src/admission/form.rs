@@ -28,8 +28,8 @@ struct Span {
 struct Head(u128);
 
 impl Head {
-    /// Always inlined like its callers, so that the head of a name that we ask for is made when this is compiled.
-    #[inline(always)]
+    /// Inlined, so that the head of a name that we ask for is made when this is compiled.
+    #[inline]
     fn of(name: &[u8]) -> Self {
         let mut first = [0; 16];
         for (to, from) in first.iter_mut().zip(name) {
@@ -120,7 +120,7 @@ impl Form {
 
     /// The value of a parameter that is present and not empty. An empty value is absent for everything but
     /// the signature: anyone on the path could append one without breaking it (protocol.md §2).
-    #[inline(always)]
+    #[inline]
     pub fn value(&self, name: &str) -> Option<&[u8]> {
         let value = slice(&self.decoded, &self.find(name)?.value);
         (!value.is_empty()).then_some(value)
@@ -135,7 +135,7 @@ impl Form {
     }
 
     /// Where a parameter stands among all [`parameters`](Self::parameters).
-    #[inline(always)]
+    #[inline]
     pub fn position(&self, name: &str) -> Option<usize> {
         self.search(Head::of(name.as_bytes()), name.as_bytes())
     }
@@ -153,7 +153,7 @@ impl Form {
     }
 
     /// Whether a parameter is there, even an empty one.
-    #[inline(always)]
+    #[inline]
     pub fn has(&self, name: &str) -> bool {
         self.find(name).is_some()
     }
@@ -163,7 +163,7 @@ impl Form {
         self.parameters.iter().any(|span| span.value.is_empty())
     }
 
-    #[inline(always)]
+    #[inline]
     fn find(&self, name: &str) -> Option<&Span> {
         self.parameters.get(self.position(name)?)
     }
