@@ -10,6 +10,7 @@
 mod answer;
 mod batch;
 mod bucket;
+mod heads;
 mod judge;
 mod line;
 mod load;
@@ -25,7 +26,8 @@ use redis::Script;
 
 use self::answer::{Deferred, Fields, odd};
 use self::batch::{Batch, Spread, number, text};
-use self::bucket::Names;
+use self::bucket::{Names, bucket};
+use self::heads::{Heads, List, Visit};
 use self::line::Line;
 use self::load::{Books, Room, Sums};
 use self::scripts::Scripts;
@@ -72,6 +74,7 @@ pub struct Redis {
     /// In whose name leases are taken.
     token: Vec<u8>,
     books: Books,
+    heads: Heads,
     when_away: WhenAway,
 }
 
@@ -84,6 +87,7 @@ impl Redis {
             scripts: Scripts::new(),
             token: number(format_args!("{:032x}", rand::random::<u128>())),
             books: Books::new(config),
+            heads: Heads::new(),
             when_away: config.when_away,
         };
         if let Err(error) = store.line.tried().await {
@@ -216,6 +220,7 @@ impl Redis {
                 };
                 if outcome == Kept::Yes {
                     self.books.add(&Sums::of_deferral(deferral));
+                    self.heads.put(bucket(&deferral.key.subject), deferral.cause, deferral.at);
                 }
                 kept.push(outcome);
             }
@@ -301,39 +306,68 @@ impl Redis {
         Ok(kept)
     }
 
-    /// What may be taken, the longest due first, and of what the broker refused a quarter while others wait.
-    async fn peek(&self, now: Timestamp, limit: usize, skip: &[EventType]) -> Result<Vec<Key>, StoreError> {
-        let wanted = EventType::ALL.into_iter().filter(|event_type| !skip.contains(event_type));
-        let head = [self.token.clone(), time(now), number(limit)];
-        let head = head.into_iter().chain(wanted.map(|event_type| text(event_type.as_str()))).collect();
-        let batch = Batch::over_buckets(&self.names, head);
-        let (mut due, mut refused) = (Vec::new(), Vec::new());
-        for mut fields in self.run(&self.scripts.due, &batch, Ok).await? {
-            while !fields.is_empty() {
-                let list = if fields.number()? == 0 { &mut due } else { &mut refused };
-                let (at, place) = (fields.number()?, fields.text()?);
-                let (subject, id) = place.rsplit_once(' ').ok_or_else(odd)?;
-                list.push((at, Key { subject: subject.to_owned(), id: id.to_owned() }));
-            }
+    /// Whether there may be something to drain. Where the gauges are kept up to date it costs nothing to know.
+    async fn has_waiting(&self) -> Result<bool, StoreError> {
+        if let Some(has_waiting) = self.books.has_waiting() {
+            return Ok(has_waiting);
         }
-        due.sort();
-        refused.sort();
-        due.truncate(limit);
-        refused.truncate((limit / 4).max(limit - due.len()));
-        due.truncate(limit - refused.len());
-        Ok(due.into_iter().chain(refused).map(|(_, key)| key).collect())
+        self.sum().await.map(|tally| tally.deferred + tally.in_doubt > 0)
     }
 
-    async fn take(&self, now: Timestamp, keys: Vec<Key>) -> Result<Vec<Waiting>, StoreError> {
-        let head = [self.token.clone(), number(LEASE.as_millis()), time(now)];
-        let mut batch = Batch::new(&self.names, head);
-        for key in &keys {
-            batch.add(key, []);
+    /// Looks where something waits, unless that is known.
+    async fn look(&self, skip: &[EventType]) -> Result<(), StoreError> {
+        if !self.heads.are_known(skip) {
+            let types = wanted(skip).collect();
+            let batch = Batch::over_buckets(&self.names, types);
+            self.heads.saw(skip.to_vec(), self.run(&self.scripts.heads, &batch, heads::read).await?);
         }
-        let taken = self.run(&self.scripts.take, &batch, Ok).await?;
-        let taken = keys.into_iter().zip(taken).map(|(key, fields)| fields.waiting(key));
-        Ok(taken.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        Ok(())
     }
+
+    /// Takes up to so much of what is due, of the buckets whose turn it is. What holds of the order: within a bucket (one in
+    /// 256 of the trades) the longest due come first, and at most [`SHARE`] of it in one visit while others have something
+    /// due; a visit goes to buckets whose first is among the longer due half of the firsts; and among those each process goes
+    /// round in an order of its own. So an event waits for those of its own bucket that are due for longer, and for no other
+    /// bucket more often than once a turn. Each that is looked at is taken, or put off until it can be.
+    async fn take(
+        &self,
+        now: Timestamp,
+        list: List,
+        count: usize,
+        skip: &[EventType],
+    ) -> Result<Vec<Waiting>, StoreError> {
+        let types: Vec<Vec<u8>> = wanted(skip).collect();
+        let fixed = [self.token.clone(), number(LEASE.as_millis()), time(now), number(list.code())];
+        let head = || fixed.iter().cloned().chain([number(types.len())]).chain(types.iter().cloned());
+        let mut taken = Vec::new();
+        // Bound: where buckets have less than a share, more are visited, of which less is expected.
+        let mut share = SHARE;
+        for _ in 0..MAX_VISITS {
+            let visited = self.heads.next(now, list, count - taken.len(), share);
+            if visited.is_empty() {
+                break;
+            }
+            share = (share / 2).max(1);
+            let shares = visited.iter().map(|&(bucket, share)| (bucket, vec![number(share)]));
+            let batch = Batch::over(&self.names, head().collect(), shares);
+            let visits = self.run(&self.scripts.due, &batch, Visit::read).await?;
+            for ((bucket, _), visit) in visited.into_iter().zip(visits) {
+                self.heads.visited(bucket, list, visit.next);
+                for key in visit.unreadable {
+                    let key = self.names.trade(&key.subject);
+                    tracing::error!(key, "what is kept of an event that waits cannot be read: it is put off");
+                }
+                taken.extend(visit.taken);
+            }
+        }
+        taken.sort_by(|(at, a), (of, b)| (at, &a.key).cmp(&(of, &b.key)));
+        Ok(taken.into_iter().map(|(_, waiting)| waiting).collect())
+    }
+}
+
+fn wanted(skip: &[EventType]) -> impl Iterator<Item = Vec<u8>> {
+    let wanted = EventType::ALL.into_iter().filter(|event_type| !skip.contains(event_type));
+    wanted.map(|event_type| text(event_type.as_str()))
 }
 
 impl Store for Redis {
@@ -359,7 +393,9 @@ impl Store for Redis {
             for key in &keys {
                 batch.add(key, []);
             }
-            self.count(&self.scripts.release, &batch).await.map(drop)
+            let released = self.run(&self.scripts.release, &batch, Ok).await?;
+            let mut released = keys.iter().zip(released);
+            released.try_for_each(|(key, fields)| self.heads.released(bucket(&key.subject), fields))
         }
         .boxed()
     }
@@ -425,19 +461,15 @@ impl Store for Redis {
         skip: Vec<EventType>,
     ) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>> {
         async move {
-            let mut due = Vec::new();
-            // Bound: another replica may be quicker; it hardly is each time.
-            for _ in 0..3 {
-                let some = self.peek(now, limit, &skip).await?;
-                if some.is_empty() {
-                    break;
-                }
-                let asked = some.len();
-                due = self.take(now, some).await?;
-                if due.len() * 2 > asked {
-                    break;
-                }
+            if !self.has_waiting().await? {
+                return Ok(Vec::new());
             }
+            self.look(&skip).await?;
+            let mut refused = self.take(now, List::Refused, limit / 4, &skip).await?;
+            let mut due = self.take(now, List::Fresh, limit - refused.len(), &skip).await?;
+            let left = limit - refused.len() - due.len();
+            refused.append(&mut self.take(now, List::Refused, left, &skip).await?);
+            due.append(&mut refused);
             Ok(due)
         }
         .boxed()
@@ -480,3 +512,9 @@ impl std::fmt::Debug for Redis {
 fn time(at: Timestamp) -> Vec<u8> {
     number(at.unix_millis())
 }
+
+/// How many of a bucket are taken at once, while others have something too: the more, the cheaper; the fewer, the nearer to
+/// the longest due first.
+const SHARE: usize = 4;
+/// Bound: how often buckets are visited for one round. Each time they give something, or are seen to have nothing.
+const MAX_VISITS: usize = 16;

@@ -125,6 +125,13 @@ impl Books {
         !is_fresh || is_full || self.of(&sums).into_iter().any(|(_, used)| used > 0.9)
     }
 
+    /// Whether anything waits for the broker. `None` if what is known is too old to say.
+    pub(super) fn has_waiting(&self) -> Option<bool> {
+        let known = self.lock();
+        let is_fresh = known.at.is_some_and(|at| at.elapsed() < FRESH);
+        is_fresh.then_some(known.sums.deferred > 0)
+    }
+
     pub(super) fn room(&self) -> Room {
         let (sums, config) = (self.lock().sums, &self.config);
         let left = u64::saturating_sub;
