@@ -55,8 +55,9 @@ pub trait Store: Send + Sync {
     }
 
     /// Writes that these were announced. Called only by the holder of a confirm, and unconditional: it
-    /// replaces whatever else is kept under the key, and clears what is held of the same notification. An empty
-    /// batch asks whether the store can be written.
+    /// replaces whatever else is kept under the key, and clears what is held of the same notification. One that is
+    /// [`Claim::Unreadable`] is let go, so that it keeps no other from being written. An empty batch asks whether the
+    /// store can be written.
     fn record(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Keeps events that could not be announced. One that is recorded or dropped stays so.
@@ -121,6 +122,9 @@ pub enum Claim {
     Granted(Option<Known>),
     /// Another replica is at it: to be asked again, outside the lane, until the deadline.
     HeldElsewhere,
+    /// Something lies under its key that is not the store's own, or is damaged: of this event nothing can be known or
+    /// written, as if the store were away for it alone.
+    Unreadable,
 }
 
 /// What is kept under a key, as far as a decision needs it.

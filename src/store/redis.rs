@@ -10,6 +10,7 @@
 mod answer;
 mod batch;
 mod bucket;
+mod damage;
 mod heads;
 mod judge;
 mod line;
@@ -22,13 +23,14 @@ use std::path::PathBuf;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use redis::Script;
+use redis::{Script, Value};
 
 use self::answer::{Deferred, Fields, odd};
 use self::batch::{Batch, Spread, number, text};
 use self::bucket::{Names, bucket};
+use self::damage::Damage;
 use self::heads::{Heads, List, Visit};
-use self::line::Line;
+use self::line::{Failure, Line};
 use self::load::{Books, Room, Sums};
 use self::scripts::Scripts;
 use super::conflict::{Rival, as_conflict};
@@ -75,6 +77,7 @@ pub struct Redis {
     token: Vec<u8>,
     books: Books,
     heads: Heads,
+    damage: Damage,
     when_away: WhenAway,
 }
 
@@ -88,6 +91,7 @@ impl Redis {
             token: number(format_args!("{:032x}", rand::random::<u128>())),
             books: Books::new(config),
             heads: Heads::new(),
+            damage: Damage::default(),
             when_away: config.when_away,
         };
         if let Err(error) = store.line.tried().await {
@@ -106,20 +110,59 @@ impl Redis {
         self.line.problem()
     }
 
+    /// Asks, of each item whatever its key lets be done: where something else lies under one, or is damaged, they are asked
+    /// one by one, and that one has no answer. What has been done of it by then is done once more, as after an answer that
+    /// was lost.
+    async fn ask(&self, script: &Script, batch: &Batch<'_>) -> Result<Vec<Option<Value>>, StoreError> {
+        match self.line.run(script, batch).await {
+            Ok(answers) => return Ok(answers.into_iter().map(Some).collect()),
+            Err(Failure::Away(error)) => return Err(error),
+            Err(Failure::OfAKey(_)) => {}
+        }
+        let mut answers = Vec::new();
+        for (key, one) in batch.one_by_one() {
+            match self.line.run(script, &one).await {
+                Ok(answer) => answers.extend(answer.into_iter().map(Some)),
+                Err(Failure::Away(error)) => return Err(error),
+                Err(Failure::OfAKey(error)) => {
+                    self.damage.tell(&key, &error);
+                    answers.push(None);
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    /// What is read of each answer; nothing of what has none.
+    async fn run_each<T>(
+        &self,
+        script: &Script,
+        batch: &Batch<'_>,
+        read: impl Fn(Fields) -> Result<T, StoreError>,
+    ) -> Result<Vec<Option<T>>, StoreError> {
+        let answers = self.ask(script, batch).await?;
+        answers.into_iter().map(|answer| answer.map(|answer| read(Fields::of(answer)?)).transpose()).collect()
+    }
+
+    /// As [`Self::run_each`], where nothing can be done unless each has an answer.
     async fn run<T>(
         &self,
         script: &Script,
         batch: &Batch<'_>,
         read: impl Fn(Fields) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        let answers = self.line.run(script, batch).await?;
-        answers.into_iter().map(|answer| read(Fields::of(answer)?)).collect()
+        let answers = self.run_each(script, batch, read).await?;
+        answers.into_iter().map(|answer| answer.ok_or_else(damage::unreadable)).collect()
     }
 
     /// As [`Self::run`], where an answer is a number.
     async fn count(&self, script: &Script, batch: &Batch<'_>) -> Result<Vec<i64>, StoreError> {
-        let answers = self.line.run(script, batch).await?;
-        let number = |answer| if let redis::Value::Int(number) = answer { Ok(number) } else { Err(odd()) };
+        let answers = self.ask(script, batch).await?;
+        let number = |answer| match answer {
+            None => Err(damage::unreadable()),
+            Some(Value::Int(number)) => Ok(number),
+            Some(_) => Err(odd()),
+        };
         answers.into_iter().map(number).collect()
     }
 
@@ -136,10 +179,11 @@ impl Redis {
                 let (digest, notify_id) = (record.digest.as_bytes().to_vec(), text(&record.notify_id));
                 batch.add(&record.key, [text(&held), state, digest, notify_id, event_type, at, expires_at]);
             }
-            let rivals = self.run(&self.scripts.record, &batch, Fields::recorded).await?;
+            let rivals = self.run_each(&self.scripts.record, &batch, Fields::recorded).await?;
             let mut again = Vec::new();
             for (record, rival) in left.into_iter().zip(rivals) {
-                let Some(rival) = rival else { continue };
+                // What cannot be written is let go: others are not to wait for it.
+                let Some(Some(rival)) = rival else { continue };
                 let (key, digest) = (&record.key, rival.digest);
                 if !self.set_aside(key, rival, record.at).await? {
                     // What cannot be read cannot be announced either: only Alipay can bring it again.
@@ -171,7 +215,7 @@ impl Redis {
         let mut batch = Batch::new(&self.names, []);
         let [id, event_type, body, now] = aside;
         batch.add(key, [digest.as_bytes().to_vec(), id, event_type, body, now]);
-        self.count(&self.scripts.aside, &batch).await.map(drop)
+        self.ask(&self.scripts.aside, &batch).await.map(drop)
     }
 
     /// Clears what is held apart from its trade, where anything is.
@@ -184,7 +228,7 @@ impl Redis {
             let key = held_key(&record.app_id, &record.notify_id, record.notify_id.clone());
             batch.add(&key, [time(record.at)]);
         }
-        self.count(&self.scripts.clear, &batch).await.map(drop)
+        self.ask(&self.scripts.clear, &batch).await.map(drop)
     }
 
     async fn write_deferrals(
@@ -205,7 +249,9 @@ impl Redis {
             let (notify_id, at) = (text(&deferral.notify_id), time(deferral.at));
             batch.add(&deferral.key, [state, digest, notify_id, event_type, cause, at, paid, message]);
         }
-        self.run(&self.scripts.defer, &batch, Fields::deferred).await
+        // Where something else lies, nothing can be kept.
+        let done = self.run_each(&self.scripts.defer, &batch, Fields::deferred).await?;
+        Ok(done.into_iter().map(|done| done.unwrap_or(Deferred::Done(Kept::Full))).collect())
     }
 
     async fn keep(&self, deferrals: &[Deferral]) -> Result<Vec<Kept>, StoreError> {
@@ -278,8 +324,8 @@ impl Redis {
     async fn sum(&self) -> Result<Tally, StoreError> {
         let batch = Batch::over_buckets(&self.names, Vec::new());
         let began = self.books.begin();
-        let buckets = self.run(&self.scripts.tally, &batch, load::read).await?;
-        Ok(self.books.sum(began, &buckets))
+        let buckets = self.run_each(&self.scripts.tally, &batch, load::read).await?;
+        Ok(self.books.sum(began, buckets.into_iter().map(Option::unwrap_or_default)))
     }
 
     async fn hold_all(&self, holdings: &[Holding]) -> Result<Vec<Kept>, StoreError> {
@@ -294,9 +340,13 @@ impl Redis {
                 batch.add(&holding.key, [notify_id, reason, time(holding.at), paid, body]);
             }
             for (holding, done) in
-                some.iter().zip(self.run(&self.scripts.hold, &batch, Fields::deferred).await?)
+                some.iter().zip(self.run_each(&self.scripts.hold, &batch, Fields::deferred).await?)
             {
-                let Deferred::Done(outcome) = done else { return Err(odd()) };
+                let outcome = match done {
+                    None => Kept::Full,
+                    Some(Deferred::Done(outcome)) => outcome,
+                    Some(Deferred::Rival(_)) => return Err(odd()),
+                };
                 if outcome == Kept::Yes {
                     self.books.add(&Sums::of_holding(holding));
                 }
@@ -319,7 +369,8 @@ impl Redis {
         if !self.heads.are_known(skip) {
             let types = wanted(skip).collect();
             let batch = Batch::over_buckets(&self.names, types);
-            self.heads.saw(skip.to_vec(), self.run(&self.scripts.heads, &batch, heads::read).await?);
+            let heads = self.run_each(&self.scripts.heads, &batch, heads::read).await?;
+            self.heads.saw(skip.to_vec(), heads.into_iter().map(Option::unwrap_or_default));
         }
         Ok(())
     }
@@ -350,12 +401,12 @@ impl Redis {
             share = (share / 2).max(1);
             let shares = visited.iter().map(|&(bucket, share)| (bucket, vec![number(share)]));
             let batch = Batch::over(&self.names, head().collect(), shares);
-            let visits = self.run(&self.scripts.due, &batch, Visit::read).await?;
+            let visits = self.run_each(&self.scripts.due, &batch, Visit::read).await?;
             for ((bucket, _), visit) in visited.into_iter().zip(visits) {
+                let visit = visit.unwrap_or_default();
                 self.heads.visited(bucket, list, visit.next);
                 for key in visit.unreadable {
-                    let key = self.names.trade(&key.subject);
-                    tracing::error!(key, "what is kept of an event that waits cannot be read: it is put off");
+                    self.damage.tell(&self.names.trade(&key.subject), "what is kept of an event that waits");
                 }
                 taken.extend(visit.taken);
             }
@@ -382,7 +433,8 @@ impl Store for Redis {
                 1 => fields.known().map(|known| Claim::Granted(Some(known))),
                 _ => Ok(Claim::HeldElsewhere),
             };
-            self.run(&self.scripts.claim, &batch, claim).await
+            let claims = self.run_each(&self.scripts.claim, &batch, claim).await?;
+            Ok(claims.into_iter().map(|claim| claim.unwrap_or(Claim::Unreadable)).collect())
         }
         .boxed()
     }
@@ -393,8 +445,8 @@ impl Store for Redis {
             for key in &keys {
                 batch.add(key, []);
             }
-            let released = self.run(&self.scripts.release, &batch, Ok).await?;
-            let mut released = keys.iter().zip(released);
+            let released = self.run_each(&self.scripts.release, &batch, Ok).await?;
+            let mut released = keys.iter().zip(released).filter_map(|(key, fields)| Some((key, fields?)));
             released.try_for_each(|(key, fields)| self.heads.released(bucket(&key.subject), fields))
         }
         .boxed()
@@ -406,7 +458,7 @@ impl Store for Redis {
             for key in &keys {
                 batch.add(key, []);
             }
-            self.count(&self.scripts.renew, &batch).await.map(drop)
+            self.ask(&self.scripts.renew, &batch).await.map(drop)
         }
         .boxed()
     }

@@ -695,6 +695,36 @@ async fn a_lease_ends_by_itself() {
 }
 
 #[tokio::test]
+async fn what_lies_under_a_key_and_is_not_ours_harms_no_other() {
+    for fixture in Fixture::shared() {
+        let fixture = fixture.roomy();
+        let store = fixture.open().await;
+        store.defer([2, 3].map(|n| deferral(n, State::Deferred)).into()).await.unwrap();
+        // A trade's, an event's that waits, and a whole bucket's.
+        assert_eq!(fixture.ask("RPUSH", &format!("{} junk", trade_key(&fixture, 1))), 1);
+        assert_eq!(fixture.ask("DEL", &trade_key(&fixture, 3)), 1);
+        assert_eq!(fixture.ask("RPUSH", &format!("{} junk", trade_key(&fixture, 3))), 1);
+        assert_eq!(fixture.ask("HSET", &format!("{} {} junk", trade_key(&fixture, 4), key(4).id)), 1);
+        assert_eq!(fixture.ask("RPUSH", &format!("{}load junk", fixture.bucket(5))), 1);
+        let claims = store.claim([1, 2, 4, 6].map(key).into()).await.unwrap();
+        assert_eq!((&claims[0], &claims[2]), (&Claim::Unreadable, &Claim::Unreadable));
+        assert!(is_known_as(&claims[1], State::Deferred) && claims[3] == Claim::Granted(None));
+        store.record([1, 6].map(record).into()).await.unwrap();
+        assert_eq!(known(&*store, 6).await.map(|known| known.state), Some(State::Recorded));
+        let kept = store.defer([1, 5, 7].map(|n| deferral(n, State::Deferred)).into()).await.unwrap();
+        assert_eq!(kept, [Kept::Full, Kept::Full, Kept::Yes]);
+        assert_eq!(store.hold(vec![holding(1), holding(8)]).await.unwrap(), [Kept::Full, Kept::Yes]);
+        store.release([1, 2].map(key).into()).await.unwrap();
+        // Whoever starts now sees the rest, and drains it.
+        let another = fixture.open().await;
+        assert_eq!(another.tally().await.unwrap().deferred, 3);
+        let due = due_keys(&*another, 3600).await;
+        assert!(due.len() == 2 && due.contains(&key(2)) && due.contains(&key(7)), "{due:?}");
+        assert!(store.find(trade(1)).await.unwrap_err().message.contains("the log names it"));
+    }
+}
+
+#[tokio::test]
 async fn a_trade_expires_with_its_last_row_and_not_while_one_of_them_waits() {
     for fixture in Fixture::shared() {
         let store = fixture.open().await;

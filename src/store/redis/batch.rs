@@ -17,6 +17,7 @@ pub(super) struct Batch<'a> {
     portion: usize,
 }
 
+#[derive(Clone)]
 struct Item {
     bucket: u8,
     key: String,
@@ -65,6 +66,14 @@ impl<'a> Batch<'a> {
     pub(super) fn weight(&self) -> usize {
         let of = |item: &Item| 256 + item.args.iter().map(Vec::len).sum::<usize>();
         self.items.iter().map(of).sum()
+    }
+
+    /// Each item in a batch of its own, with its key.
+    pub(super) fn one_by_one(&self) -> impl Iterator<Item = (String, Batch<'a>)> {
+        self.items.iter().map(|item| {
+            let (names, head, portion) = (self.names, self.head.clone(), self.portion);
+            (item.key.clone(), Batch { names, head, items: vec![item.clone()], portion })
+        })
     }
 
     /// The parts, each of one bucket where it is to be spread.

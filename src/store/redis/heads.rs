@@ -41,6 +41,7 @@ struct Round {
 }
 
 /// What a bucket gave.
+#[derive(Default)]
 pub(super) struct Visit {
     /// When the next is due.
     pub(super) next: Option<i64>,

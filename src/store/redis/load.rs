@@ -80,7 +80,7 @@ impl Books {
         Instant::now()
     }
 
-    pub(super) fn sum(&self, began: Instant, buckets: &[Bucket]) -> Tally {
+    pub(super) fn sum(&self, began: Instant, buckets: impl Iterator<Item = Bucket>) -> Tally {
         let (mut sums, mut tally) = (Sums::default(), Tally::default());
         let earliest = |a: Option<Timestamp>, b: Option<i64>| {
             let b = b.map(Timestamp::from_unix_millis);
