@@ -69,6 +69,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     tracer: Tracer,
     refusals: Sparingly,
+    unavailable: Sparingly,
     keys: KeyUses,
     penalties: PenaltyBox,
     low_priority: LowPriority,
@@ -118,6 +119,7 @@ impl Gateway {
             metrics: parts.metrics,
             tracer: parts.tracer,
             refusals: Sparingly::default(),
+            unavailable: Sparingly::default(),
             keys: KeyUses::default(),
             penalties: PenaltyBox::new(parts.failure_budget),
         };
@@ -329,7 +331,10 @@ impl Inner {
                 self.count_held(objection.reason(), span)
             }
             Outcome::Refused => {
-                tracing::warn!(event_id, notify_id, "no room, or nowhere to keep it: told fail");
+                // One line a second: while a store is away that is not to be done without, it is every one of them.
+                if let Some(unsaid) = self.unavailable.say(self.clock.now()) {
+                    tracing::warn!(event_id, notify_id, unsaid, "no room, or nowhere to keep it: told fail");
+                }
                 self.unavailable(metrics::Outcome::Busy, "no_room", span)
             }
         }
@@ -419,7 +424,7 @@ fn audit(announced: &Announced, notify_id: &str, key: &KeyName, trace_id: Option
 const OUTCOME: &str = "alipay_gateway.outcome";
 const CAUSE: &str = "alipay_gateway.cause";
 
-/// Lets one line a second through: a flood of forged notifications must not become a flood of logs.
+/// Lets one line a second through: a flood of notifications that are not taken must not become a flood of logs.
 #[derive(Debug, Default)]
 struct Sparingly {
     second: AtomicU64,

@@ -35,7 +35,8 @@ use crate::event::{Digest, EventType, Key, Message};
 /// - [`record`](Self::record) is unconditional, whoever has the lease, and ends it.
 /// - [`release`](Self::release) gives back one's own lease, and nobody else's.
 /// - [`due`](Self::due) hands out only what no other process has leased, and leases it to who asks, so that each event is
-///   drained by one at a time. Before it is published it is claimed again in its lane.
+///   drained by one at a time: to nobody again, not even to who asked, before that lease is over or given back. Before it is
+///   published it is claimed again in its lane.
 ///
 /// Nothing is published on a claim that is older than [`lease`](Self::lease) allows. A lease that is lost (a fail-over of
 /// the store, a process that was frozen for longer) can only repeat an event, with the same id.
@@ -54,8 +55,9 @@ pub trait Store: Send + Sync {
     }
 
     /// Writes that these were announced. Called only by the holder of a confirm, and unconditional: it
-    /// replaces whatever else is kept under the key, and clears what is held of the same notification. An empty
-    /// batch asks whether the store can be written.
+    /// replaces whatever else is kept under the key, and clears what is held of the same notification. One that is
+    /// [`Claim::Unreadable`] is let go, so that it keeps no other from being written. An empty batch asks whether the
+    /// store can be written.
     fn record(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Keeps events that could not be announced. One that is recorded or dropped stays so.
@@ -72,7 +74,9 @@ pub trait Store: Send + Sync {
 
     /// What is due to be published again: deferred events whose back-off is over, and events in doubt that nobody watches
     /// any more, the longest due first. At most `limit`, of which what the broker itself refused (returned, nacked) or
-    /// did not confirm has a quarter while others wait, so that it hides nobody; and none of the types in `skip`.
+    /// did not confirm has a quarter while others wait, so that it hides nobody; and none of the types in `skip`. A shared
+    /// engine may come near to this order only, and find what others have put there somewhat later; nothing that is due is
+    /// passed over for ever.
     fn due(
         &self,
         now: Timestamp,
@@ -118,6 +122,9 @@ pub enum Claim {
     Granted(Option<Known>),
     /// Another replica is at it: to be asked again, outside the lane, until the deadline.
     HeldElsewhere,
+    /// Something lies under its key that is not the store's own, or is damaged: of this event nothing can be known or
+    /// written, as if the store were away for it alone.
+    Unreadable,
 }
 
 /// What is kept under a key, as far as a decision needs it.

@@ -112,16 +112,16 @@ fn store_of(file: Option<&Path>) -> Result<Config, Failure> {
 
 fn export(args: &ExportArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     let store = store_of(args.config.as_deref())?;
-    let mut file = args.out.as_deref().map(create).transpose()?;
-    let target: &mut dyn Write = match &mut file {
-        Some(file) => file,
+    let mut draft = args.out.as_deref().map(Draft::create).transpose()?;
+    let target: &mut dyn Write = match &mut draft {
+        Some(draft) => &mut draft.file,
         None => out,
     };
     let mut writer = Writer::begin(target, SystemClock.now())?;
     read_all(&store, |entry| writer.add(entry))?;
     let entries = writer.end()?;
-    if let Some(file) = &file {
-        file.get_ref().sync_all()?;
+    if let Some(draft) = draft {
+        draft.publish()?;
         writeln!(out, "{entries} entries")?;
     }
     Ok(DONE)
@@ -171,16 +171,16 @@ fn salvage(args: &SalvageArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     let mut told = std::io::stderr();
     let mut is_whole = true;
     if args.out.is_some() || args.config.is_none() {
-        let mut created = args.out.as_deref().map(create).transpose()?;
-        let target: &mut dyn Write = match &mut created {
-            Some(created) => created,
+        let mut draft = args.out.as_deref().map(Draft::create).transpose()?;
+        let target: &mut dyn Write = match &mut draft {
+            Some(draft) => &mut draft.file,
             None => out,
         };
         let mut writer = Writer::begin(target, SystemClock.now())?;
         let found = pages.read(|entry| writer.add(&entry))?;
         let entries = writer.end()?;
-        if let Some(created) = &created {
-            created.get_ref().sync_all()?;
+        if let Some(draft) = draft {
+            draft.publish()?;
         }
         writeln!(told, "{entries} entries written")?;
         is_whole &= tell(found, &mut told)?;
@@ -252,8 +252,37 @@ fn tell(found: Found, told: &mut dyn Write) -> std::io::Result<bool> {
     Ok(unreadable == 0 && broken == 0)
 }
 
-/// For its owner alone: it holds what the store holds.
-fn create(path: &Path) -> Result<BufWriter<File>, Failure> {
-    let created = File::options().write(true).create_new(true).mode(0o600).open(path);
-    created.map(BufWriter::new).map_err(|error| Failure::running(format!("{}: {error}", path.display())))
+/// A file that is there when all of it is. What was begun and not ended leaves nothing.
+struct Draft {
+    path: PathBuf,
+    /// Beside it, until then.
+    partial: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Draft {
+    /// For its owner alone: it holds what the store holds.
+    fn create(path: &Path) -> Result<Self, Failure> {
+        let told = |error: std::io::Error| Failure::running(format!("{}: {error}", path.display()));
+        if path.symlink_metadata().is_ok() {
+            return Err(told(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(format!(".partial-{}", std::process::id()));
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&partial).map_err(told)?;
+        Ok(Self { path: path.to_owned(), partial: partial.into(), file: BufWriter::new(file) })
+    }
+
+    fn publish(mut self) -> std::io::Result<()> {
+        self.file.flush()?;
+        self.file.get_ref().sync_all()?;
+        std::fs::rename(&self.partial, &self.path)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Gone already where it was published.
+        let _ = std::fs::remove_file(&self.partial);
+    }
 }

@@ -41,9 +41,15 @@ impl Shared {
         jobs.iter().for_each(|job| job.errand.trace.stage(Stage::Claim, took));
         let mut ready = Vec::with_capacity(jobs.len());
         for (job, claim) in jobs.into_iter().zip(claims) {
+            let unchecked = unchecked || claim == Claim::Unreadable;
             let known = match (self.unrecorded.known(&job.key()), claim) {
                 // Confirmed here, whoever is at it because he cannot know.
                 (Some(known), _) => Some(known),
+                (None, Claim::Unreadable) if self.store.when_away() == WhenAway::Refuse => {
+                    self.give_up(job, Settlement::Refused);
+                    continue;
+                }
+                (None, Claim::Unreadable) => None,
                 (None, Claim::HeldElsewhere) => {
                     self.park(job);
                     continue;

@@ -10,6 +10,8 @@
 mod answer;
 mod batch;
 mod bucket;
+mod damage;
+mod heads;
 mod judge;
 mod line;
 mod load;
@@ -21,12 +23,14 @@ use std::path::PathBuf;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use redis::Script;
+use redis::{Script, Value};
 
 use self::answer::{Deferred, Fields, odd};
 use self::batch::{Batch, Spread, number, text};
-use self::bucket::Names;
-use self::line::Line;
+use self::bucket::{Names, bucket};
+use self::damage::Damage;
+use self::heads::{Heads, List, Visit};
+use self::line::{Failure, Line};
 use self::load::{Books, Room, Sums};
 use self::scripts::Scripts;
 use super::conflict::{Rival, as_conflict};
@@ -72,6 +76,8 @@ pub struct Redis {
     /// In whose name leases are taken.
     token: Vec<u8>,
     books: Books,
+    heads: Heads,
+    damage: Damage,
     when_away: WhenAway,
 }
 
@@ -84,6 +90,8 @@ impl Redis {
             scripts: Scripts::new(),
             token: number(format_args!("{:032x}", rand::random::<u128>())),
             books: Books::new(config),
+            heads: Heads::new(),
+            damage: Damage::default(),
             when_away: config.when_away,
         };
         if let Err(error) = store.line.tried().await {
@@ -102,20 +110,59 @@ impl Redis {
         self.line.problem()
     }
 
+    /// Asks, of each item whatever its key lets be done: where something else lies under one, or is damaged, they are asked
+    /// one by one, and that one has no answer. What has been done of it by then is done once more, as after an answer that
+    /// was lost.
+    async fn ask(&self, script: &Script, batch: &Batch<'_>) -> Result<Vec<Option<Value>>, StoreError> {
+        match self.line.run(script, batch).await {
+            Ok(answers) => return Ok(answers.into_iter().map(Some).collect()),
+            Err(Failure::Away(error)) => return Err(error),
+            Err(Failure::OfAKey(_)) => {}
+        }
+        let mut answers = Vec::new();
+        for (key, one) in batch.one_by_one() {
+            match self.line.run(script, &one).await {
+                Ok(answer) => answers.extend(answer.into_iter().map(Some)),
+                Err(Failure::Away(error)) => return Err(error),
+                Err(Failure::OfAKey(error)) => {
+                    self.damage.tell(&key, &error);
+                    answers.push(None);
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    /// What is read of each answer; nothing of what has none.
+    async fn run_each<T>(
+        &self,
+        script: &Script,
+        batch: &Batch<'_>,
+        read: impl Fn(Fields) -> Result<T, StoreError>,
+    ) -> Result<Vec<Option<T>>, StoreError> {
+        let answers = self.ask(script, batch).await?;
+        answers.into_iter().map(|answer| answer.map(|answer| read(Fields::of(answer)?)).transpose()).collect()
+    }
+
+    /// As [`Self::run_each`], where nothing can be done unless each has an answer.
     async fn run<T>(
         &self,
         script: &Script,
         batch: &Batch<'_>,
         read: impl Fn(Fields) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        let answers = self.line.run(script, batch).await?;
-        answers.into_iter().map(|answer| read(Fields::of(answer)?)).collect()
+        let answers = self.run_each(script, batch, read).await?;
+        answers.into_iter().map(|answer| answer.ok_or_else(damage::unreadable)).collect()
     }
 
     /// As [`Self::run`], where an answer is a number.
     async fn count(&self, script: &Script, batch: &Batch<'_>) -> Result<Vec<i64>, StoreError> {
-        let answers = self.line.run(script, batch).await?;
-        let number = |answer| if let redis::Value::Int(number) = answer { Ok(number) } else { Err(odd()) };
+        let answers = self.ask(script, batch).await?;
+        let number = |answer| match answer {
+            None => Err(damage::unreadable()),
+            Some(Value::Int(number)) => Ok(number),
+            Some(_) => Err(odd()),
+        };
         answers.into_iter().map(number).collect()
     }
 
@@ -132,10 +179,11 @@ impl Redis {
                 let (digest, notify_id) = (record.digest.as_bytes().to_vec(), text(&record.notify_id));
                 batch.add(&record.key, [text(&held), state, digest, notify_id, event_type, at, expires_at]);
             }
-            let rivals = self.run(&self.scripts.record, &batch, Fields::recorded).await?;
+            let rivals = self.run_each(&self.scripts.record, &batch, Fields::recorded).await?;
             let mut again = Vec::new();
             for (record, rival) in left.into_iter().zip(rivals) {
-                let Some(rival) = rival else { continue };
+                // What cannot be written is let go: others are not to wait for it.
+                let Some(Some(rival)) = rival else { continue };
                 let (key, digest) = (&record.key, rival.digest);
                 if !self.set_aside(key, rival, record.at).await? {
                     // What cannot be read cannot be announced either: only Alipay can bring it again.
@@ -167,7 +215,7 @@ impl Redis {
         let mut batch = Batch::new(&self.names, []);
         let [id, event_type, body, now] = aside;
         batch.add(key, [digest.as_bytes().to_vec(), id, event_type, body, now]);
-        self.count(&self.scripts.aside, &batch).await.map(drop)
+        self.ask(&self.scripts.aside, &batch).await.map(drop)
     }
 
     /// Clears what is held apart from its trade, where anything is.
@@ -180,7 +228,7 @@ impl Redis {
             let key = held_key(&record.app_id, &record.notify_id, record.notify_id.clone());
             batch.add(&key, [time(record.at)]);
         }
-        self.count(&self.scripts.clear, &batch).await.map(drop)
+        self.ask(&self.scripts.clear, &batch).await.map(drop)
     }
 
     async fn write_deferrals(
@@ -201,7 +249,9 @@ impl Redis {
             let (notify_id, at) = (text(&deferral.notify_id), time(deferral.at));
             batch.add(&deferral.key, [state, digest, notify_id, event_type, cause, at, paid, message]);
         }
-        self.run(&self.scripts.defer, &batch, Fields::deferred).await
+        // Where something else lies, nothing can be kept.
+        let done = self.run_each(&self.scripts.defer, &batch, Fields::deferred).await?;
+        Ok(done.into_iter().map(|done| done.unwrap_or(Deferred::Done(Kept::Full))).collect())
     }
 
     async fn keep(&self, deferrals: &[Deferral]) -> Result<Vec<Kept>, StoreError> {
@@ -216,6 +266,7 @@ impl Redis {
                 };
                 if outcome == Kept::Yes {
                     self.books.add(&Sums::of_deferral(deferral));
+                    self.heads.put(bucket(&deferral.key.subject), deferral.cause, deferral.at);
                 }
                 kept.push(outcome);
             }
@@ -273,8 +324,8 @@ impl Redis {
     async fn sum(&self) -> Result<Tally, StoreError> {
         let batch = Batch::over_buckets(&self.names, Vec::new());
         let began = self.books.begin();
-        let buckets = self.run(&self.scripts.tally, &batch, load::read).await?;
-        Ok(self.books.sum(began, &buckets))
+        let buckets = self.run_each(&self.scripts.tally, &batch, load::read).await?;
+        Ok(self.books.sum(began, buckets.into_iter().map(Option::unwrap_or_default)))
     }
 
     async fn hold_all(&self, holdings: &[Holding]) -> Result<Vec<Kept>, StoreError> {
@@ -289,9 +340,13 @@ impl Redis {
                 batch.add(&holding.key, [notify_id, reason, time(holding.at), paid, body]);
             }
             for (holding, done) in
-                some.iter().zip(self.run(&self.scripts.hold, &batch, Fields::deferred).await?)
+                some.iter().zip(self.run_each(&self.scripts.hold, &batch, Fields::deferred).await?)
             {
-                let Deferred::Done(outcome) = done else { return Err(odd()) };
+                let outcome = match done {
+                    None => Kept::Full,
+                    Some(Deferred::Done(outcome)) => outcome,
+                    Some(Deferred::Rival(_)) => return Err(odd()),
+                };
                 if outcome == Kept::Yes {
                     self.books.add(&Sums::of_holding(holding));
                 }
@@ -301,39 +356,69 @@ impl Redis {
         Ok(kept)
     }
 
-    /// What may be taken, the longest due first, and of what the broker refused a quarter while others wait.
-    async fn peek(&self, now: Timestamp, limit: usize, skip: &[EventType]) -> Result<Vec<Key>, StoreError> {
-        let wanted = EventType::ALL.into_iter().filter(|event_type| !skip.contains(event_type));
-        let head = [self.token.clone(), time(now), number(limit)];
-        let head = head.into_iter().chain(wanted.map(|event_type| text(event_type.as_str()))).collect();
-        let batch = Batch::over_buckets(&self.names, head);
-        let (mut due, mut refused) = (Vec::new(), Vec::new());
-        for mut fields in self.run(&self.scripts.due, &batch, Ok).await? {
-            while !fields.is_empty() {
-                let list = if fields.number()? == 0 { &mut due } else { &mut refused };
-                let (at, place) = (fields.number()?, fields.text()?);
-                let (subject, id) = place.rsplit_once(' ').ok_or_else(odd)?;
-                list.push((at, Key { subject: subject.to_owned(), id: id.to_owned() }));
-            }
+    /// Whether there may be something to drain. Where the gauges are kept up to date it costs nothing to know.
+    async fn has_waiting(&self) -> Result<bool, StoreError> {
+        if let Some(has_waiting) = self.books.has_waiting() {
+            return Ok(has_waiting);
         }
-        due.sort();
-        refused.sort();
-        due.truncate(limit);
-        refused.truncate((limit / 4).max(limit - due.len()));
-        due.truncate(limit - refused.len());
-        Ok(due.into_iter().chain(refused).map(|(_, key)| key).collect())
+        self.sum().await.map(|tally| tally.deferred + tally.in_doubt > 0)
     }
 
-    async fn take(&self, now: Timestamp, keys: Vec<Key>) -> Result<Vec<Waiting>, StoreError> {
-        let head = [self.token.clone(), number(LEASE.as_millis()), time(now)];
-        let mut batch = Batch::new(&self.names, head);
-        for key in &keys {
-            batch.add(key, []);
+    /// Looks where something waits, unless that is known.
+    async fn look(&self, skip: &[EventType]) -> Result<(), StoreError> {
+        if !self.heads.are_known(skip) {
+            let types = wanted(skip).collect();
+            let batch = Batch::over_buckets(&self.names, types);
+            let heads = self.run_each(&self.scripts.heads, &batch, heads::read).await?;
+            self.heads.saw(skip.to_vec(), heads.into_iter().map(Option::unwrap_or_default));
         }
-        let taken = self.run(&self.scripts.take, &batch, Ok).await?;
-        let taken = keys.into_iter().zip(taken).map(|(key, fields)| fields.waiting(key));
-        Ok(taken.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        Ok(())
     }
+
+    /// Takes up to so much of what is due, of the buckets whose turn it is. What holds of the order: within a bucket (one in
+    /// 256 of the trades) the longest due come first, and at most [`SHARE`] of it in one visit while others have something
+    /// due; a visit goes to buckets whose first is among the longer due half of the firsts; and among those each process goes
+    /// round in an order of its own. So an event waits for those of its own bucket that are due for longer, and for no other
+    /// bucket more often than once a turn. Each that is looked at is taken, or put off until it can be.
+    async fn take(
+        &self,
+        now: Timestamp,
+        list: List,
+        count: usize,
+        skip: &[EventType],
+    ) -> Result<Vec<Waiting>, StoreError> {
+        let types: Vec<Vec<u8>> = wanted(skip).collect();
+        let fixed = [self.token.clone(), number(LEASE.as_millis()), time(now), number(list.code())];
+        let head = || fixed.iter().cloned().chain([number(types.len())]).chain(types.iter().cloned());
+        let mut taken = Vec::new();
+        // Bound: where buckets have less than a share, more are visited, of which less is expected.
+        let mut share = SHARE;
+        for _ in 0..MAX_VISITS {
+            let visited = self.heads.next(now, list, count - taken.len(), share);
+            if visited.is_empty() {
+                break;
+            }
+            share = (share / 2).max(1);
+            let shares = visited.iter().map(|&(bucket, share)| (bucket, vec![number(share)]));
+            let batch = Batch::over(&self.names, head().collect(), shares);
+            let visits = self.run_each(&self.scripts.due, &batch, Visit::read).await?;
+            for ((bucket, _), visit) in visited.into_iter().zip(visits) {
+                let visit = visit.unwrap_or_default();
+                self.heads.visited(bucket, list, visit.next);
+                for key in visit.unreadable {
+                    self.damage.tell(&self.names.trade(&key.subject), "what is kept of an event that waits");
+                }
+                taken.extend(visit.taken);
+            }
+        }
+        taken.sort_by(|(at, a), (of, b)| (at, &a.key).cmp(&(of, &b.key)));
+        Ok(taken.into_iter().map(|(_, waiting)| waiting).collect())
+    }
+}
+
+fn wanted(skip: &[EventType]) -> impl Iterator<Item = Vec<u8>> {
+    let wanted = EventType::ALL.into_iter().filter(|event_type| !skip.contains(event_type));
+    wanted.map(|event_type| text(event_type.as_str()))
 }
 
 impl Store for Redis {
@@ -348,7 +433,8 @@ impl Store for Redis {
                 1 => fields.known().map(|known| Claim::Granted(Some(known))),
                 _ => Ok(Claim::HeldElsewhere),
             };
-            self.run(&self.scripts.claim, &batch, claim).await
+            let claims = self.run_each(&self.scripts.claim, &batch, claim).await?;
+            Ok(claims.into_iter().map(|claim| claim.unwrap_or(Claim::Unreadable)).collect())
         }
         .boxed()
     }
@@ -359,7 +445,9 @@ impl Store for Redis {
             for key in &keys {
                 batch.add(key, []);
             }
-            self.count(&self.scripts.release, &batch).await.map(drop)
+            let released = self.run_each(&self.scripts.release, &batch, Ok).await?;
+            let mut released = keys.iter().zip(released).filter_map(|(key, fields)| Some((key, fields?)));
+            released.try_for_each(|(key, fields)| self.heads.released(bucket(&key.subject), fields))
         }
         .boxed()
     }
@@ -370,7 +458,7 @@ impl Store for Redis {
             for key in &keys {
                 batch.add(key, []);
             }
-            self.count(&self.scripts.renew, &batch).await.map(drop)
+            self.ask(&self.scripts.renew, &batch).await.map(drop)
         }
         .boxed()
     }
@@ -425,19 +513,15 @@ impl Store for Redis {
         skip: Vec<EventType>,
     ) -> BoxFuture<'_, Result<Vec<Waiting>, StoreError>> {
         async move {
-            let mut due = Vec::new();
-            // Bound: another replica may be quicker; it hardly is each time.
-            for _ in 0..3 {
-                let some = self.peek(now, limit, &skip).await?;
-                if some.is_empty() {
-                    break;
-                }
-                let asked = some.len();
-                due = self.take(now, some).await?;
-                if due.len() * 2 > asked {
-                    break;
-                }
+            if !self.has_waiting().await? {
+                return Ok(Vec::new());
             }
+            self.look(&skip).await?;
+            let mut refused = self.take(now, List::Refused, limit / 4, &skip).await?;
+            let mut due = self.take(now, List::Fresh, limit - refused.len(), &skip).await?;
+            let left = limit - refused.len() - due.len();
+            refused.append(&mut self.take(now, List::Refused, left, &skip).await?);
+            due.append(&mut refused);
             Ok(due)
         }
         .boxed()
@@ -480,3 +564,9 @@ impl std::fmt::Debug for Redis {
 fn time(at: Timestamp) -> Vec<u8> {
     number(at.unix_millis())
 }
+
+/// How many of a bucket are taken at once, while others have something too: the more, the cheaper; the fewer, the nearer to
+/// the longest due first.
+const SHARE: usize = 4;
+/// Bound: how often buckets are visited for one round. Each time they give something, or are seen to have nothing.
+const MAX_VISITS: usize = 16;

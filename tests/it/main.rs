@@ -53,6 +53,7 @@ mod scenarios;
 mod scripted_broker;
 mod scripted_lanes;
 mod scripted_orders;
+mod shared_backlog;
 mod shared_store;
 mod shutdown;
 mod simulate;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use alipay_notify_gateway::clock::{Clock as _, SystemClock};
 use alipay_notify_gateway::secret::{Secret, Source};
-use alipay_notify_gateway::store::redis::{Config, check};
+use alipay_notify_gateway::store::redis::{self, Config, Redis, check};
 use alipay_notify_gateway::store::sqlite::{self, Sqlite};
-use alipay_notify_gateway::store::{Record, Store as _, WhenAway};
+use alipay_notify_gateway::store::{Claim, Decision, Kept, Record, State, Store as _, WhenAway};
 
 use crate::store_faults::{is, is_unchecked, rides_out};
 use crate::support::alipay::{self, Notification};
@@ -18,7 +18,7 @@ use crate::support::authority::Authority;
 use crate::support::program::{Folder, Program, amqp_url, unique};
 use crate::support::queue::{Event, Queue};
 use crate::support::redis::{Node, Nodes, cli, cluster_url, redis_url};
-use crate::support::rows::{holding, kept, record};
+use crate::support::rows::{holding, kept, key, record};
 use crate::support::run;
 
 /// `[store]` of a Redis, in the place of the file.
@@ -213,12 +213,43 @@ fn where_it_is_so_configured_nothing_is_published_while_redis_is_away() {
             let answer = program.post(&payment.body());
             assert!(answer.is_fail(503), "{answer:?}\n{}", program.log());
         }
+        // A line a second, and not one for each.
+        let (began, from) = (std::time::Instant::now(), program.log().matches("told fail").count());
+        for n in 10..60 {
+            assert!(program.post(&Notification::payment_now(n).body()).is_fail(503));
+        }
+        let (said, seconds) = (program.log().matches("told fail").count() - from, began.elapsed().as_secs());
+        assert!(said as u64 <= seconds + 2, "{said} in {seconds} s");
         assert!(is(&program, "store_refusing", 1.0) && is(&program, "store_unchecked", 0.0));
         assert!(program.get("/readyz").unwrap().body.contains("refused"));
         node.run();
         program.wait_until("it is back", || is(&program, "store_refusing", 0.0));
         assert!(program.post(&second.body()).is_success());
         assert_eq!(queue.next().await.id(), second.event_id("payment.succeeded"), "and nothing before it");
+    });
+}
+
+#[test]
+fn a_key_that_is_not_ours_is_named_and_only_its_own_payment_goes_unchecked() {
+    run(async {
+        let node = Node::start(&[]);
+        let program = start("damage", &node.url(), "alipay", "");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let [one, other, next] = [1, 2, 3].map(Notification::payment_now);
+        assert!(program.post(&other.body()).is_success());
+        let key = cli(&node.url(), &["--scan", "--pattern", "*:t:*"]);
+        queue.next().await;
+        cli(&node.url(), &["DEL", &key]);
+        cli(&node.url(), &["SET", &key, "junk"]);
+        assert!(program.post(&other.body()).is_success(), "{}", program.log());
+        assert!(is_unchecked(&queue.next().await));
+        program.wait_until("it is named", || program.log().contains(&key));
+        for payment in [&one, &next] {
+            assert!(program.post(&payment.body()).is_success());
+            assert!(!is_unchecked(&queue.next().await));
+            assert!(recorded(&program, payment));
+        }
+        assert!(is(&program, "store_unchecked", 0.0) && is(&program, "store_unrecorded", 0.0));
     });
 }
 
@@ -381,4 +412,122 @@ async fn furnish(path: std::path::PathBuf) {
     store.defer((1001..=1020).map(|n| kept(n, "1.00")).collect()).await.unwrap();
     store.hold((2001..=2020).map(holding).collect()).await.unwrap();
     store.close().await;
+}
+
+#[test]
+fn an_export_that_fails_leaves_no_file() {
+    let folder = Folder::new();
+    folder.write("alipay.pem", alipay::public_pem());
+    let app = "[[apps]]\napp_id = \"2021000000000001\"\nalipay_public_keys = [\"alipay.pem\"]\n";
+    let away = keys("redis://127.0.0.1:1", "alipay", "");
+    let config = folder.write("away.toml", format!("[store]\n{away}\n{app}"));
+    let before = std::fs::read_dir(folder.path()).unwrap().count();
+    let file = folder.path().join("export.jsonl");
+    let arguments = ["export", "--config", config.to_str().unwrap(), "--out", file.to_str().unwrap()];
+    let output = store(&arguments);
+    assert!(!output.status.success(), "{output:?}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), before, "not even in part");
+    // What is there is not overwritten.
+    std::fs::write(&file, "another").unwrap();
+    assert!(!store(&arguments).status.success());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "another");
+}
+
+/// What docs/configuration.md says that the gateway's user may do.
+fn documented_commands() -> Vec<String> {
+    let manual =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
+    let block = manual.split_once("ACL SETUSER gateway ").unwrap().1.split_once("```").unwrap().0;
+    let words = block.split_whitespace().filter(|word| word.starts_with(['+', '-']));
+    words.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_user_who_may_do_what_the_manual_says_and_no_more_is_enough() {
+    let rules = documented_commands();
+    let single = Node::start(&[]);
+    let nodes = Nodes::start(&["sentinel"], &[]);
+    let cluster = Nodes::start(&["cluster"], &[]);
+    let sentinel = nodes.url.replace("/gateway", "");
+    let master = cli(&sentinel, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "gateway"]);
+    let master = format!("redis://127.0.0.1:{}", master.lines().nth(1).unwrap());
+    let of_cluster = cluster.ports().into_iter().map(|port| format!("redis://127.0.0.1:{port}"));
+    for (url, places) in [
+        (single.url(), vec![single.url()]),
+        (nodes.url.clone(), vec![master]),
+        (cluster.url.clone(), of_cluster.collect()),
+    ] {
+        let prefix = unique("acl");
+        for place in &places {
+            let pattern = format!("~{prefix}:*");
+            let user = ["ACL", "SETUSER", "shop", "reset", "on", ">secret", &pattern];
+            let rules: Vec<&str> = user.into_iter().chain(rules.iter().map(String::as_str)).collect();
+            assert_eq!(cli(place, &rules), "OK");
+            cli(place, &["CONFIG", "RESETSTAT"]);
+        }
+        let login = url.replacen("://", "://shop:secret@", 1);
+        run(use_everything(&login, &prefix));
+        for place in &places {
+            let denied = cli(place, &["ACL", "LOG"]);
+            assert!(denied.is_empty(), "{url}: {denied}");
+        }
+        let stats: Vec<String> = places.iter().map(|place| cli(place, &["INFO", "commandstats"])).collect();
+        let used = |rule: &str| stats.iter().any(|stats| stats.contains(&format!("cmdstat_{rule}:")));
+        let needless: Vec<&String> =
+            rules.iter().filter(|rule| rule.starts_with('+') && !used(&rule[1..])).collect();
+        eprintln!("{url}: not used {needless:?}");
+    }
+}
+
+/// Everything that a gateway, `check --connect`, `store export` and `store import` do.
+async fn use_everything(url: &str, prefix: &str) {
+    let config = Config { prefix: prefix.to_owned(), ..config(url) };
+    let verdict = Box::pin(check(&config)).await.unwrap();
+    assert!(verdict.refusals.is_empty(), "{verdict:?}");
+    let store = Redis::open(&config).await;
+    store.claim([1, 2, 3, 4].map(key).into()).await.unwrap();
+    assert!(
+        store
+            .defer([1, 2].map(|n| kept(n, "1.00")).into())
+            .await
+            .unwrap()
+            .iter()
+            .all(|kept| *kept == Kept::Yes)
+    );
+    store.defer(vec![kept(1, "2.00")]).await.unwrap();
+    store.renew([3].map(key).into()).await.unwrap();
+    assert_eq!(store.hold(vec![holding(5), holding(6)]).await.unwrap(), [Kept::Yes, Kept::Yes]);
+    let due = store.due(alipay::now().plus(Duration::from_secs(9)), 9, Vec::new()).await.unwrap();
+    assert_eq!(due.len(), 3);
+    store.release(due.iter().map(|waiting| waiting.key.clone()).chain([key(4)]).collect()).await.unwrap();
+    let other = Redis::open(&config).await;
+    assert_eq!(other.claim(vec![key(3)]).await.unwrap(), [Claim::HeldElsewhere]);
+    other.due(alipay::now().plus(Duration::from_secs(9)), 9, Vec::new()).await.unwrap();
+    store.due(alipay::now().plus(Duration::from_secs(9)), 9, Vec::new()).await.unwrap();
+    store.record([1, 2, 3].map(record).into()).await.unwrap();
+    store.record([5].map(record).into()).await.unwrap();
+    let drop = |key| Decision {
+        key,
+        notify_id: "n6".to_owned(),
+        state: State::Dropped,
+        reason: "a test".to_owned(),
+        at: alipay::now(),
+        expires_at: alipay::now().plus(Duration::from_secs(60)),
+    };
+    assert!(store.decide(drop(holding(6).key)).await.unwrap());
+    assert!(!store.find(key(1).subject).await.unwrap().is_empty());
+    store.waiting(key(2)).await.unwrap();
+    store.tally().await.unwrap();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut entries = Vec::new();
+        redis::read_all(&config, |entry| {
+            entries.push(entry.clone());
+            Ok(())
+        })
+        .unwrap();
+        let mut shelf = redis::Shelf::open(&config).unwrap();
+        entries.into_iter().for_each(|entry| shelf.put(entry).unwrap());
+        shelf.finish().unwrap()
+    });
+    assert!(reading.await.unwrap().known > 0);
 }

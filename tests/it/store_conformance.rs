@@ -296,14 +296,12 @@ async fn what_is_due_comes_oldest_first_when_its_back_off_is_over_and_what_is_in
         }
         store.hold(vec![holding(4)]).await.unwrap();
         store.record(vec![record(5)]).await.unwrap();
+        // Looked at, and given back.
         let due = async |seconds: u64, limit: usize| -> Vec<Key> {
-            store
-                .due(at(seconds), limit, Vec::new())
-                .await
-                .unwrap()
-                .into_iter()
-                .map(|waiting| waiting.key)
-                .collect()
+            let due = store.due(at(seconds), limit, Vec::new()).await.unwrap();
+            let keys: Vec<Key> = due.into_iter().map(|waiting| waiting.key).collect();
+            store.release(keys.clone()).await.unwrap();
+            keys
         };
         assert_eq!(due(0, 9).await, []);
         assert_eq!(due(1, 9).await, [key(1)]);
@@ -314,8 +312,9 @@ async fn what_is_due_comes_oldest_first_when_its_back_off_is_over_and_what_is_in
         assert_eq!(due(61, 9).await, [key(1), key(2), key(3)]);
         assert_eq!(due(61, 1).await, [key(1)]);
         assert_eq!(store.due(at(61), 9, vec![EventType::PaymentSucceeded]).await.unwrap(), []);
-        assert_eq!(store.due(at(61), 9, vec![EventType::PaymentLate]).await.unwrap().len(), 3);
-        let waiting = store.due(at(61), 1, Vec::new()).await.unwrap().remove(0);
+        let mut all = store.due(at(61), 9, vec![EventType::PaymentLate]).await.unwrap();
+        assert_eq!(all.len(), 3);
+        let waiting = all.remove(0);
         let message: Message = serde_json::from_slice(&waiting.content).unwrap();
         assert_eq!(message, deferral(1, State::Deferred).message);
         assert_eq!((waiting.digest, waiting.payment_time), (Some(digest("1.00")), Some(alipay::now())));
@@ -496,16 +495,33 @@ async fn what_the_broker_refuses_again_and_again_hides_nobody() {
             .await
             .unwrap();
         let due = store.due(at.plus(Duration::from_secs(1)), 12, Vec::new()).await.unwrap();
+        store.release(due.iter().map(|waiting| waiting.key.clone()).collect()).await.unwrap();
         let young: Vec<bool> = due.iter().map(|waiting| waiting.reason == "broker_down").collect();
         assert_eq!(young, [[true; 9].as_slice(), &[false; 3]].concat(), "younger, and first");
         // Where nobody else waits, the whole of it is theirs.
         let due = store.due(at, 12, Vec::new()).await.unwrap();
         assert_eq!(due.len(), 12);
-        // Whoever was tried steps behind whoever was not.
-        let tried: Vec<Deferral> = (1..=12).map(|n| Deferral { at, ..returned(n) }).collect();
-        store.defer(tried).await.unwrap();
-        let due = store.due(at.plus(Duration::from_secs(600)), 490, Vec::new()).await.unwrap();
-        assert!(due.iter().all(|waiting| waiting.key != key(1)), "the others come first");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_a_trade_what_was_tried_steps_behind_what_was_not() {
+    on_each_engine(async |fixture| {
+        let fixture = fixture.roomy();
+        let store = fixture.open().await;
+        let refund = |n: u64, at| {
+            let key = Key { id: format!("{}.r{n}", key(1).id), ..key(1) };
+            Deferral { key, at, cause: Cause::Returned, ..deferral(1, State::Deferred) }
+        };
+        store.defer((1..=50).map(|n| refund(n, alipay::now())).collect()).await.unwrap();
+        let at = alipay::now().plus(Duration::from_secs(100));
+        store.defer((1..=12).map(|n| refund(n, at)).collect()).await.unwrap();
+        let due = store.due(at.plus(Duration::from_secs(600)), 38, Vec::new()).await.unwrap();
+        let untried: Vec<Key> = (13..=50).map(|n| refund(n, at).key).collect();
+        let mut keys: Vec<Key> = due.into_iter().map(|waiting| waiting.key).collect();
+        keys.sort_by_key(|key| untried.iter().position(|one| one == key));
+        assert_eq!(keys, untried, "the others come first");
     })
     .await;
 }
@@ -648,7 +664,12 @@ async fn each_event_is_drained_by_one_at_a_time() {
         let announced = some.iter().map(|waiting| Record { key: waiting.key.clone(), ..record(1) });
         ours.record(announced.collect()).await.unwrap();
         theirs.release(others.into_iter().map(|waiting| waiting.key).collect()).await.unwrap();
-        assert_eq!(ours.due(now, 100, Vec::new()).await.unwrap().len(), 40 - some.len());
+        let found = std::cell::Cell::new(0);
+        eventually("what another gave back is found", || async {
+            found.set(found.get() + ours.due(now, 100, Vec::new()).await.unwrap().len());
+            found.get() == 40 - some.len()
+        })
+        .await;
     }
 }
 
@@ -670,6 +691,36 @@ async fn a_lease_ends_by_itself() {
         // Late as it is, who has a confirm writes it.
         ours.record(vec![record(1)]).await.unwrap();
         assert!(is_known_as(&claim(&*theirs, 1).await, State::Recorded));
+    }
+}
+
+#[tokio::test]
+async fn what_lies_under_a_key_and_is_not_ours_harms_no_other() {
+    for fixture in Fixture::shared() {
+        let fixture = fixture.roomy();
+        let store = fixture.open().await;
+        store.defer([2, 3].map(|n| deferral(n, State::Deferred)).into()).await.unwrap();
+        // A trade's, an event's that waits, and a whole bucket's.
+        assert_eq!(fixture.ask("RPUSH", &format!("{} junk", trade_key(&fixture, 1))), 1);
+        assert_eq!(fixture.ask("DEL", &trade_key(&fixture, 3)), 1);
+        assert_eq!(fixture.ask("RPUSH", &format!("{} junk", trade_key(&fixture, 3))), 1);
+        assert_eq!(fixture.ask("HSET", &format!("{} {} junk", trade_key(&fixture, 4), key(4).id)), 1);
+        assert_eq!(fixture.ask("RPUSH", &format!("{}load junk", fixture.bucket(5))), 1);
+        let claims = store.claim([1, 2, 4, 6].map(key).into()).await.unwrap();
+        assert_eq!((&claims[0], &claims[2]), (&Claim::Unreadable, &Claim::Unreadable));
+        assert!(is_known_as(&claims[1], State::Deferred) && claims[3] == Claim::Granted(None));
+        store.record([1, 6].map(record).into()).await.unwrap();
+        assert_eq!(known(&*store, 6).await.map(|known| known.state), Some(State::Recorded));
+        let kept = store.defer([1, 5, 7].map(|n| deferral(n, State::Deferred)).into()).await.unwrap();
+        assert_eq!(kept, [Kept::Full, Kept::Full, Kept::Yes]);
+        assert_eq!(store.hold(vec![holding(1), holding(8)]).await.unwrap(), [Kept::Full, Kept::Yes]);
+        store.release([1, 2].map(key).into()).await.unwrap();
+        // Whoever starts now sees the rest, and drains it.
+        let another = fixture.open().await;
+        assert_eq!(another.tally().await.unwrap().deferred, 3);
+        let due = due_keys(&*another, 3600).await;
+        assert!(due.len() == 2 && due.contains(&key(2)) && due.contains(&key(7)), "{due:?}");
+        assert!(store.find(trade(1)).await.unwrap_err().message.contains("the log names it"));
     }
 }
 

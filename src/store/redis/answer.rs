@@ -22,6 +22,11 @@ impl Fields {
         self.0.len() == 0
     }
 
+    /// What is left, each a list of fields of its own.
+    pub(super) fn rest(self) -> impl Iterator<Item = Answer<Self>> {
+        self.0.map(Self::of)
+    }
+
     fn next(&mut self) -> Answer<Value> {
         self.0.next().ok_or_else(odd)
     }
@@ -119,7 +124,7 @@ impl Fields {
 
     /// See `entries.lua`.
     pub(super) fn entries(self, subject: &str) -> Answer<Vec<Entry>> {
-        self.0.map(|row| Self::of(row)?.entry(subject)).collect()
+        self.rest().map(|row| row?.entry(subject)).collect()
     }
 
     fn entry(mut self, subject: &str) -> Answer<Entry> {

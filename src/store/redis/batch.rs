@@ -13,8 +13,11 @@ pub(super) struct Batch<'a> {
     names: &'a Names,
     head: Vec<Vec<u8>>,
     items: Vec<Item>,
+    /// How many go into one call at most, where it may touch several buckets.
+    portion: usize,
 }
 
+#[derive(Clone)]
 struct Item {
     bucket: u8,
     key: String,
@@ -26,13 +29,23 @@ pub(super) struct Part(Vec<usize>);
 
 impl<'a> Batch<'a> {
     pub(super) fn new<const N: usize>(names: &'a Names, head: [Vec<u8>; N]) -> Self {
-        Self { names, head: head.into(), items: Vec::new() }
+        Self { names, head: head.into(), items: Vec::new(), portion: usize::MAX }
     }
 
     /// With one item for each bucket.
     pub(super) fn over_buckets(names: &'a Names, head: Vec<Vec<u8>>) -> Self {
-        let items = (0..=u8::MAX).map(|bucket| Item { bucket, key: names.load(bucket), args: Vec::new() });
-        Self { names, head, items: items.collect() }
+        Self::over(names, head, (0..=u8::MAX).map(|bucket| (bucket, Vec::new())))
+    }
+
+    /// With one item for each of these buckets, and what the script wants of it. So many go into a call that what others ask
+    /// meanwhile has its turn between two.
+    pub(super) fn over(
+        names: &'a Names,
+        head: Vec<Vec<u8>>,
+        buckets: impl IntoIterator<Item = (u8, Vec<Vec<u8>>)>,
+    ) -> Self {
+        let item = |(bucket, args)| Item { bucket, key: names.load(bucket), args };
+        Self { names, head, items: buckets.into_iter().map(item).collect(), portion: PORTION }
     }
 
     /// Adds an item: the trade and the id, and what else the script wants of it.
@@ -55,10 +68,21 @@ impl<'a> Batch<'a> {
         self.items.iter().map(of).sum()
     }
 
+    /// Each item in a batch of its own, with its key.
+    pub(super) fn one_by_one(&self) -> impl Iterator<Item = (String, Batch<'a>)> {
+        self.items.iter().map(|item| {
+            let (names, head, portion) = (self.names, self.head.clone(), self.portion);
+            (item.key.clone(), Batch { names, head, items: vec![item.clone()], portion })
+        })
+    }
+
     /// The parts, each of one bucket where it is to be spread.
     pub(super) fn parts(&self, spread: Spread) -> Vec<Part> {
         match spread {
-            Spread::Together => vec![Part((0..self.items.len()).collect())],
+            Spread::Together => {
+                let all: Vec<usize> = (0..self.items.len()).collect();
+                all.chunks(self.portion).map(|some| Part(some.to_vec())).collect()
+            }
             Spread::ByBucket => {
                 let mut parts: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
                 for (index, item) in self.items.iter().enumerate() {
@@ -102,6 +126,9 @@ pub(super) enum Spread {
     Together,
     ByBucket,
 }
+
+/// Bound: buckets that one call visits.
+const PORTION: usize = 64;
 
 pub(super) fn text(text: &str) -> Vec<u8> {
     text.as_bytes().to_vec()

@@ -1,33 +1,69 @@
--- What may be drained of each bucket (KEYS: its load). ARGV: token, now, limit; then the types that are asked for.
--- Answers a list of triples: 1 where the broker refused it, when it was due, place. Nothing is taken.
--- Bound: what others have leased is passed over, up to PAGES pages of it.
-local PAGES = 8
-local answers = {}
-for i, key in ipairs(KEYS) do
-  local found, prefix = {}, key:sub(1, -5)
-  local load = redis.call('HMGET', key, 'deferred', 'in_doubt')
-  if (tonumber(load[1]) or 0) + (tonumber(load[2]) or 0) > 0 then
-    for refused = 0, 1 do
-      for t = 4, #ARGV do
-        local taken, page, limit = 0, 0, tonumber(ARGV[3])
-        local queue = prefix .. 'due:' .. refused .. ':' .. ARGV[t]
-        while taken < limit and page < PAGES do
-          local some = redis.call(
-            'ZRANGEBYSCORE', queue, '-inf', ARGV[2], 'WITHSCORES', 'LIMIT', page * limit, limit)
-          for n = 1, #some, 2 do
-            local holder = redis.call('GET', prefix .. 'l:' .. some[n]:match('([^ ]*)$'))
-            if taken < limit and (not holder or holder == ARGV[1]) then
-              found[#found + 1] = refused
-              found[#found + 1] = tonumber(some[n + 1])
-              found[#found + 1] = some[n]
-              taken = taken + 1
-            end
-          end
-          page = #some < 2 * limit and PAGES or page + 1
-        end
-      end
+-- Takes what is due of each bucket (KEYS: its load), the longest due first. ARGV: token, lease in ms, now, 1 for what the
+-- broker refused and else 0, how many types, the types; then of each of KEYS: how much at most.
+-- Answers of each: when the next of it is due, or false; then of each that is taken: when it was due, its place, and what
+-- waits (see waiting.lua); or 0 where what is kept of it cannot be read.
+-- What is looked at is put off, so that nobody comes upon it again: what is taken, and what another has leased, until that
+-- lease is over, and what cannot be read for as long as the longest back-off.
+local token, lease_ms, now, types = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
+
+local function readable(key, id)
+  local packed = redis.pcall('HGET', key, id)
+  local ok, row = pcall(cmsgpack.unpack, packed)
+  return ok and type(row) == 'table' and waits(row) and row
+end
+
+-- What is first of each type; and whether there may be more.
+local function first_of(prefix, count)
+  local found, is_more = {}, false
+  for t = 6, 5 + types do
+    local queue = prefix .. 'due:' .. ARGV[4] .. ':' .. ARGV[t]
+    local some = redis.call('ZRANGE', queue, 0, count, 'WITHSCORES')
+    is_more = is_more or #some > 2 * count
+    for n = 1, #some, 2 do
+      found[#found + 1] = { due = tonumber(some[n + 1]), place = some[n], queue = queue }
     end
   end
-  answers[i] = found
+  table.sort(found, function(a, b) return a.due < b.due end)
+  return found, is_more
+end
+
+local answers = {}
+for i, key in ipairs(KEYS) do
+  local prefix, share = key:sub(1, -5), tonumber(ARGV[5 + types + i])
+  local found, is_more = first_of(prefix, share)
+  local answer, taken, rest = { false }, 0, false
+  local function next_at(due)
+    if not answer[1] or due < answer[1] then answer[1] = due end
+  end
+  local function put_off(one, until_then)
+    redis.call('ZADD', one.queue, 'XX', until_then, one.place)
+    next_at(until_then)
+  end
+  for _, one in ipairs(found) do
+    if one.due > now or taken == share then
+      next_at(one.due)
+      rest = true
+      break
+    end
+    local subject, id = one.place:match('^(.*) ([^ ]*)$')
+    local lease = prefix .. 'l:' .. id
+    local holder = redis.pcall('GET', lease)
+    if holder and holder ~= token then
+      local left = redis.call('PTTL', lease)
+      put_off(one, now + (left > 0 and left or lease_ms))
+    else
+      local row = readable(prefix .. 't:' .. subject, id)
+      if row then
+        redis.call('SET', lease, token, 'PX', lease_ms)
+        answer[#answer + 1] = { one.due, one.place, unpack(waiting(prefix, subject, id, row)) }
+        taken = taken + 1
+      else
+        answer[#answer + 1] = { one.due, one.place, 0 }
+      end
+      put_off(one, now + (row and lease_ms or 600000))
+    end
+  end
+  if is_more and not rest then next_at(now) end
+  answers[i] = answer
 end
 return answers

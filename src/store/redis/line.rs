@@ -25,6 +25,13 @@ pub(super) struct Line {
     room: Semaphore,
 }
 
+/// Why there is no answer.
+pub(super) enum Failure {
+    Away(StoreError),
+    /// Something lies under one of the keys that is none of ours, or is damaged: the others can be asked without it.
+    OfAKey(String),
+}
+
 #[derive(Clone)]
 enum State {
     Up {
@@ -82,31 +89,35 @@ impl Line {
     }
 
     /// Asks, and once more where the answer was lost with the connection: what is asked may be asked twice.
-    pub(super) async fn run(&self, script: &Script, batch: &Batch<'_>) -> Result<Vec<Value>, StoreError> {
+    pub(super) async fn run(&self, script: &Script, batch: &Batch<'_>) -> Result<Vec<Value>, Failure> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
         // A single batch always has room, or it could never be kept.
         let kib = u32::try_from((batch.weight() / 1024 + 1).min(ROOM_KIB)).unwrap_or(u32::MAX);
-        let _room = self.room.try_acquire_many(kib).map_err(|_| away("it has not done what it was asked"))?;
+        let room = self.room.try_acquire_many(kib);
+        let _room = room.map_err(|_| Failure::Away(away("it has not done what it was asked")))?;
         let mut lost = None;
         // Bound: two tries, each of a patience and an answer's deadline at most.
         for _ in 0..2 {
             let (generation, link) = match self.up().await {
                 Ok(up) => up,
-                Err(error) => return Err(lost.unwrap_or(error)),
+                Err(error) => return Err(Failure::Away(lost.unwrap_or(error))),
             };
             match timeout(ANSWER_DEADLINE, ask(script, batch, &link)).await {
                 Ok(Ok(Some(answers))) => return Ok(answers),
-                Ok(Ok(None)) => return Err(super::answer::odd()),
-                Ok(Err(error)) if !is_of_the_line(&error) => return Err(away(&error.to_string())),
+                Ok(Ok(None)) => return Err(Failure::Away(super::answer::odd())),
+                Ok(Err(error)) if is_of_a_key(&error) => return Err(Failure::OfAKey(error.to_string())),
+                Ok(Err(error)) if !is_of_the_line(&error) => {
+                    return Err(Failure::Away(away(&error.to_string())));
+                }
                 Ok(Err(error)) => lost = Some(self.broken(generation, error.to_string())),
                 Err(_) => {
                     lost = Some(self.broken(generation, format!("no answer within {ANSWER_DEADLINE:?}")))
                 }
             }
         }
-        Err(lost.unwrap_or_else(|| away("it is away")))
+        Err(Failure::Away(lost.unwrap_or_else(|| away("it is away"))))
     }
 
     async fn up(&self) -> Result<(u64, Link), StoreError> {
@@ -172,6 +183,7 @@ async fn supervise(config: Config, state: Arc<watch::Sender<State>>) {
             let batch = Batch::over_buckets(&names, Vec::new());
             match timeout(ANSWER_DEADLINE, ask(&look, &batch, &link)).await {
                 Ok(Ok(_)) => Ok(link),
+                Ok(Err(error)) if is_of_a_key(&error) => Ok(link),
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(_) => Err(format!("no answer within {ANSWER_DEADLINE:?}")),
             }
@@ -220,6 +232,12 @@ fn is_of_the_line(error: &RedisError) -> bool {
         || error.is_connection_dropped()
         || error.is_unrecoverable_error()
         || error.code().is_some_and(|code| elsewhere.contains(&code))
+}
+
+/// Whether a script met what it cannot read: another type, or what does not unpack as a row.
+fn is_of_a_key(error: &RedisError) -> bool {
+    let error = error.to_string();
+    ["WRONGTYPE", "bytes in input", "format in input", "attempt to "].iter().any(|word| error.contains(word))
 }
 
 fn late() -> String {

@@ -80,7 +80,7 @@ impl Books {
         Instant::now()
     }
 
-    pub(super) fn sum(&self, began: Instant, buckets: &[Bucket]) -> Tally {
+    pub(super) fn sum(&self, began: Instant, buckets: impl Iterator<Item = Bucket>) -> Tally {
         let (mut sums, mut tally) = (Sums::default(), Tally::default());
         let earliest = |a: Option<Timestamp>, b: Option<i64>| {
             let b = b.map(Timestamp::from_unix_millis);
@@ -123,6 +123,13 @@ impl Books {
         let is_fresh = known.at.is_some_and(|at| at.elapsed() < FRESH);
         let is_full = sums.returned_bytes >= self.config.max_deferred_bytes / 2;
         !is_fresh || is_full || self.of(&sums).into_iter().any(|(_, used)| used > 0.9)
+    }
+
+    /// Whether anything waits for the broker. `None` if what is known is too old to say.
+    pub(super) fn has_waiting(&self) -> Option<bool> {
+        let known = self.lock();
+        let is_fresh = known.at.is_some_and(|at| at.elapsed() < FRESH);
+        is_fresh.then_some(known.sums.deferred > 0)
     }
 
     pub(super) fn room(&self) -> Room {

@@ -75,7 +75,7 @@ pub fn holding(n: u64) -> Holding {
 pub async fn known(store: &dyn Store, n: u64) -> Option<Known> {
     match store.claim(vec![key(n)]).await.unwrap().remove(0) {
         Claim::Granted(known) => known,
-        Claim::HeldElsewhere => panic!("nobody else is here"),
+        Claim::HeldElsewhere | Claim::Unreadable => panic!("nobody else is here"),
     }
 }
 
