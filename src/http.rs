@@ -36,10 +36,12 @@ pub struct Config {
     pub path: String,
     /// `http.max_body`, bytes.
     pub max_body: usize,
-    /// `http.max_bodies`, bytes of all bodies that come in pieces.
+    /// `http.max_bodies`, bytes of all bodies that are waited for.
     pub max_bodies: usize,
     /// `http.max_connections`.
     pub max_connections: usize,
+    /// `http.max_buffered_connections`: of those, how many may have said something and be in no request.
+    pub max_buffered_connections: usize,
     /// `http.max_connections_per_address`; 0 is no bound.
     pub max_connections_per_address: usize,
     /// `http.max_requests_per_connection`.

@@ -62,7 +62,7 @@ pub struct Metrics {
     pub connections_refused: IntCounterVec,
     /// Connections that had their share and got their last answer, by what was used up.
     pub connections_retired: IntCounterVec,
-    /// Bytes of bodies that came in more than one piece and are still in use.
+    /// What bodies hold that did not come with their heads: 16 KiB for each that is unfinished, and their bytes.
     pub body_bytes: IntGauge,
     /// Origins of forged notifications that are past `http.failure_budget`, and verified at low priority.
     pub addresses_over_budget: IntGauge,
@@ -237,6 +237,12 @@ pub enum ConnectionRefusal {
     SlowHead,
     /// hyper refused the head: too large, or not HTTP/1.
     BadHead,
+    /// A body is longer than `http.max_body`.
+    LargeBody,
+    /// A body did not come within `http.body_timeout`.
+    SlowBody,
+    /// All bodies together hold `http.max_bodies`, and this one gave way.
+    Bodies,
     /// The peer did not read its answers.
     SlowReader,
     /// `accept` failed (out of file descriptors, most likely).
@@ -245,13 +251,16 @@ pub enum ConnectionRefusal {
 
 impl ConnectionRefusal {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Full,
         Self::FullForAddress,
         Self::ProxyHeader,
         Self::Handshake,
         Self::SlowHead,
         Self::BadHead,
+        Self::LargeBody,
+        Self::SlowBody,
+        Self::Bodies,
         Self::SlowReader,
         Self::Accept,
     ];
@@ -265,6 +274,9 @@ impl ConnectionRefusal {
             Self::Handshake => "handshake",
             Self::SlowHead => "slow_head",
             Self::BadHead => "bad_head",
+            Self::LargeBody => "large_body",
+            Self::SlowBody => "slow_body",
+            Self::Bodies => "bodies",
             Self::SlowReader => "slow_reader",
             Self::Accept => "accept",
         }
@@ -391,7 +403,7 @@ impl Metrics {
             connections: at.gauge("connections", "Open connections on the public listener.")?,
             connections_refused: refused,
             connections_retired: retired,
-            body_bytes: at.gauge("body_bytes", "Bytes of bodies that came in pieces.")?,
+            body_bytes: at.gauge("body_bytes", "What bodies hold that were waited for.")?,
             addresses_over_budget: at.gauge("addresses_over_budget", "Verified at low priority.")?,
             low_priority_verifications: low_priority,
             tls_certificate_expires: at.gauge(TLS_EXPIRES, "The listener's certificate's end.")?,

@@ -1,13 +1,14 @@
 //! Every key there is. `docs/configuration.md` is held to this list by a test.
 
 /// All keys; `[]` stands for any table of an array.
-pub const KEYS: [&str; 69] = [
+pub const KEYS: [&str; 70] = [
     "http.listen",
     "http.path",
     "http.answer_timeout",
     "http.max_body",
     "http.max_bodies",
     "http.max_connections",
+    "http.max_buffered_connections",
     "http.max_connections_per_address",
     "http.max_requests_per_connection",
     "http.max_connection_age",

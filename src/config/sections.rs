@@ -438,6 +438,7 @@ fn http(reader: &mut Reader) -> Option<http::Config> {
         max_body,
         max_bodies,
         max_connections: reader.number("http.max_connections", 10_000, 1..=1_000_000),
+        max_buffered_connections: reader.number("http.max_buffered_connections", 2048, 1..=1_000_000),
         max_connections_per_address: reader.number("http.max_connections_per_address", 0, 0..=1_000_000),
         max_requests_per_connection: reader.number(
             "http.max_requests_per_connection",
@@ -445,7 +446,7 @@ fn http(reader: &mut Reader) -> Option<http::Config> {
             1..=1_000_000_000,
         ),
         max_connection_age: reader.duration("http.max_connection_age", "1h", SECOND..=DAY * 365),
-        max_header: reader.size("http.max_header", "16KiB", 1024..=1 << 20),
+        max_header: reader.size("http.max_header", "8KiB", 1024..=1 << 20),
         header_timeout: reader.duration("http.header_timeout", "10s", timeout.clone()),
         body_timeout: reader.duration("http.body_timeout", "10s", timeout.clone()),
         write_timeout: reader.duration("http.write_timeout", "10s", timeout.clone()),

@@ -110,6 +110,7 @@ pub(crate) struct Progress {
     opened: Instant,
     /// When the last request was answered, in milliseconds since it was opened.
     silent_since: AtomicU64,
+    has_buffers: AtomicBool,
     is_asked_to_leave: AtomicBool,
     asked_to_leave: Notify,
 }
@@ -124,6 +125,7 @@ impl Default for Progress {
             has_aged: AtomicBool::default(),
             opened: Instant::now(),
             silent_since: AtomicU64::default(),
+            has_buffers: AtomicBool::default(),
             is_asked_to_leave: AtomicBool::default(),
             asked_to_leave: Notify::default(),
         }
@@ -155,6 +157,15 @@ impl Progress {
     pub(crate) fn silent_since(&self) -> Option<Instant> {
         let stays = !self.in_request.load(Ordering::Relaxed) && !self.is_asked_to_leave();
         stays.then(|| self.opened + Duration::from_millis(self.silent_since.load(Ordering::Relaxed)))
+    }
+
+    /// Its first byte has come: from now on it has buffers. Says whether it had.
+    pub(crate) fn grows(&self) -> bool {
+        self.has_buffers.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_buffers(&self) -> bool {
+        self.has_buffers.load(Ordering::Relaxed)
     }
 
     /// Asks it to leave as one that is too old does: it is closed, unless a request has begun meanwhile, which is finished.

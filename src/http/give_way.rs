@@ -1,8 +1,12 @@
-//! Who gives way when the door is nearly full: the connections that have been in no request for longest. A hoarder's are
-//! older than that of somebody who connects to say something, so that whoever fills the door keeps only himself out.
+//! Who gives way when the door is nearly full, or too much of its memory is taken: the connections that have been in no
+//! request for longest. A hoarder's are older than that of somebody who connects to say something, so that whoever fills
+//! the door keeps only himself out.
+//!
+//! A connection that has said nothing costs a tenth of one that has (HTTP has buffers, and so has TLS), so those have a
+//! bound of their own.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,25 +16,30 @@ use super::connection::Progress;
 /// The open connections.
 #[derive(Debug)]
 pub(super) struct Sitting {
+    /// Bound: `http.max_buffered_connections`. More are let in, and others leave for them: those that are in a request
+    /// stay, which have bounds of their own.
+    max_with_buffers: usize,
     /// Bound: `http.max_connections`.
     seats: Mutex<Seats>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Seats {
     taken: HashMap<u64, Arc<Progress>>,
+    with_buffers: usize,
     next: u64,
     looked_at: Option<Instant>,
+    looked_at_buffers: Option<Instant>,
 }
 
 impl Sitting {
-    pub(super) fn new() -> Self {
-        Self { seats: Mutex::new(Seats { taken: HashMap::new(), next: 0, looked_at: None }) }
+    pub(super) fn new(max_with_buffers: usize) -> Self {
+        Self { max_with_buffers, seats: Mutex::default() }
     }
 
     /// Notes a connection. What it is told to [`leave`](Self::leave) by.
     pub(super) fn enter(&self, progress: Arc<Progress>) -> u64 {
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seats = self.lock();
         seats.next += 1;
         let number = seats.next;
         seats.taken.insert(number, progress);
@@ -38,20 +47,44 @@ impl Sitting {
     }
 
     pub(super) fn leave(&self, number: u64) {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner).taken.remove(&number);
+        let mut seats = self.lock();
+        if seats.taken.remove(&number).is_some_and(|progress| progress.has_buffers()) {
+            seats.with_buffers -= 1;
+        }
     }
 
-    /// Tells some, which are in no request, to give way: those that have been silent for longest. Not more often than
-    /// every [`PAUSE`], because it looks at all of them.
-    pub(super) fn make_room(&self, for_so_many: usize, now: Instant) {
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if seats.looked_at.is_some_and(|at| now.saturating_duration_since(at) < PAUSE) {
+    /// The first byte of a connection has come, that sits here. If too many have said something, an eighth of those that
+    /// may gives way.
+    pub(super) fn grows(&self, progress: &Progress, now: Instant) {
+        let mut seats = self.lock();
+        if progress.grows() {
             return;
         }
-        seats.looked_at = Some(now);
+        seats.with_buffers += 1;
+        if seats.with_buffers > self.max_with_buffers && is_due(&mut seats.looked_at_buffers, now) {
+            seats.ask((self.max_with_buffers / GIVE_WAY).max(1), Progress::has_buffers);
+        }
+    }
+
+    /// Tells some, which are in no request, to give way: those that have been silent for longest.
+    pub(super) fn make_room(&self, for_so_many: usize, now: Instant) {
+        let mut seats = self.lock();
+        if is_due(&mut seats.looked_at, now) {
+            seats.ask(for_so_many, |_| true);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seats {
+    fn ask(&self, so_many: usize, among: impl Fn(&Progress) -> bool) {
+        let of_them = self.taken.values().filter(|progress| among(progress));
         let mut silent: Vec<(Instant, &Arc<Progress>)> =
-            seats.taken.values().filter_map(|progress| Some((progress.silent_since()?, progress))).collect();
-        let count = for_so_many.min(silent.len());
+            of_them.filter_map(|progress| Some((progress.silent_since()?, progress))).collect();
+        let count = so_many.min(silent.len());
         if count > 0 && count < silent.len() {
             silent.select_nth_unstable_by_key(count, |(since, _)| *since);
         }
@@ -59,6 +92,17 @@ impl Sitting {
     }
 }
 
+/// Not more often than every [`PAUSE`], because it looks at all of them.
+fn is_due(looked_at: &mut Option<Instant>, now: Instant) -> bool {
+    let is_due = looked_at.is_none_or(|at| now.saturating_duration_since(at) >= PAUSE);
+    if is_due {
+        *looked_at = Some(now);
+    }
+    is_due
+}
+
+/// Of how many may sit, so many give way at once that looking for them costs each who comes little.
+pub(super) const GIVE_WAY: usize = 8;
 /// Bound: between two looks at all connections.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -69,7 +113,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn those_who_were_in_no_request_for_longest_give_way_and_nobody_in_one_does() {
-        let sitting = Sitting::new();
+        let sitting = Sitting::new(2);
         let mut seats = Vec::new();
         for _ in 0..5 {
             let progress = Arc::new(Progress::default());
@@ -90,9 +134,37 @@ mod tests {
         assert_eq!(asked(), [false, true, true, true, true]);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn of_those_that_have_said_something_only_so_many_stay() {
+        let sitting = Sitting::new(2);
+        let mut seats = Vec::new();
+        for _ in 0..6 {
+            let progress = Arc::new(Progress::default());
+            let number = sitting.enter(Arc::clone(&progress));
+            seats.push((number, progress));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let asked = || seats.iter().map(|(_, seat)| seat.is_asked_to_leave()).collect::<Vec<_>>();
+        let grows = |nth: usize| sitting.grows(&seats[nth].1, Instant::now());
+        grows(1);
+        seats[1].1.began(HasBody::Yes);
+        grows(2);
+        grows(2);
+        assert_eq!(asked(), [false; 6], "there is room for two");
+        grows(3);
+        assert_eq!(asked(), [false, false, true, false, false, false], "who is silent or in a request stays");
+        sitting.leave(seats[2].0);
+        sitting.leave(seats[1].0);
+        tokio::time::advance(PAUSE).await;
+        grows(4);
+        assert_eq!(asked(), [false, false, true, false, false, false], "two have left");
+        grows(5);
+        assert_eq!(asked(), [false, false, true, true, false, false]);
+    }
+
     #[tokio::test]
     async fn who_has_left_is_forgotten() {
-        let sitting = Sitting::new();
+        let sitting = Sitting::new(2);
         let progress = Arc::new(Progress::default());
         let number = sitting.enter(Arc::clone(&progress));
         sitting.leave(number);

@@ -11,8 +11,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
@@ -29,7 +28,7 @@ use tokio_util::either::Either;
 use super::accept::Acceptor;
 use super::body::{BodyFault, Shelf};
 use super::connection::{self, HasBody, Progress, Stream, Wire};
-use super::give_way::Sitting;
+use super::give_way::{GIVE_WAY, Sitting};
 use super::per_address::{PerAddress, Place};
 use super::reply::{self, Answer, Refusal};
 use super::tls::InForce;
@@ -134,14 +133,14 @@ impl Door {
             max_bytes: config.max_body,
             max_bytes_of_all: config.max_bodies,
             within: config.body_timeout,
-            held: AtomicUsize::new(0),
+            places: Mutex::default(),
             metrics: metrics.clone(),
         };
         Self {
             tls,
             protocol: connection::protocol(config.max_header, config.header_timeout),
             room: Arc::new(Semaphore::new(config.max_connections)),
-            sitting: Sitting::new(),
+            sitting: Sitting::new(config.max_buffered_connections),
             kept_free: if config.max_connections < FEW { 0 } else { config.max_connections / KEPT_FREE },
             per_address: PerAddress::new(config.max_connections_per_address),
             shelf: Arc::new(shelf),
@@ -175,21 +174,30 @@ impl Door {
 
     /// What comes before HTTP: who the peer speaks for, TLS, and silence. What only some need is in boxes, so that a
     /// connection that is silent is small.
-    async fn open(&self, mut stream: TcpStream, peer: IpAddr) -> Result<(Stream, IpAddr), ConnectionRefusal> {
+    async fn open(
+        &self,
+        mut stream: TcpStream,
+        peer: IpAddr,
+        progress: &Progress,
+    ) -> Result<(Stream, IpAddr), ConnectionRefusal> {
         let mut sender = peer;
         if self.config.proxy_protocol && self.config.trusted_proxies.contain(peer) {
             let source =
                 Box::pin(within(self.config.header_timeout, proxy_protocol::source(&mut stream))).await;
             sender = source.ok_or(ConnectionRefusal::ProxyHeader)?.unwrap_or(peer);
         }
-        let Some(tls) = &self.tls else {
-            // HTTP has buffers from the start on: somebody who says nothing gets none. (`readable` may be wrong.)
-            let said = within(self.config.header_timeout, stream.peek(&mut [0])).await;
-            said.ok_or(ConnectionRefusal::SlowHead)?;
-            return Ok((Either::Left(stream), sender));
+        // HTTP and TLS have buffers from the start on: somebody who says nothing gets none. (`readable` may be wrong.)
+        let (allowed, too_slow) = match &self.tls {
+            None => (self.config.header_timeout, ConnectionRefusal::SlowHead),
+            Some(_) => (self.config.handshake_timeout, ConnectionRefusal::Handshake),
         };
-        let encrypted = Box::pin(within(self.config.handshake_timeout, tls.accept(stream))).await;
-        Ok((Either::Right(encrypted.ok_or(ConnectionRefusal::Handshake)?), sender))
+        let began = Instant::now();
+        within(allowed, stream.peek(&mut [0])).await.ok_or(too_slow)?;
+        self.sitting.grows(progress, Instant::now());
+        let Some(tls) = &self.tls else { return Ok((Either::Left(stream), sender)) };
+        let left = allowed.saturating_sub(began.elapsed());
+        let encrypted = Box::pin(within(left, tls.accept(stream))).await;
+        Ok((Either::Right(encrypted.ok_or(too_slow)?), sender))
     }
 
     /// One request. Exactly one outcome is counted: by the gateway for what reaches it, here for the rest.
@@ -197,27 +205,39 @@ impl Door {
         let arrived = Instant::now();
         let (head, body) = request.into_parts();
         progress.began(if body.is_end_stream() { HasBody::No } else { HasBody::Yes });
-        let answer = match self.receive(&head, body, progress).await {
-            Ok(body) => {
-                let traceparent = trace_context::traceparent(&head.headers);
-                let client = self.config.trusted_proxies.client(sender, &head.headers);
-                reply::of(&self.gateway.notify(Delivery { body, client, arrived, traceparent }).await)
-            }
-            Err(refusal) => {
-                self.metrics.notification(refusal.outcome());
-                if refusal == Refusal::NotAForm {
-                    self.metrics.rejections.with_label_values(&[NOT_A_FORM]).inc();
-                }
-                reply::refuse(refusal)
-            }
+        let refused = self.refuses(&head);
+        let traceparent = trace_context::traceparent(&head.headers);
+        let client = self.config.trusted_proxies.client(sender, &head.headers);
+        let is_encoded = head.headers.contains_key(TRANSFER_ENCODING);
+        // Its hundred headers are not kept while a body drips, nor what they were read into.
+        drop(head);
+        let received = match refused {
+            Some(refusal) => Err(refusal),
+            None => self.receive(body, progress).await,
+        };
+        let answer = match received {
+            Ok(body) => reply::of(&self.gateway.notify(Delivery { body, client, arrived, traceparent }).await),
+            Err(refusal) => self.refuse(refusal),
         };
         progress.answered();
-        if self.is_last(&head.headers, progress) { reply::last(answer) } else { answer }
+        if is_encoded || self.is_last(progress) { reply::last(answer) } else { answer }
     }
 
-    /// Whether the connection ends with this answer. What follows a body that was not read, or that a proxy may have
-    /// measured in another way, might be taken for a request (request smuggling): nothing is read behind it.
-    fn is_last(&self, headers: &HeaderMap, progress: &Progress) -> bool {
+    fn refuse(&self, refusal: Refusal) -> Answer {
+        self.metrics.notification(refusal.outcome());
+        if refusal == Refusal::NotAForm {
+            self.metrics.rejections.with_label_values(&[NOT_A_FORM]).inc();
+        }
+        if let Some(limit) = refusal.limit() {
+            self.metrics.connection_refused(limit);
+        }
+        reply::refuse(refusal)
+    }
+
+    /// Whether the connection ends with this answer (it does after a `Transfer-Encoding`, too). What follows a body that
+    /// was not read, or that a proxy may have measured in another way, might be taken for a request (request smuggling):
+    /// nothing is read behind it.
+    fn is_last(&self, progress: &Progress) -> bool {
         let is_used_up = progress.requests() >= self.config.max_requests_per_connection;
         if is_used_up {
             self.metrics.connection_retired(Retirement::Requests);
@@ -226,26 +246,22 @@ impl Door {
             || progress.has_aged()
             || progress.is_asked_to_leave()
             || self.stopping.has_begun()
-            || headers.contains_key(TRANSFER_ENCODING)
             || progress.leaves_body_unread()
     }
 
-    /// The body of what may be a notification. The query is ignored: it is never part of what is signed.
-    async fn receive(
-        &self,
-        head: &Parts,
-        body: Incoming,
-        progress: &Progress,
-    ) -> Result<bytes::Bytes, Refusal> {
+    /// Why this is no notification, as far as its head tells. The query is ignored: it is never part of what is signed.
+    fn refuses(&self, head: &Parts) -> Option<Refusal> {
         if head.uri.path() != self.config.path {
-            return Err(Refusal::NotFound);
+            Some(Refusal::NotFound)
+        } else if head.method != Method::POST {
+            Some(Refusal::MethodNotAllowed)
+        } else {
+            cannot_be_a_form(&head.headers).then_some(Refusal::NotAForm)
         }
-        if head.method != Method::POST {
-            return Err(Refusal::MethodNotAllowed);
-        }
-        if cannot_be_a_form(&head.headers) {
-            return Err(Refusal::NotAForm);
-        }
+    }
+
+    /// The body of what may be a notification.
+    async fn receive(&self, body: Incoming, progress: &Progress) -> Result<bytes::Bytes, Refusal> {
         let body = self.shelf.read(body).await.map_err(|fault| match fault {
             BodyFault::TooLarge => Refusal::TooLarge,
             BodyFault::TooSlow => Refusal::TooSlow,
@@ -283,7 +299,7 @@ struct Seat {
 impl Seat {
     /// One connection, from accept to close.
     async fn occupy(self, stream: TcpStream, end: Stopping) {
-        let opening = self.door.open(stream, self.peer);
+        let opening = self.door.open(stream, self.peer, &self.progress);
         let opened = tokio::select! {
             biased;
             () = end.begun() => return,
@@ -347,10 +363,8 @@ async fn within<T>(time: Duration, work: impl Future<Output = io::Result<T>>) ->
 const SEND_BUFFER_BYTES: u32 = 16 * 1024;
 /// Bound: what the system takes of a peer ahead of us.
 const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
-/// Of `http.max_connections`, a 64th is kept free; where less is free, an eighth gives way: so many at once that looking for
-/// them costs each who comes little.
+/// Of `http.max_connections`, a 64th is kept free; where less is free, an eighth gives way.
 const KEPT_FREE: usize = 64;
-const GIVE_WAY: usize = 8;
 /// A door of fewer is full when it is full.
 const FEW: usize = 256;
 /// Bound: connections that wait to be accepted.

@@ -11,7 +11,7 @@ use hyper::{Response, StatusCode};
 
 use crate::failpoint::{self, Point};
 use crate::gateway::Reply;
-use crate::metrics::Outcome;
+use crate::metrics::{ConnectionRefusal, Outcome};
 use crate::publication::Announced;
 
 /// An answer of known length.
@@ -44,6 +44,16 @@ impl Refusal {
             Self::NotAForm => Outcome::Rejected,
             Self::TooLarge | Self::TooSlow | Self::CutShort => Outcome::Failed,
             Self::NoRoom => Outcome::Busy,
+        }
+    }
+
+    /// The limit that it met, which ends its connection.
+    pub(super) const fn limit(self) -> Option<ConnectionRefusal> {
+        match self {
+            Self::TooLarge => Some(ConnectionRefusal::LargeBody),
+            Self::TooSlow => Some(ConnectionRefusal::SlowBody),
+            Self::NoRoom => Some(ConnectionRefusal::Bodies),
+            Self::NotFound | Self::MethodNotAllowed | Self::NotAForm | Self::CutShort => None,
         }
     }
 

@@ -74,8 +74,8 @@ mod defaults {
         let config = load(APP).unwrap().config;
         assert_eq!(config.http.listen.to_string(), "0.0.0.0:8080");
         assert_eq!(config.http.path, "/alipay/notify");
-        assert_eq!((config.http.max_body, config.http.max_header), (64 * 1024, 16 * 1024));
-        assert_eq!(config.http.max_connections, 10_000);
+        assert_eq!((config.http.max_body, config.http.max_header), (64 * 1024, 8 * 1024));
+        assert_eq!((config.http.max_connections, config.http.max_buffered_connections), (10_000, 2048));
         assert_eq!(config.http.header_timeout, Duration::from_secs(10));
         assert_eq!(config.http.body_timeout, Duration::from_secs(10));
         assert_eq!(config.http.write_timeout, Duration::from_secs(10));

@@ -202,7 +202,7 @@ async fn a_length_that_is_too_large_is_refused_before_the_body() {
     assert_fail(&answer, 413);
     assert!(answer.is_last());
     assert_eq!(client.rest().await, (Vec::new(), End::Closed));
-    assert_eq!(door.outcome("failed"), 1);
+    assert_eq!((door.outcome("failed"), door.refused("large_body")), (1, 1));
     assert_eq!(counted(&door), 1);
 }
 
@@ -262,7 +262,7 @@ async fn a_slow_body_is_answered_408() {
     assert!(answer.is_last());
     client.finish_sending().await;
     assert_eq!(client.rest().await, (Vec::new(), End::Closed));
-    assert_eq!(door.outcome("failed"), 1);
+    assert_eq!((door.outcome("failed"), door.refused("slow_body")), (1, 1));
 }
 
 #[tokio::test]
@@ -306,6 +306,51 @@ async fn a_peer_that_resets_in_the_middle_of_a_body_is_counted_too() {
     drop(client);
     eventually("the cut body is counted", async || door.outcome("failed") == 1).await;
     eventually("the connection is gone", async || door.metrics.connections.get() == 0).await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_there_with_its_head_takes_no_room_from_those_that_are_waited_for() {
+    // No room for any.
+    let door = PublicDoor::open(bounded(|config| config.max_bodies = 1024)).await;
+    let mut client = door.connect().await;
+    for _ in 0..3 {
+        client.send(FORGED).await;
+        assert_fail(&client.answer().await, 400);
+    }
+    client.send(&FORGED[..FORGED.len() - 1]).await;
+    let answer = client.answer().await;
+    assert_fail(&answer, 503);
+    assert!(answer.is_last());
+    assert_eq!((door.outcome("busy"), door.refused("bodies"), door.metrics.body_bytes.get()), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn the_body_that_held_most_for_longest_gives_way_and_one_byte_holds_its_connection() {
+    let room_for_three = 3 * 16 * 1024 + 9000;
+    let door = PublicDoor::open(bounded(|config| config.max_bodies = room_for_three)).await;
+    let announced = "POST /alipay/notify HTTP/1.1\r\ncontent-length: 10000\r\n\r\n";
+    let mut slow = Vec::new();
+    for bytes in [1, 8000, 1] {
+        let mut client = door.connect().await;
+        client.send(format!("{announced}{}", "a".repeat(bytes))).await;
+        slow.push(client);
+        let held = slow.len() as i64 * 16 * 1024;
+        eventually("it has a place", async || door.metrics.body_bytes.get() > held).await;
+        // What gives way is decided by microseconds.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (body, end) = FORGED.split_at(FORGED.len() - 1);
+    let mut quick = door.connect().await;
+    quick.send(body).await;
+    assert_fail(&slow.remove(1).answer().await, 503);
+    quick.send(end).await;
+    assert_fail(&quick.answer().await, 400);
+    for mut client in slow {
+        client.send("a".repeat(9999)).await;
+        assert_fail(&client.answer().await, 400);
+    }
+    eventually("all is given back", async || door.metrics.body_bytes.get() == 0).await;
+    assert_eq!((door.outcome("busy"), door.refused("bodies")), (1, 1));
 }
 
 #[tokio::test]

@@ -134,6 +134,107 @@ fn attack_55_bodies_that_never_end_have_a_bound_together() {
 }
 
 #[test]
+fn attack_55_whoever_keeps_the_room_for_bodies_full_takes_none_from_who_completes_his() {
+    run(async {
+        let program = Program::with_http("shelf", "max_bodies = \"1MiB\"\nbody_timeout = \"1m\"");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        // More than twice what there is room for.
+        let hoarders: Vec<_> = (0..40).map(|_| tokio::spawn(never_complete(program.http))).collect();
+        program.wait_until("the room is full", || program.metric("body_bytes") > 900_000.0);
+        for trade in 0..50 {
+            let whole = genuine(trade);
+            let (first, second) = whole.split_at(whole.len() - 300);
+            let mut client = RawClient::connect(program.http).await;
+            client.send(first).await;
+            // As long as a network may take from the one to the other.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            client.send(second).await;
+            assert_eq!(client.answer().await.body, b"success", "{trade}");
+        }
+        assert!(program.metric("body_bytes") <= 1_048_576.0);
+        assert!(program.metric("body_bytes") > 800_000.0, "it was full all the time");
+        assert!(refused(&program, "bodies") >= 50.0);
+        hoarders.iter().for_each(tokio::task::JoinHandle::abort);
+        assert_eq!(queue.published(&program, 999).await.len(), 50);
+    });
+}
+
+/// Nearly a whole body; who is sent away comes again.
+async fn never_complete(http: std::net::SocketAddr) {
+    loop {
+        let mut client = RawClient::connect(http).await;
+        let _ = client.try_send("POST /alipay/notify HTTP/1.1\r\ncontent-length: 60001\r\n\r\n").await;
+        let _ = client.try_send(vec![b'a'; 60_000]).await;
+        client.until_closed().await;
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+}
+
+#[test]
+fn attack_57_five_thousand_connections_hold_little_whatever_they_have_sent() {
+    run(async {
+        // Long enough that nothing is let go because of time.
+        let times = "header_timeout = \"3m\"\nbody_timeout = \"3m\"";
+        let large = |head: usize| format!("POST /alipay/notify HTTP/1.1\r\nx: {}", "y".repeat(head - 34));
+        let many: String = (0..95).map(|n| format!("x{n:02}: {}\r\n", "y".repeat(60))).collect();
+        let body = "content-length: 60000\r\n\r\n";
+        let shapes = [
+            ("heads of 16 KiB", large(16_000)),
+            ("heads of 8 KiB", large(8_100)),
+            ("idle after 16 KiB and a body", format!("{}\r\n{body}{}", large(16_000), "a".repeat(60_000))),
+            ("idle after 8 KiB and a body", format!("{}\r\n{body}{}", large(8_000), "a".repeat(60_000))),
+            ("bodies behind many headers", format!("POST /alipay/notify HTTP/1.1\r\n{many}{body}a")),
+        ];
+        for (name, sent) in shapes {
+            let program = Program::with_http("hoard", times);
+            let mut hoarded = Vec::new();
+            for _ in 0..5000 {
+                let mut client = RawClient::connect(program.http).await;
+                let _ = client.try_send(&sent).await;
+                hoarded.push(client);
+            }
+            let _queue = Queue::bound(&program.exchange, &["#"]).await;
+            for trade in 1..=10 {
+                assert!(program.post(&Notification::payment_now(trade).body()).is_success(), "{name}");
+            }
+            let resident = process_metric(&program, "process_resident_memory_bytes");
+            assert!(resident < 128.0 * 1024.0 * 1024.0, "{name}: {} MiB", resident / 1_048_576.0);
+        }
+    });
+}
+
+#[test]
+fn attack_57_of_those_who_have_said_something_only_so_many_stay() {
+    run(async {
+        let program = Program::with_http("buffers", "max_buffered_connections = 100\nheader_timeout = \"60s\"");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let mut hoarded = Vec::new();
+        for nth in 0..600 {
+            let mut client = RawClient::connect(program.http).await;
+            match nth % 3 {
+                0 => client.send(b"POST /alipay/notify HTTP/1.1\r\n").await,
+                1 => {
+                    client.send(forged(1)).await;
+                    assert_eq!(client.answer().await.status, 400);
+                }
+                // Who says nothing has no buffers.
+                _ => {}
+            }
+            hoarded.push(client);
+            if nth % 20 == 19 {
+                let body = Notification::payment_now(nth).body();
+                assert!(program.post(&body).is_success(), "meanwhile: {nth}");
+            }
+        }
+        program.wait_until("the others have left", || program.metric("connections") <= 200.0 + 110.0);
+        assert!(program.metric("connections") >= 200.0, "the silent stay");
+        assert!(retired(&program, "room") >= 280.0);
+        drop(hoarded);
+        assert_eq!(queue.published(&program, 9999).await.len(), 30);
+    });
+}
+
+#[test]
 fn attack_56_five_thousand_silent_connections_cost_little_and_are_let_go() {
     run(async {
         let program = Program::with_http("silence", "header_timeout = \"2m\"");

@@ -49,6 +49,7 @@ pub fn generous() -> Config {
         max_body: 64 * 1024,
         max_bodies: 64 << 20,
         max_connections: 100,
+        max_buffered_connections: 100,
         max_connections_per_address: 0,
         max_requests_per_connection: 1_000_000,
         max_connection_age: Duration::from_secs(3600),

@@ -102,6 +102,11 @@ impl RawClient {
         (std::mem::take(&mut self.received), end)
     }
 
+    /// Reads to the end, however long it takes.
+    pub async fn until_closed(&mut self) {
+        while self.read_more().await.is_ok_and(|read| read > 0) {}
+    }
+
     async fn next_answer(&mut self, has_body: HasBody) -> RawAnswer {
         let head_end = loop {
             if let Some(at) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
