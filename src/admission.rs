@@ -69,11 +69,11 @@ pub fn admit(body: &[u8], policy: &Policy, now: Timestamp) -> Verdict {
 pub fn admit_released(body: &[u8], policy: &Policy, now: Timestamp, waived: Waived) -> Verdict {
     let form = match Form::parse(body) {
         Ok(form) => form,
-        Err(error) => return Verdict::Rejected(Rejection::Malformed(error)),
+        Err(error) => return Verdict::Rejected(Rejection::Malformed(error), Cost::Nothing),
     };
     let verified = match Unverified::new(body, &form).verify(policy) {
         Ok(verified) => verified,
-        Err(Unbelieved::Rejected(rejection)) => return Verdict::Rejected(rejection),
+        Err(Unbelieved::Rejected(rejection, cost)) => return Verdict::Rejected(rejection, cost),
         Err(Unbelieved::Shadowed(key)) => return Verdict::Shadowed(key),
     };
     let key = verified.key_name();
@@ -83,7 +83,7 @@ pub fn admit_released(body: &[u8], policy: &Policy, now: Timestamp, waived: Waiv
             admitted.event.stale &= waived != Waived::Age;
             Verdict::Admitted(admitted, key)
         }
-        Err(Refused::Rejected(rejection)) => Verdict::Rejected(rejection),
+        Err(Refused::Rejected(rejection)) => Verdict::Rejected(rejection, Cost::Verification),
         Err(Refused::Withheld(withheld)) => Verdict::Withheld(withheld, key),
     }
 }
@@ -95,10 +95,19 @@ pub enum Verdict {
     Admitted(Admitted, KeyName),
     /// It is authentic, and was refused: to be held.
     Withheld(Withheld, KeyName),
-    /// It is not authentic, or no notification.
-    Rejected(Rejection),
+    /// It is not authentic, or no notification, and finding that out cost something or nothing.
+    Rejected(Rejection, Cost),
     /// Only a key in shadow mode verifies it: [`Rejection::ShadowKey`].
     Shadowed(KeyName),
+}
+
+/// What a refusal has cost us, as far as a forger can make us spend it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cost {
+    /// A look at the form.
+    Nothing,
+    /// A signature was verified.
+    Verification,
 }
 
 /// An event of a verified and accepted notification: the only thing that publication takes.
@@ -224,11 +233,6 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// Whether it was found only by verifying a signature, which is what a forger can make us spend.
-    pub const fn has_cost_a_verification(self) -> bool {
-        matches!(self, Self::UnknownApp | Self::SignType | Self::Signature | Self::ReturnUrl)
-    }
-
     /// Every reason, as metrics know it; `not_a_form` is counted by the listener.
     pub const REASONS: [&'static str; 12] = [
         "malformed",
@@ -266,15 +270,16 @@ impl Rejection {
 /// Why a form is not believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unbelieved {
-    /// For this.
-    Rejected(Rejection),
+    /// For this, found out at this cost.
+    Rejected(Rejection, Cost),
     /// Only this key verifies it, and it is in shadow mode.
     Shadowed(KeyName),
 }
 
+/// Before a signature is verified.
 impl From<Rejection> for Unbelieved {
     fn from(rejection: Rejection) -> Self {
-        Self::Rejected(rejection)
+        Self::Rejected(rejection, Cost::Nothing)
     }
 }
 
@@ -303,11 +308,11 @@ impl<'f> Unverified<'f> {
     pub fn verify(self, policy: &'f Policy) -> Result<Verified<'f>, Unbelieved> {
         let app = match self.claimed_app(policy) {
             Ok(app) => app,
-            Err(rejection) => return Err(self.refuse_slowly(policy, rejection).into()),
+            Err(rejection) => return Err(self.refuse_slowly(policy, rejection)),
         };
         let signature = match self.claimed_signature(app) {
             Ok(signature) => signature,
-            Err(rejection) => return Err(self.refuse_slowly(policy, rejection).into()),
+            Err(rejection) => return Err(self.refuse_slowly(policy, rejection)),
         };
         let is_return_url = is_return_url(self.form);
         if !is_return_url {
@@ -316,14 +321,16 @@ impl<'f> Unverified<'f> {
         if let Some(key) = find_key(self.form, &app.keys, &signature) {
             return Ok(Verified { body: self.body, form: self.form, app, key, is_return_url });
         }
-        let watched = find_key(self.form, &app.shadow_keys, &signature).ok_or(Rejection::Signature)?;
-        Err(Unbelieved::Shadowed(KeyName::of(app, watched)))
+        Err(match find_key(self.form, &app.shadow_keys, &signature) {
+            Some(watched) => Unbelieved::Shadowed(KeyName::of(app, watched)),
+            None => Unbelieved::Rejected(Rejection::Signature, Cost::Verification),
+        })
     }
 
     /// An unknown app takes as long as a forged signature, and so does a known one with the `sign_type` of another: nobody
     /// learns from the time of an answer which apps there are. It costs no more than what a forger can have anyway, by
     /// naming one that is known.
-    fn refuse_slowly(&self, policy: &Policy, rejection: Rejection) -> Rejection {
+    fn refuse_slowly(&self, policy: &Policy, rejection: Rejection) -> Unbelieved {
         let claimed = self.form.value("sign_type");
         let mut apps = policy.apps.values();
         let decoy = apps.find(|app| claimed == Some(app.sign_type.as_str().as_bytes()));
@@ -334,8 +341,9 @@ impl<'f> Unverified<'f> {
         {
             let _ = find_key(self.form, &decoy.keys, &signature);
             let _ = find_key(self.form, &decoy.shadow_keys, &signature);
+            return Unbelieved::Rejected(rejection, Cost::Verification);
         }
-        rejection
+        rejection.into()
     }
 
     fn claimed_app<'p>(&self, policy: &'p Policy) -> Result<&'p App, Rejection> {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::admission::policy::Policy;
-use crate::admission::{self, Admitted, KeyName, Rejection, Verdict, Withheld};
+use crate::admission::{self, Admitted, Cost, KeyName, Rejection, Verdict, Withheld};
 use crate::clock::{Clock, Timestamp};
 use crate::event::{Digest, Event, EventType};
 use crate::lifecycle::Tasks;
@@ -210,7 +210,7 @@ impl Inner {
             span
         };
         match verdict {
-            Verdict::Rejected(rejection) => self.reject(rejection, delivery.client, now, begin),
+            Verdict::Rejected(rejection, _) => self.reject(rejection, delivery.client, now, begin),
             Verdict::Shadowed(key) => {
                 self.count_key(&key, now);
                 self.reject(Rejection::ShadowKey, delivery.client, now, begin)
@@ -246,10 +246,10 @@ impl Inner {
             }
         };
         match &verdict {
-            Verdict::Rejected(rejection) if rejection.has_cost_a_verification() => {
+            Verdict::Rejected(_, Cost::Verification) => {
                 self.penalties.failed(origin, priority, delivery.arrived);
             }
-            Verdict::Rejected(_) => {}
+            Verdict::Rejected(_, Cost::Nothing) => {}
             Verdict::Admitted(..) | Verdict::Withheld(..) | Verdict::Shadowed(_) => {
                 self.penalties.verified(origin, delivery.arrived);
             }

@@ -80,7 +80,7 @@ pub fn fields(data: &[u8]) {
     let event = match admit(&body, policy(), now()) {
         Verdict::Admitted(admitted, _) => admitted.event().clone(),
         Verdict::Withheld(withheld, _) => return assert!(!withheld.subject().is_empty()),
-        Verdict::Rejected(rejection) => {
+        Verdict::Rejected(rejection, _) => {
             assert_ne!(rejection.reason(), "signature", "{}", body.escape_ascii());
             return;
         }

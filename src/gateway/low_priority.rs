@@ -3,8 +3,8 @@
 //! here as anywhere, and announced as any; what finds no room, or is not reached before its answer deadline, is told
 //! `fail`, and Alipay delivers it again.
 //!
-//! Origins take turns, and where there is no room the longest queue gives way, so that one noisy address starves no
-//! other.
+//! Origins take turns, and where there is no room the longest queue gives way, or the one that holds most where it is
+//! memory that is short, so that one noisy address starves no other.
 //!
 //! What it is not: it decides nothing. Its threads are started when they are needed first, and end with the gateway.
 
@@ -114,7 +114,7 @@ fn work(queue: &Queue, metrics: &Metrics) {
             Verdict::Admitted(..) | Verdict::Withheld(..) | Verdict::Shadowed(_) => {
                 LowPriorityResult::Verified
             }
-            Verdict::Rejected(_) => LowPriorityResult::Rejected,
+            Verdict::Rejected(..) => LowPriorityResult::Rejected,
         });
         // Nobody may be waiting any more: then Alipay delivers it again.
         let _ = answer.send(verdict);
@@ -138,13 +138,21 @@ struct Queue {
 /// Bound: [`MAX_JOBS`] and [`MAX_BYTES`] over all.
 #[derive(Debug, Default)]
 struct Turns {
-    queues: HashMap<Origin, VecDeque<Waiting>>,
-    /// The queues by their length, so that the longest is found without looking at thousands.
+    queues: HashMap<Origin, Line>,
+    /// The queues by their length and by what they hold, so that the first of them is found without looking at thousands.
     lengths: BTreeSet<(usize, Origin)>,
+    sizes: BTreeSet<(usize, Origin)>,
     order: VecDeque<Origin>,
     jobs: usize,
     bytes: usize,
     is_closed: bool,
+}
+
+/// What waits of one origin.
+#[derive(Debug, Default)]
+struct Line {
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
 }
 
 impl Queue {
@@ -176,56 +184,80 @@ impl Turns {
     /// What is dropped here, this one or another, finds out by its channel.
     fn push(&mut self, waiting: Waiting) {
         let (origin, bytes) = (waiting.job.origin, waiting.job.body.len());
-        while self.jobs >= MAX_JOBS || self.bytes + bytes > MAX_BYTES {
-            let own = self.queues.get(&origin).map_or(0, VecDeque::len);
-            let longest = self.lengths.last().filter(|(length, _)| *length > own + 1);
-            let Some((_, longest)) = longest.copied() else { return };
-            self.shorten(longest);
+        while let Some(short) = self.short_of(bytes) {
+            let own = self.queues.get(&origin).map_or((0, 0), |line| (line.waiting.len(), line.bytes));
+            let (most, own) = match short {
+                Short::Jobs => (self.lengths.last(), own.0 + 1),
+                Short::Bytes => (self.sizes.last(), own.1 + bytes),
+            };
+            let Some((_, most)) = most.filter(|(most, _)| *most > own).copied() else { return };
+            self.take(most, VecDeque::pop_back);
+            if !self.queues.contains_key(&most) {
+                self.order.retain(|other| *other != most);
+            }
         }
-        self.jobs += 1;
-        self.bytes += bytes;
-        let queue = self.queues.entry(origin).or_default();
-        if queue.is_empty() {
+        if !self.queues.contains_key(&origin) {
             self.order.push_back(origin);
         }
-        queue.push_back(waiting);
-        let length = queue.len();
-        self.measure(origin, length - 1, length);
+        self.change(origin, |line| {
+            line.bytes += bytes;
+            line.waiting.push_back(waiting);
+        });
     }
 
-    /// Lets the newest of a queue go. It has more than one.
-    fn shorten(&mut self, origin: Origin) {
-        let Some(queue) = self.queues.get_mut(&origin) else { return };
-        let (gone, length) = (queue.pop_back(), queue.len());
-        if let Some(gone) = gone {
-            self.jobs -= 1;
-            self.bytes -= gone.job.body.len();
-            self.measure(origin, length + 1, length);
+    fn short_of(&self, bytes: usize) -> Option<Short> {
+        if self.bytes + bytes > MAX_BYTES {
+            Some(Short::Bytes)
+        } else {
+            (self.jobs >= MAX_JOBS).then_some(Short::Jobs)
         }
     }
 
     fn pop(&mut self) -> Option<Waiting> {
         let origin = self.order.pop_front()?;
-        let queue = self.queues.get_mut(&origin)?;
-        let waiting = queue.pop_front()?;
-        let length = queue.len();
-        if length == 0 {
-            self.queues.remove(&origin);
-        } else {
+        let next = self.take(origin, VecDeque::pop_front);
+        if self.queues.contains_key(&origin) {
             self.order.push_back(origin);
         }
-        self.measure(origin, length + 1, length);
-        self.jobs -= 1;
-        self.bytes -= waiting.job.body.len();
-        Some(waiting)
+        next
     }
 
-    fn measure(&mut self, origin: Origin, before: usize, after: usize) {
-        self.lengths.remove(&(before, origin));
-        if after > 0 {
-            self.lengths.insert((after, origin));
+    /// The first or the last of a queue.
+    fn take(
+        &mut self,
+        origin: Origin,
+        end: impl FnOnce(&mut VecDeque<Waiting>) -> Option<Waiting>,
+    ) -> Option<Waiting> {
+        let mut taken = None;
+        self.change(origin, |line| {
+            taken = end(&mut line.waiting);
+            line.bytes -= taken.as_ref().map_or(0, |waiting| waiting.job.body.len());
+        });
+        taken
+    }
+
+    /// Changes a queue, and what is known of it. One that is empty is none.
+    fn change(&mut self, origin: Origin, change: impl FnOnce(&mut Line)) {
+        let mut line = self.queues.remove(&origin).unwrap_or_default();
+        let (length, bytes) = (line.waiting.len(), line.bytes);
+        self.lengths.remove(&(length, origin));
+        self.sizes.remove(&(bytes, origin));
+        change(&mut line);
+        self.jobs = self.jobs - length + line.waiting.len();
+        self.bytes = self.bytes - bytes + line.bytes;
+        if !line.waiting.is_empty() {
+            self.lengths.insert((line.waiting.len(), origin));
+            self.sizes.insert((line.bytes, origin));
+            self.queues.insert(origin, line);
         }
     }
+}
+
+/// What there is too little of.
+#[derive(Debug, Clone, Copy)]
+enum Short {
+    Jobs,
+    Bytes,
 }
 
 /// Bound: what waits, of all origins.
@@ -278,7 +310,8 @@ mod tests {
         let order: Vec<Origin> =
             std::iter::from_fn(|| turns.pop()).map(|waiting| waiting.job.origin).collect();
         assert_eq!(order, [1, 2, 3, 1, 2, 1].map(origin));
-        assert_eq!((turns.jobs, turns.bytes, turns.queues.len(), turns.lengths.len()), (0, 0, 0, 0));
+        assert_eq!((turns.jobs, turns.bytes, turns.queues.len(), turns.order.len()), (0, 0, 0, 0));
+        assert_eq!((turns.lengths.len(), turns.sizes.len()), (0, 0));
     }
 
     #[test]
@@ -307,6 +340,26 @@ mod tests {
         assert!(larger.try_recv().is_err());
     }
 
+    #[test]
+    fn where_bytes_are_short_who_holds_most_of_them_gives_way() {
+        let mut turns = Turns::default();
+        let empty = Err(oneshot::error::TryRecvError::Empty);
+        let mut small: Vec<_> = (0..1000).map(|_| push(&mut turns, 1, 1)).collect();
+        let large = MAX_BYTES / 64;
+        let mut heavy: Vec<_> = (2..65).map(|from| push(&mut turns, from, large)).collect();
+        let mut heaviest = push(&mut turns, 99, large - 1000);
+        assert_eq!((turns.bytes, turns.jobs), (MAX_BYTES, 1064));
+        let mut quiet = push(&mut turns, 100, 2000);
+        assert_eq!(quiet.try_recv().map(|_| ()), empty);
+        assert!(small.iter_mut().all(|small| small.try_recv().map(|_| ()) == empty), "they hold little");
+        let gone = heavy.iter_mut().filter_map(|heavy| heavy.try_recv().err());
+        let gone = gone.filter(|error| *error == oneshot::error::TryRecvError::Closed).count();
+        assert_eq!((gone, heaviest.try_recv().map(|_| ())), (1, empty), "one is enough");
+        assert_eq!((turns.order.len(), turns.queues.len()), (65, 65), "who has nothing left has no turn");
+        let mut greedy = push(&mut turns, 3, large);
+        assert!(greedy.try_recv().is_err(), "nobody holds more than he would");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_finds_no_time_or_no_room_is_not_judged_and_counted() {
         let metrics = Arc::new(Metrics::new(&[], &[]).unwrap());
@@ -328,7 +381,7 @@ mod tests {
         let low = LowPriority::new(Arc::clone(&metrics));
         let queue = Arc::downgrade(&low.queue);
         let verdict = low.admit(job(1, 3)).await;
-        assert!(matches!(verdict, Some(Verdict::Rejected(_))), "{verdict:?}");
+        assert!(matches!(verdict, Some(Verdict::Rejected(..))), "{verdict:?}");
         let late = Job { deadline: Instant::now() - Duration::from_secs(1), ..job(1, 3) };
         // A verdict that is there already is taken, deadline or not; there is one at most.
         let _ = low.admit(late).await;

@@ -80,7 +80,7 @@ impl Gateway {
     async fn replay_body(&self, body: Bytes) -> Replayed {
         let (policy, now) = (self.inner.policy(), self.inner.clock.now());
         match admission::admit_released(&body, &policy, now, Waived::Age) {
-            Verdict::Rejected(rejection) => Replayed::Rejected(rejection.to_string()),
+            Verdict::Rejected(rejection, _) => Replayed::Rejected(rejection.to_string()),
             Verdict::Shadowed(_) => Replayed::Rejected(admission::Rejection::ShadowKey.to_string()),
             Verdict::Withheld(withheld, key) => self.hold_replayed(&withheld, &body, &key).await,
             Verdict::Admitted(admitted, key) => {
@@ -169,7 +169,7 @@ impl Gateway {
         let (admitted, key) = match verdict {
             Verdict::Admitted(admitted, key) => (admitted, key),
             Verdict::Withheld(withheld, _) => return Ok(Done::Impossible(withheld.objection().to_string())),
-            Verdict::Rejected(rejection) => return Ok(Done::Impossible(rejection.to_string())),
+            Verdict::Rejected(rejection, _) => return Ok(Done::Impossible(rejection.to_string())),
             Verdict::Shadowed(_) => {
                 return Ok(Done::Impossible(admission::Rejection::ShadowKey.to_string()));
             }

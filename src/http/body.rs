@@ -116,8 +116,7 @@ impl Shelf {
         self.make_room(&mut places, CONNECTION_BYTES, now)?;
         let number = places.next;
         places.next += 1;
-        let unfinished =
-            Unfinished { bytes: BytesMut::new(), since: now, has_to_go: Arc::clone(&has_to_go) };
+        let unfinished = Unfinished { bytes: BytesMut::new(), since: now, has_to_go: Arc::clone(&has_to_go) };
         places.unfinished.insert(number, unfinished);
         self.hold(&mut places, CONNECTION_BYTES);
         Ok(Place { shelf: Arc::clone(self), number, has_to_go })

@@ -216,7 +216,9 @@ impl Door {
             None => self.receive(body, progress).await,
         };
         let answer = match received {
-            Ok(body) => reply::of(&self.gateway.notify(Delivery { body, client, arrived, traceparent }).await),
+            Ok(body) => {
+                reply::of(&self.gateway.notify(Delivery { body, client, arrived, traceparent }).await)
+            }
             Err(refusal) => self.refuse(refusal),
         };
         progress.answered();

@@ -117,3 +117,38 @@ fn the_answer_to_a_stranger_is_the_same_whatever_is_wrong_and_whatever_trades_th
         assert_eq!(answers.len(), 1, "{answers:?}");
     });
 }
+
+#[test]
+fn what_is_verified_at_low_priority_is_verified_by_threads_behind_all_others() {
+    run(async {
+        let program = Program::with_http("niceness", "failure_budget = 1");
+        let mut forger = RawClient::connect_from(FORGER, program.http).await;
+        for _ in 0..5 {
+            forger.send(forged(1)).await;
+            assert_eq!(forger.answer().await.status, 400);
+        }
+        assert!(at_low_priority(&program, "rejected") >= 1.0);
+        let threads = niceness(program.pid());
+        let (low, usual): (Vec<_>, Vec<_>) = threads.iter().partition(|(name, _)| name == "low-priority");
+        let usual: Vec<i32> = usual.iter().map(|(_, nice)| *nice).collect();
+        assert!(!low.is_empty() && usual.iter().all(|nice| *nice == usual[0]), "{threads:?}");
+        // 19 is the last that there is, for a run of tests that is itself behind others.
+        assert!(low.iter().all(|(_, nice)| *nice == (usual[0] + 10).min(19)), "{threads:?}");
+        assert!(usual[0] < 19, "nobody can be behind the last");
+    });
+}
+
+/// Each thread's name, and how far behind others it is.
+fn niceness(pid: u32) -> Vec<(String, i32)> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    // One may end meanwhile.
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+    stats
+        .map(|stat| {
+            let (name, fields) = stat.rsplit_once(") ").unwrap();
+            // The 19th field, of which the third is the first here (proc_pid_stat(5)).
+            let nice = fields.split(' ').nth(16).unwrap().parse().unwrap();
+            (name.split_once('(').unwrap().1.to_owned(), nice)
+        })
+        .collect()
+}

@@ -206,7 +206,8 @@ fn attack_57_five_thousand_connections_hold_little_whatever_they_have_sent() {
 #[test]
 fn attack_57_of_those_who_have_said_something_only_so_many_stay() {
     run(async {
-        let program = Program::with_http("buffers", "max_buffered_connections = 100\nheader_timeout = \"60s\"");
+        let program =
+            Program::with_http("buffers", "max_buffered_connections = 100\nheader_timeout = \"60s\"");
         let mut queue = Queue::bound(&program.exchange, &["#"]).await;
         let mut hoarded = Vec::new();
         for nth in 0..600 {

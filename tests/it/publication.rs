@@ -893,7 +893,7 @@ async fn after_closing_what_waits_is_done_and_what_comes_is_refused() {
     bench.publication.idle().await;
     assert_eq!(bench.states(), [State::Recorded.as_str()]);
     let _ = Timestamp::default();
-    assert!(matches!(admission::admit(b"", &alipay::policy(), alipay::now()), Verdict::Rejected(_)));
+    assert!(matches!(admission::admit(b"", &alipay::policy(), alipay::now()), Verdict::Rejected(..)));
 }
 
 /// On a shared store, whose claims are leases, and with somebody who waits for long.

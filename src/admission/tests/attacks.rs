@@ -2,11 +2,11 @@
 //! admission decides them (12 is in `tests/it/engines.rs`; 20, 21 and 36, about the query, which admission is never given,
 //! and all of them over HTTP, where nothing may be published or recorded, in `tests/it/attacks.rs`).
 
-use alipay_notify_gateway::admission::Rejection;
 use alipay_notify_gateway::admission::acceptance::Objection;
 use alipay_notify_gateway::admission::form::{Form, FormError};
 use alipay_notify_gateway::admission::key_ring::{KeyFault, PublicKey};
 use alipay_notify_gateway::admission::policy::SignType;
+use alipay_notify_gateway::admission::{Cost, Rejection, Verdict, admit};
 use rand::{RngExt as _, SeedableRng as _};
 use rsa::pkcs8::{EncodePrivateKey as _, EncodePublicKey as _, LineEnding};
 use rsa::signature::{RandomizedSigner as _, SignatureEncoding as _};
@@ -683,6 +683,29 @@ fn attack_42_nothing_takes_less_time_because_apps_have_different_algorithms() {
     assert!(of_forged >= 1);
     assert_eq!(cost("2021000000000009", Rejection::UnknownApp), of_forged);
     assert_eq!(cost("1021000000000000", Rejection::SignType), of_forged);
+}
+
+#[test]
+fn attack_66_only_what_cost_a_verification_is_charged_for_one() {
+    let policy = policy_of(vec![app(APP, alipay(), SignType::Rsa2)]);
+    let signed = |draft: Draft| draft.signed_by(stranger(), Hash::Sha256, Version::V1);
+    let forged = || signed(Draft::payment());
+    for (draft, reason) in [
+        (forged(), "signature"),
+        (signed(Draft::payment().set("app_id", "2021000000000009")), "unknown_app"),
+        (forged().set("app_id", "2021000000000009").set("sign", "short"), "unknown_app"),
+        (forged().set("app_id", "2021000000000009").set("sign_type", "RSA"), "unknown_app"),
+        (forged().set("sign_type", "RSA"), "sign_type"),
+        (forged().set("sign", "short"), "signature_form"),
+        (forged().without("trade_no").without("notify_id"), "missing_field"),
+    ] {
+        VERIFICATIONS.set(0);
+        let Verdict::Rejected(rejection, cost) = admit(&draft.body(), &policy, now()) else {
+            panic!("{reason}")
+        };
+        assert_eq!(rejection.reason(), reason);
+        assert_eq!(cost == Cost::Verification, VERIFICATIONS.get() > 0, "{reason}");
+    }
 }
 
 #[test]

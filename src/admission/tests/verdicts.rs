@@ -537,7 +537,7 @@ fn a_deciding_field_without_its_form_is_held_by_name() {
 fn what_is_held_is_named_for_the_operator() {
     let held = |draft: Draft| match admit(&draft.signed().body(), &policy(), now()) {
         Verdict::Withheld(withheld, key) => (withheld, key),
-        other @ (Verdict::Admitted(..) | Verdict::Rejected(_) | Verdict::Shadowed(_)) => panic!("{other:?}"),
+        other @ (Verdict::Admitted(..) | Verdict::Rejected(..) | Verdict::Shadowed(_)) => panic!("{other:?}"),
     };
     let (withheld, key) = held(Draft::payment().set("seller_id", "2088000000000000"));
     assert_eq!(withheld.app_id(), APP);
@@ -683,7 +683,7 @@ fn an_operator_lets_pass_one_objection_and_no_other() {
     {
         Verdict::Admitted(admitted, _) => !admitted.event().stale,
         Verdict::Withheld(..) => false,
-        Verdict::Rejected(rejection) => panic!("{rejection}"),
+        Verdict::Rejected(rejection, _) => panic!("{rejection}"),
         Verdict::Shadowed(key) => panic!("{key:?}"),
     };
     for reason in Objection::REASONS {
@@ -710,7 +710,7 @@ fn the_seller_is_never_let_pass_where_all_merchants_share_the_key() {
 fn what_is_released_must_verify_like_any_other() {
     let forged = Draft::payment().signed().set("seller_id", "2088000000000042").body();
     let verdict = admit_released(&forged, &policy(), now(), Waived::Seller);
-    assert!(matches!(verdict, Verdict::Rejected(Rejection::Signature)), "{verdict:?}");
+    assert!(matches!(verdict, Verdict::Rejected(Rejection::Signature, _)), "{verdict:?}");
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn likeliest(form: &Form) -> Recipe {
 /// What `serve` would make of a verdict with an empty store.
 fn foresee(verdict: Verdict) -> (Option<Reason>, Option<Message>) {
     match verdict {
-        Verdict::Rejected(rejection) => (Some(Reason::Rejected(rejection)), None),
+        Verdict::Rejected(rejection, _) => (Some(Reason::Rejected(rejection)), None),
         Verdict::Shadowed(_) => (Some(Reason::Rejected(Rejection::ShadowKey)), None),
         Verdict::Withheld(withheld, _) => (Some(Reason::Held(withheld.objection())), None),
         Verdict::Admitted(admitted, _) => {

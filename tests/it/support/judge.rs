@@ -59,7 +59,7 @@ pub fn judge(body: &[u8], policy: &Policy, now: Timestamp) -> Said {
     match admit(body, policy, now) {
         Verdict::Admitted(admitted, _) => Said::Event(admitted.event().event_type.as_str()),
         Verdict::Withheld(withheld, _) => Said::Held(withheld.objection()),
-        Verdict::Rejected(rejection) => Said::Refused(rejection),
+        Verdict::Rejected(rejection, _) => Said::Refused(rejection),
         Verdict::Shadowed(_) => Said::Refused(Rejection::ShadowKey),
     }
 }
@@ -68,7 +68,7 @@ pub fn judge(body: &[u8], policy: &Policy, now: Timestamp) -> Said {
 pub fn event(body: &[u8], policy: &Policy, now: Timestamp) -> Event {
     match admit(body, policy, now) {
         Verdict::Admitted(admitted, _) => admitted.event().clone(),
-        other @ (Verdict::Withheld(..) | Verdict::Rejected(_) | Verdict::Shadowed(_)) => {
+        other @ (Verdict::Withheld(..) | Verdict::Rejected(..) | Verdict::Shadowed(_)) => {
             panic!("not admitted: {other:?}")
         }
     }
