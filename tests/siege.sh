@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The attacks on the public door (54 to 67), each with its figure: what the process held before, at its peak and after,
 # what became of genuine traffic at a tenth of saturation before, during and after, and what was held off. The real
-# binary and a real broker, loopback only, about four minutes. Fails where a promise is not kept (tests/siege/siege.py).
+# binary and a real broker, loopback only, about six minutes. Fails where a promise is not kept (tests/siege/siege.py).
 #
 #   tests/siege.sh               everything
-#   SHORT=1 tests/siege.sh       500 hoarders and two seconds for each: the same promises, about a minute
+#   SHORT=1 tests/siege.sh       500 hoarders and two seconds for each: the same promises, about two minutes
 #   ONLY=66 tests/siege.sh       what has this in its name
 #
 # GATEWAY names a program that is built already. Needs Python 3 (standard library), and 12,000 open files.
@@ -71,8 +71,8 @@ saturation=$("$gateway" simulate send --url "http://$http/alipay/notify" --key "
   --bodies "$work/first" --presign --concurrency 64 --format json | sed 's/.*"per_second":\([0-9]*\).*/\1/')
 rate=$((saturation / 10))
 echo "saturation: $saturation/s with 64 connections" >&2
-# Thirteen attacks with a measure during and one after each, and one before all.
-sign $((rate * (seconds * 27 + 4) + 100)) payment=100 "$work/genuine"
+# Seventeen attacks with a measure during and one after each, and one before all.
+sign $((rate * (seconds * 35 + 4) + 100)) payment=100 "$work/genuine"
 sign 500 forged=100 "$work/forged"
 cat "$work/genuine" "$work/forged" >"$work/bodies"
 python3 tests/siege/siege.py --http "$http" --admin "$admin" --pid "$pid" --bodies "$work/bodies" --rate "$rate" \

@@ -111,6 +111,7 @@ pub(crate) struct Progress {
     /// When the last request was answered, in milliseconds since it was opened.
     silent_since: AtomicU64,
     has_buffers: AtomicBool,
+    is_proven: AtomicBool,
     is_asked_to_leave: AtomicBool,
     asked_to_leave: Notify,
 }
@@ -126,6 +127,7 @@ impl Default for Progress {
             opened: Instant::now(),
             silent_since: AtomicU64::default(),
             has_buffers: AtomicBool::default(),
+            is_proven: AtomicBool::default(),
             is_asked_to_leave: AtomicBool::default(),
             asked_to_leave: Notify::default(),
         }
@@ -166,6 +168,15 @@ impl Progress {
 
     pub(crate) fn has_buffers(&self) -> bool {
         self.has_buffers.load(Ordering::Relaxed)
+    }
+
+    /// It has brought something genuine.
+    pub(crate) fn proved_itself(&self) {
+        self.is_proven.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_proven(&self) -> bool {
+        self.is_proven.load(Ordering::Relaxed)
     }
 
     /// Asks it to leave as one that is too old does: it is closed, unless a request has begun meanwhile, which is finished.

@@ -1,6 +1,7 @@
 //! Who gives way when the door is nearly full, or too much of its memory is taken: the connections that have been in no
 //! request for longest. A hoarder's are older than that of somebody who connects to say something, so that whoever fills
-//! the door keeps only himself out.
+//! the door keeps only himself out. Where he comes ever anew, that of a proxy which keeps it for the next notification
+//! would be older than his; so those that have brought something genuine go last.
 //!
 //! A connection that has said nothing costs a tenth of one that has (HTTP has buffers, and so has TLS), so those have a
 //! bound of their own.
@@ -66,7 +67,7 @@ impl Sitting {
         }
     }
 
-    /// Tells some, which are in no request, to give way: those that have been silent for longest.
+    /// Tells some, which are in no request, to give way.
     pub(super) fn make_room(&self, for_so_many: usize, now: Instant) {
         let mut seats = self.lock();
         if is_due(&mut seats.looked_at, now) {
@@ -80,13 +81,15 @@ impl Sitting {
 }
 
 impl Seats {
+    /// Those that never brought anything genuine before the others, and of each those that have been silent for longest.
     fn ask(&self, so_many: usize, among: impl Fn(&Progress) -> bool) {
         let of_them = self.taken.values().filter(|progress| among(progress));
-        let mut silent: Vec<(Instant, &Arc<Progress>)> =
-            of_them.filter_map(|progress| Some((progress.silent_since()?, progress))).collect();
+        let rank = |progress: &Progress| Some((progress.is_proven(), progress.silent_since()?));
+        let mut silent: Vec<((bool, Instant), &Arc<Progress>)> =
+            of_them.filter_map(|progress| Some((rank(progress)?, progress))).collect();
         let count = so_many.min(silent.len());
         if count > 0 && count < silent.len() {
-            silent.select_nth_unstable_by_key(count, |(since, _)| *since);
+            silent.select_nth_unstable_by_key(count, |(rank, _)| *rank);
         }
         silent.iter().take(count).for_each(|(_, progress)| progress.ask_to_leave());
     }
@@ -132,6 +135,24 @@ mod tests {
         tokio::time::advance(PAUSE).await;
         sitting.make_room(9, Instant::now());
         assert_eq!(asked(), [false, true, true, true, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_brought_something_genuine_gives_way_after_the_others() {
+        let sitting = Sitting::new(2);
+        let seats: Vec<_> = (0..4).map(|_| Arc::new(Progress::default())).collect();
+        for seat in &seats {
+            sitting.enter(Arc::clone(seat));
+        }
+        seats[0].proved_itself();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        seats[1..].iter().for_each(|seat| seat.answered());
+        let asked = || seats.iter().filter(|seat| seat.is_asked_to_leave()).count();
+        sitting.make_room(3, Instant::now());
+        assert_eq!((asked(), seats[0].is_asked_to_leave()), (3, false), "it was silent for longest");
+        tokio::time::advance(PAUSE).await;
+        sitting.make_room(1, Instant::now());
+        assert_eq!(asked(), 4);
     }
 
     #[tokio::test(start_paused = true)]

@@ -33,7 +33,7 @@ use super::per_address::{PerAddress, Place};
 use super::reply::{self, Answer, Refusal};
 use super::tls::InForce;
 use super::{Config, proxy_protocol, trace_context};
-use crate::gateway::{Delivery, Gateway, Origin};
+use crate::gateway::{Delivery, Gateway, Origin, Reply};
 use crate::lifecycle::{Stopping, Tasks};
 use crate::metrics::{ConnectionRefusal, Metrics, NOT_A_FORM, Retirement};
 
@@ -217,7 +217,11 @@ impl Door {
         };
         let answer = match received {
             Ok(body) => {
-                reply::of(&self.gateway.notify(Delivery { body, client, arrived, traceparent }).await)
+                let reply = self.gateway.notify(Delivery { body, client, arrived, traceparent }).await;
+                if matches!(reply, Reply::Success(_)) {
+                    progress.proved_itself();
+                }
+                reply::of(&reply)
             }
             Err(refusal) => self.refuse(refusal),
         };

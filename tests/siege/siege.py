@@ -277,12 +277,20 @@ def attacks(arguments, rate):
     hoarders, some = arguments.connections, max(arguments.connections // 10, 50)
     addresses = [f"127.0.{1 + n // 125}.{1 + n % 125}" for n in range(250)]
     head, body = b"POST /alipay/notify HTTP/1.1\r\nx: ", POST % 60000 + b"a"
+    # What costs most of a connection: buffers that are full, many headers, a large body before it is idle.
+    full = head + b"y" * (8 * 1024 - len(head) - 60)
+    many = head + b"".join(b"\r\nx-%02d: " % n + b"y" * 60 for n in range(95))
+    length = b"\r\ncontent-length: 60000\r\n\r\n"
     return [
         ("54 slow heads", lambda a: a.hoard(some, head, drip=b"a"), None),
+        ("54 heads of 8 KiB, unfinished", lambda a: a.hoard(hoarders, full), None),
+        ("54 heads of 16 KiB, unfinished", lambda a: a.hoard(hoarders, full * 2), None),
         ("55 slow bodies", lambda a: a.hoard(some, body, drip=b"a"), None),
         ("55 great bodies, unfinished", lambda a: a.hoard(some * 2, POST % 65000 + b"a" * 60000), None),
+        ("55 a byte behind 95 headers", lambda a: a.hoard(hoarders, many + length + b"a"), None),
         ("56 silence", lambda a: a.hoard(hoarders, b""), None),
         ("57 idle, kept alive", lambda a: a.hoard(hoarders, request(b"a=b"), await_answer=True), None),
+        ("57 idle after 8 and 60 KiB", lambda a: a.hoard(hoarders, full + length + b"a" * 60000, await_answer=True), None),
         ("58 smuggling", lambda a: a.storm(4, smuggled()), None),
         ("59 pipelines of 1,000", lambda a: a.storm(2, [request(b"a=b") * 1000]), None),
         ("60 bombs in the head", lambda a: a.storm(4, bombs()), None),
@@ -299,9 +307,9 @@ def held_off(before, after):
     told = []
     for name, value in sorted(after.items()):
         moved = value - before.get(name, 0)
-        family = re.match(r'(connections_refused|rejections|low_priority_verifications)_total\{\w+="(\w+)"\}', name)
+        family = re.match(r'(connections_refused|connections_retired|rejections|low_priority_verifications)_total\{\w+="(\w+)"\}', name)
         if family and moved:
-            short = {"rejections": "", "connections_refused": "", "low_priority_verifications": "low: "}[family[1]]
+            short = "low: " if family[1].startswith("low") else ""
             told.append(f"{short}{family[2]} {moved:.0f}")
     busy = after['notifications_total{outcome="busy"}'] - before['notifications_total{outcome="busy"}']
     slow = after['notifications_total{outcome="failed"}'] - before['notifications_total{outcome="failed"}']
@@ -343,7 +351,7 @@ async def besiege(arguments):
         return Genuine(gateway, bodies, arguments.rate, sources or [None])
 
     print(f"genuine traffic: {arguments.rate:.0f}/s, a tenth of saturation; {arguments.connections} hoarders")
-    print(f"{'attack':29}{'MiB before':>11}{'peak':>6}{'after':>6}{'p99 ms before':>15}{'during':>8}{'after':>8}"
+    print(f"{'attack':31}{'MiB before':>11}{'peak':>6}{'after':>6}{'p99 ms before':>15}{'during':>8}{'after':>8}"
           f"{'answered':>10}  held off")
     await measured(gateway, genuine(), 1)  # connections and caches are warm
     first = before = await measured(gateway, genuine(), arguments.seconds)
@@ -374,7 +382,7 @@ async def besiege(arguments):
         told = held_off(counted, gateway.metrics())
         after = await measured(gateway, genuine(), arguments.seconds)
         now = gateway.resident()
-        print(f"{name:29}{mib(resident):>11}{mib(max(peak)):>6}{mib(now):>6}{before['p99_ms']:>15.1f}"
+        print(f"{name:31}{mib(resident):>11}{mib(max(peak)):>6}{mib(now):>6}{before['p99_ms']:>15.1f}"
               f"{during['p99_ms']:>8.1f}{after['p99_ms']:>8.1f}{during['in_time']:>10.1%}  {int(made)} made, "
               f"{connections:.0f} open at the end; {told}", flush=True)
         if during["in_time"] < MIN_ANSWERED:
