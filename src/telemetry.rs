@@ -7,15 +7,16 @@ mod lines;
 pub mod traces;
 
 use std::fmt::Debug;
+use std::str::FromStr;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt};
+use tracing_subscriber::{Layer as _, Registry, fmt};
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::json::Members;
@@ -27,8 +28,48 @@ pub use lines::Lines;
 pub struct Config {
     /// `log.format`.
     pub format: Format,
-    /// `log.level`: a level, or a filter such as `info,alipay_notify_gateway::broker=debug`.
-    pub level: String,
+    /// `log.level`.
+    pub level: Level,
+}
+
+/// How much is said: a level, or a filter such as `info,alipay_notify_gateway::broker=debug`. What begins with the longest
+/// of its names goes by that one's level.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Level(Targets);
+
+// Names and levels; no number among them.
+impl Eq for Level {}
+
+impl FromStr for Level {
+    type Err = String;
+
+    /// Not `Targets`' own: that takes a misspelt level for the name of a module, and then says nothing.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut targets = None;
+        for directive in text.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
+            let (target, level) = match directive.split_once('=') {
+                Some((target, _)) if !is_name(target) => {
+                    return Err(format!("{target:?} is not a module's name"));
+                }
+                Some((target, level)) => (Some(target), level),
+                None => (None, directive),
+            };
+            // An empty one would be `error`.
+            let parsed = Some(level).filter(|level| !level.is_empty()).and_then(|level| level.parse().ok());
+            let parsed: LevelFilter = parsed.ok_or_else(|| format!("{level:?} is not a level ({LEVELS})"))?;
+            let before: Targets = targets.unwrap_or_default();
+            targets = Some(match target {
+                Some(target) => before.with_target(target, parsed),
+                None => before.with_default(parsed),
+            });
+        }
+        targets.map(Self).ok_or_else(|| format!("it is empty, and not a level ({LEVELS}) or filter"))
+    }
+}
+
+fn is_name(target: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b':');
+    !target.is_empty() && target.bytes().all(is_part)
 }
 
 /// How a line looks.
@@ -38,11 +79,6 @@ pub enum Format {
     Json,
     /// For people.
     Text,
-}
-
-/// Whether a text is a level or a filter.
-pub fn is_level(level: &str) -> bool {
-    !level.is_empty() && EnvFilter::try_new(level).is_ok()
 }
 
 /// Logs to standard output from now on. What it gives is to be flushed at the end.
@@ -58,16 +94,16 @@ pub fn subscriber<W>(config: &Config, writer: W) -> Box<dyn Subscriber + Send + 
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    // A second filter, not directives beside the operator's: among those the most specific wins, and one that
-    // names a span (`[x]=trace`) wins over all. The timer is the default: RFC 3339 in UTC.
-    let filter = EnvFilter::new(&config.level).and(filter_fn(|metadata| !is_silent(metadata.target())));
+    // A second filter, not directives beside the operator's: among those the most specific wins. The timer is the
+    // default: RFC 3339 in UTC.
+    let filter = config.level.0.clone().and(filter_fn(|metadata| !is_silent(metadata.target())));
     match config.format {
         Format::Json => {
             let lines = fmt::layer().event_format(JsonLines);
             Box::new(Registry::default().with(lines.with_writer(writer).with_filter(filter)))
         }
         Format::Text => {
-            let lines = fmt::layer().with_ansi(false);
+            let lines = fmt::layer();
             Box::new(Registry::default().with(lines.with_writer(writer).with_filter(filter)))
         }
     }
@@ -127,6 +163,7 @@ fn is_silent(target: &str) -> bool {
     SILENT.iter().any(|prefix| target.starts_with(prefix))
 }
 
+const LEVELS: &str = "error, warn, info, debug, trace, off";
 /// The audit line has some 420 bytes.
 const USUAL_LINE: usize = 512;
 /// Everything that sees a frame, a payload or a URI.
@@ -155,23 +192,15 @@ mod tests {
     fn logged(level: &str, format: Format, log: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
-        let config = Config { format, level: level.to_owned() };
+        let config = Config { format, level: level.parse().unwrap() };
         tracing::subscriber::with_default(subscriber(&config, move || writer.clone()), log);
         String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
     }
 
     #[test]
     fn lapin_is_silent_whatever_the_filter_says() {
-        for level in [
-            "trace",
-            "lapin=trace",
-            "info,lapin=warn",
-            "trace,lapin::channel=trace",
-            "lapin[x]=trace",
-            "[x]=trace",
-        ] {
+        for level in ["trace", "lapin=trace", "info,lapin=warn", "trace,lapin::channel=trace"] {
             let text = logged(level, Format::Text, || {
-                let _inside = tracing::error_span!("x").entered();
                 tracing::error!(target: "lapin", "PAYLOAD");
                 tracing::warn!(target: "lapin::returned_messages", "PAYLOAD");
                 tracing::error!(target: "amq_protocol_uri", "PASSWORD");
@@ -204,8 +233,42 @@ mod tests {
     }
 
     #[test]
-    fn a_level_is_a_level_or_a_filter() {
-        assert!(is_level("info") && is_level("warn,alipay_notify_gateway=debug"));
-        assert!(!is_level("") && !is_level("info=loud=x"));
+    fn a_filter_says_what_its_longest_name_says() {
+        let said = |level: &str| {
+            let text = logged(level, Format::Text, || {
+                tracing::info!(target: "ours", "news");
+                tracing::debug!(target: "ours", "details");
+                tracing::debug!(target: "ours::broker::link", "cut");
+                tracing::error!(target: "other", "failed");
+            });
+            ["news", "details", "cut", "failed"]
+                .into_iter()
+                .filter(|word| text.contains(word))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(said("info"), ["news", "failed"]);
+        assert_eq!(said("INFO,ours::broker=debug"), ["news", "cut", "failed"]);
+        assert_eq!(said(" info , ours=warn , ours::broker=debug,"), ["cut", "failed"]);
+        assert_eq!(said("ours=debug,ours::broker=off"), ["news", "details"]);
+        assert_eq!(said("off"), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_no_level_is_named() {
+        for (level, named) in [
+            ("", "empty"),
+            (" , ", "empty"),
+            ("loud", "\"loud\" is not a level"),
+            // A module without a level: it would be taken for a misspelt level, and the other way round.
+            ("info,lapin", "\"lapin\" is not a level"),
+            ("info,lapin=", "\"\" is not a level"),
+            ("info=loud=x", "\"loud=x\" is not a level"),
+            ("=info", "\"\" is not a module's name"),
+            ("[x]=trace", "\"[x]\" is not a module's name"),
+            ("lapin[{x}]=trace", "\"lapin[{x}]\" is not a module's name"),
+        ] {
+            let problem = level.parse::<Level>().unwrap_err();
+            assert!(problem.contains(named), "{level}: {problem}");
+        }
     }
 }

@@ -623,14 +623,9 @@ fn redis(reader: &mut Reader) -> Redis {
 fn log(reader: &mut Reader) -> Option<telemetry::Config> {
     let formats = [("json", telemetry::Format::Json), ("text", telemetry::Format::Text)];
     let format = reader.choice("log.format", "json", &formats);
-    let level = reader.text_or("log.level", "info");
-    if !telemetry::is_level(&level) {
-        reader.problem(
-            "log.level",
-            format!("{level:?} is not a level (error, warn, info, debug, trace) or filter"),
-        );
-    }
-    Some(telemetry::Config { format: format?, level })
+    let level = reader.text_or("log.level", "info").parse();
+    let level = level.map_err(|problem: String| reader.problem("log.level", problem)).ok();
+    Some(telemetry::Config { format: format?, level: level? })
 }
 
 fn traces(reader: &mut Reader) -> traces::Config {

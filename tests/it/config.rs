@@ -9,7 +9,7 @@ use alipay_notify_gateway::admission::policy::{Buyer, SignType};
 use alipay_notify_gateway::config::{self, Config, KEYS, Loaded};
 use alipay_notify_gateway::event::{Environment, EventType};
 use alipay_notify_gateway::store::{engine, sqlite};
-use alipay_notify_gateway::telemetry::Format;
+use alipay_notify_gateway::telemetry::{Format, Level};
 
 use crate::support::alipay;
 use crate::support::certificate::certificate;
@@ -60,6 +60,10 @@ fn refused(outcome: Result<Loaded, Vec<String>>, key: &str, says: &str) {
     assert!(problems[0].starts_with(key) && problems[0].contains(says), "{problems:?}");
 }
 
+fn level(text: &str) -> Level {
+    text.parse().unwrap()
+}
+
 #[track_caller]
 fn remarked(outcome: Result<Loaded, Vec<String>>, says: &str) {
     let remarks = outcome.unwrap().remarks;
@@ -107,7 +111,7 @@ mod defaults {
         assert_eq!(config.publication.retention, config.policy.retention);
         assert_eq!((config.policy.buyer, config.policy.notification), (Buyer::Omit, true));
         assert_eq!((config.shutdown.delay, config.shutdown.grace), (Duration::ZERO, Duration::from_secs(25)));
-        assert_eq!((config.log.format, config.log.level.as_str()), (Format::Json, "info"));
+        assert_eq!((config.log.format, config.log.level), (Format::Json, level("info")));
         let app = &config.policy.apps["2021000000000001"];
         assert_eq!((app.environment, app.sign_type), (Environment::Production, SignType::Rsa2));
         assert_eq!((app.seller_ids.len(), app.keys.len()), (0, 1));
@@ -328,6 +332,15 @@ mod values {
     fn a_log_format_or_level_that_is_none_is_refused() {
         refused(with_app("[log]\nformat = \"xml\""), "log.format", "json, text");
         refused(with_app("[log]\nlevel = \"\""), "log.level", "not a level");
+        refused(with_app("[log]\nlevel = \"info,lapin=loud\""), "log.level", "\"loud\" is not a level");
+    }
+
+    #[test]
+    fn a_log_level_may_be_a_filter() {
+        for filter in ["off", "info", "info,lapin=warn", "alipay_notify_gateway::broker=debug"] {
+            let config = with_app(&format!("[log]\nlevel = \"{filter}\"")).unwrap().config;
+            assert_eq!(config.log.level, level(filter));
+        }
     }
 }
 
@@ -693,13 +706,13 @@ mod environment {
     fn rust_log_and_log_format_come_last() {
         let habits = [("RUST_LOG", "debug"), ("LOG_FORMAT", "text")];
         let log = load_with(APP, &habits).unwrap().config.log;
-        assert_eq!((log.format, log.level.as_str()), (Format::Text, "debug"));
+        assert_eq!((log.format, log.level), (Format::Text, level("debug")));
         let text = format!("[log]\nformat = \"json\"\nlevel = \"warn\"\n{APP}");
         let log = load_with(&text, &habits).unwrap().config.log;
-        assert_eq!((log.format, log.level.as_str()), (Format::Json, "warn"));
+        assert_eq!((log.format, log.level), (Format::Json, level("warn")));
         let all = [habits[0], habits[1], ("GATEWAY_LOG__LEVEL", "error"), ("GATEWAY_LOG__FORMAT", "json")];
         let log = load_with(APP, &all).unwrap().config.log;
-        assert_eq!((log.format, log.level.as_str()), (Format::Json, "error"));
+        assert_eq!((log.format, log.level), (Format::Json, level("error")));
     }
 }
 
