@@ -22,7 +22,7 @@ need_image() {
 build_image() {
   # In another place than this, so that nothing of this checkout but what is tracked is in it.
   mkdir -p "$work/sources"
-  git ls-files -z Cargo.toml Cargo.lock Dockerfile .dockerignore src benches | xargs -0 cp --parents -t "$work/sources"
+  git ls-files -z .cargo Cargo.toml Cargo.lock Dockerfile .dockerignore src benches | xargs -0 cp --parents -t "$work/sources"
   # shellcheck disable=SC2086
   ${BUILDAH:-buildah} bud --format docker --layers --tag "$image" --build-arg "VERSION=$(cargo_version)" \
     --build-arg "REVISION=$(git rev-parse HEAD)" "$work/sources" >"$work/build.log" 2>&1 || { tail -n 40 "$work/build.log"; return 1; }
