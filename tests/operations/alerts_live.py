@@ -5,7 +5,7 @@
 
 While a fault lasts, the commands of the runbook's sections for its alerts are run, so that they are tried where they are
 needed; those of all other sections at the end. The rules are the shipped ones with shorter windows. Needs prometheus,
-promtool, curl, bash and Python, and a RabbitMQ that deploy/broker.sh can start as a private node.
+promtool, curl, bash and Python, and a RabbitMQ and a Redis that deploy/broker.sh and deploy/redis.sh can start as private nodes.
 """
 
 import argparse
@@ -83,7 +83,7 @@ class Site:
 
     def __init__(self, program, work):
         self.program, self.work, self.home = program, work, work / "site"
-        self.processes = {}
+        self.processes, self.redis = {}, ""
         self.http, self.admin, self.prometheus = free_port(), free_port(), free_port()
         shutil.rmtree(work, ignore_errors=True)
         for folder in (self.home / "data", work / "bin", work / "prometheus"):
@@ -123,7 +123,7 @@ class Site:
         self.sh("alipay-notify-gateway simulate send --key keys/alipay-private.pem --count 1 --bodies-out bodies")
         self.sh("head -n 1 bodies | cut -f 2 > captured-body.txt")
 
-    def write_config(self, more="", door="", keys=("keys/alipay-public.pem",)):
+    def write_config(self, more="", door="", keys=("keys/alipay-public.pem",), store='path = "data/gateway.db"'):
         # At once and not in place: half a file would be another fault.
         (self.home / "gateway.toml.new").write_text(f"""{more}
 [http]
@@ -142,7 +142,7 @@ bind = ["payment.succeeded"]
 name = "payments.others"
 bind = ["payment.late", "payment.conflict", "trade.#", "notification.#"]
 [store]
-path = "data/gateway.db"
+{store}
 max_returned = 100
 [[apps]]
 app_id = "2021000000000001"
@@ -152,6 +152,17 @@ alipay_public_keys = {json.dumps(list(keys))}
 shadow_public_keys = ["next-keys/alipay-public.pem"]
 """)
         (self.home / "gateway.toml.new").rename(self.home / "gateway.toml")
+
+    def start_redis(self):
+        """Says whether there is one to be had."""
+        redis = subprocess.run([ROOT / "deploy/redis.sh", "start", self.work / "redis"], stdout=subprocess.PIPE, text=True,
+                               check=False)
+        self.redis = redis.stdout.strip()
+        return redis.returncode == 0
+
+    def signal_redis(self, number):
+        for pid in (self.work / "redis").glob("node-*/pid"):
+            os.kill(int(pid.read_text()), number)
 
     def start_gateway(self):
         self.start("gateway", [self.program, "serve", "--config", "gateway.toml"])
@@ -260,6 +271,7 @@ scrape_configs:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.stop(name)
         subprocess.run([ROOT / "deploy/broker.sh", "stop", self.work / "broker"], check=False)
+        subprocess.run([ROOT / "deploy/redis.sh", "stop", self.work / "redis"], check=False)
 
 
 class Trial:
@@ -290,6 +302,10 @@ class Trial:
         for command, allowed in self.sections[section]:
             command = command.replace("http://127.0.0.1:9090", f"http://127.0.0.1:{self.site.admin}")
             command = command.replace("//127.0.0.1:8080", f"//127.0.0.1:{self.site.http}")
+            if "redis-cli" in command and not self.site.redis:
+                print(f"   skip: there is no Redis here: {command}", flush=True)
+                continue
+            command = command.replace("redis://127.0.0.1:6379", self.site.redis)
             if "2026112322001427340000000000" in command:
                 command = command.replace("2026112322001427340000000000", self.site.trade())
             for damaged in (self.site.home / "data").glob("*.damaged-*[0-9]"):

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -204,6 +205,30 @@ def damage(site):
     site.start_gateway()
 
 
+def of_the_shared_store(site, trial):
+    if not site.start_redis():
+        print("skip: there is no Redis here: no store that is refused", flush=True)
+        return
+
+    def again(store):
+        site.stop("gateway")
+        site.write_config(store=store)
+        site.start_gateway()
+
+    again(f'engine = "redis"\nuri = "{site.redis}"\nunavailable = "refuse"')
+    trial.fault(["AlipayGatewayStoreRefusing"], lambda: site.signal_redis(signal.SIGSTOP),
+                lambda: site.signal_redis(signal.SIGCONT))
+
+    print("== a Redis that is full", flush=True)
+    site.sh(f"redis-cli -u {site.redis} config set maxmemory 1")
+    site.wait("payments are refused", lambda: "AlipayGatewayStoreRefusing" in site.firing())
+    # The last of its commands gives it room.
+    trial.run("When the store is Redis")
+    site.wait("they are not", lambda: "AlipayGatewayStoreRefusing" not in site.firing())
+    print("   ended", flush=True)
+    again('path = "data/gateway.db"')
+
+
 def of_the_link(site, trial):
     trial.fault(["AlipayGatewayBrokerDown", "AlipayGatewayErrorBudgetBurnFast", "AlipayGatewayErrorBudgetBurn",
                  "AlipayGatewayErrorBudgetBurnSlow", "AlipayGatewayBacklogGrowing", "AlipayGatewayBacklogStuck"],
@@ -253,4 +278,4 @@ def of_the_topology(site, trial):
 
 
 ALL = [of_payments, of_keys, of_the_link, of_the_broker, of_the_topology, of_the_process, of_the_door,
-       of_the_store]
+       of_the_store, of_the_shared_store]
