@@ -4,11 +4,11 @@
 #   ./tests/operations.sh                  all of them
 #   ./tests/operations.sh chart image_runs those whose name begins so
 #
-# The program is $GATEWAY, or what cargo builds. Tools are taken from the path: helm (3 or 4; a second one as helm3), trivy,
-# podman and buildah (or $PODMAN and $BUILDAH, with their options), prometheus and promtool, systemd and systemd-analyze,
-# strace, openssl, curl, a RabbitMQ (deploy/broker.sh). What is a Python package is installed into a folder of its own under
-# ${XDG_CACHE_HOME:-~/.cache}. What is missing is a skip, with its reason, never a success; OPERATIONS_STRICT=1 makes a skip
-# a failure.
+# The program is $GATEWAY, or what cargo builds, with what the image has. Tools are taken from the path: helm (3 or 4; a second
+# one as helm3), trivy, podman and buildah (or $PODMAN and $BUILDAH, with their options), prometheus and promtool, systemd and
+# systemd-analyze, strace, openssl, curl, a RabbitMQ (deploy/broker.sh), a Redis (deploy/redis.sh). What is a Python package is
+# installed into a folder of its own under ${XDG_CACHE_HOME:-~/.cache}. What is missing is a skip, with its reason, never a
+# success; OPERATIONS_STRICT=1 makes a skip a failure.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-operations.XXXXXX")
@@ -78,7 +78,7 @@ gateway() {
     return
   fi
   if command -v cargo >/dev/null; then
-    cargo build --locked --quiet >"$work/cargo.log" 2>&1 || { tail -n 20 "$work/cargo.log" >&2; return 1; }
+    cargo build --locked --quiet --features otlp >"$work/cargo.log" 2>&1 || { tail -n 20 "$work/cargo.log" >&2; return 1; }
     realpath "$folder/debug/alipay-notify-gateway"
     return
   fi
