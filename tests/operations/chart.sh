@@ -170,6 +170,7 @@ sqlite|--set config.amqp.exchange=amq.topic|exchange
 sqlite|--set config.amqp.ignore={payment.failed}|ignore
 sqlite|--set config.event.buyer=show|buyer
 sqlite|--set config.log.format=xml|format
+sqlite|--set config.log.level=loud|level
 sqlite|--set config.traces.otlp_endpoint=https://collector:4318|otlp_endpoint
 sqlite|--set config.traces.ratio=1.5|ratio
 sqlite|--set networkPolicy.otlpPorts={}|otlpPorts
