@@ -123,10 +123,11 @@ shell_of_tutorial() {
   python3 tests/operations/tutorial.py "$page" "$@" >"$clone/commands"
   (
     cd "$clone"
-    # The tutorial's names are not for anybody's broker: it starts one.
+    # The tutorial's names are not for anybody's broker: it starts one, or takes the one that is there for it.
     unset AMQP_URL
+    if [ -n "${TUTORIAL_AMQP_URL:-}" ]; then export AMQP_URL=$TUTORIAL_AMQP_URL; fi
     # shellcheck disable=SC2016
-    PATH="$clone/bin:$PATH" timeout 300 bash -euo pipefail \
+    PATH="$clone/bin:$PATH" timeout 600 bash -euo pipefail \
       -c 'trap '\''kill $(jobs -p) 2>/dev/null || true'\'' EXIT; . ./commands' >said 2>complaints
   )
 }
