@@ -50,7 +50,7 @@ pub enum Waived {
     Seller,
     /// A text that holds what looks like a missing field.
     Borders,
-    /// The age.
+    /// The age. Whatever is waived, this is: what is held grows old while somebody looks into it.
     Age,
 }
 

@@ -29,7 +29,7 @@ pub fn publish(queue: &str, confirm: &str) -> Output {
 }
 
 /// A queue that goes with its connection, but that others may look at.
-async fn queue(name: &str) -> (Connection, Channel) {
+pub async fn queue(name: &str) -> (Connection, Channel) {
     let connection = Connection::connect(&amqp_url(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     let options = QueueDeclareOptions { auto_delete: true, ..QueueDeclareOptions::default() };
