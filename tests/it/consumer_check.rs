@@ -194,7 +194,7 @@ fn the_judge_finds_the_faults_that_consumers_have() {
         // By trade_status, and never dropping a repeat.
         let by_status = shipped(&taken, |_, body| body["trade_status"] == "TRADE_SUCCESS");
         // By type and id, and trusting amount and order.
-        let seen = std::cell::RefCell::new(std::collections::BTreeSet::new());
+        let seen = std::cell::RefCell::new(BTreeSet::new());
         let trusting = shipped(&taken, |message, body| {
             body["event_type"] == "payment.succeeded" && seen.borrow_mut().insert(message.id.clone())
         });

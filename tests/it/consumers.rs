@@ -43,7 +43,12 @@ fn command(language: &str) -> Option<Command> {
     Some(command)
 }
 
-fn consumer(language: &str, queue: &str, database: &Path, with: impl FnOnce(&mut Command)) -> Consumer {
+fn consumer(
+    language: &str,
+    queue: &str,
+    database: &Path,
+    with: impl FnOnce(&mut Command) -> &mut Command,
+) -> Consumer {
     let mut command = command(language).unwrap();
     command.env("AMQP_URL", amqp_url()).env("QUEUE", queue).env("DATABASE", database);
     command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -132,7 +137,7 @@ fn plays_its_part(language: &str) {
         let database = program.folder().path().join("orders.db");
         orders(&database, &["PLAIN", "EARLY-REFUND", "PART", "CHEAP", "TWICE", "PARTS"]);
         repeat(&queue, &plain.event_id("payment.succeeded")).await;
-        let _consumer = consumer(language, &queue, &database, |_| ());
+        let _consumer = consumer(language, &queue, &database, |command| command);
         comes_to_the_last(&database).await;
         let shipped = rows(&database, "SELECT out_trade_no FROM shipments ORDER BY 1");
         assert_eq!(shipped, ["PART", "PARTS", "PLAIN", "TWICE"], "{language}");
@@ -189,8 +194,7 @@ fn passes_the_check(language: &str) {
         assert!(published.status.success(), "{published:?}");
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         send(&channel, &queue, "the-last", &event("trade.pending", "sandbox", "PLAIN", "x")).await;
-        let sandbox = |command: &mut Command| drop(command.env("ENVIRONMENT", "sandbox"));
-        let consumer = consumer(language, &queue, &database, sandbox);
+        let consumer = consumer(language, &queue, &database, |command| command.env("ENVIRONMENT", "sandbox"));
         comes_to_the_last(&database).await;
         drop(consumer);
         let shipped = rows(&database, "SELECT out_trade_no FROM shipments").join("\n");
@@ -243,7 +247,7 @@ fn loses_nothing_that_it_has_taken(language: &str) {
         orders(&database, &["AWAY", "KILLED-1", "KILLED-2", "KILLED-3"]);
         let start = async || {
             let log = File::create(&log).unwrap();
-            let started = consumer(language, &queue, &database, |command| drop(command.stderr(log)));
+            let started = consumer(language, &queue, &database, |command| command.stderr(log));
             eventually("it consumes", || async { consumers(&channel, &queue).await == 1 }).await;
             started
         };
