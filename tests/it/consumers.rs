@@ -139,33 +139,38 @@ fn plays_its_part(language: &str) {
         repeat(&queue, &plain.event_id("payment.succeeded")).await;
         let _consumer = consumer(language, &queue, &database, |command| command);
         comes_to_the_last(&database).await;
-        let shipped = rows(&database, "SELECT out_trade_no FROM shipments ORDER BY 1");
-        assert_eq!(shipped, ["PART", "PARTS", "PLAIN", "TWICE"], "{language}");
-        let states = "SELECT out_trade_no || ' ' || state || ' ' || refunded_minor FROM orders ORDER BY 1";
-        let expected = [
-            "CHEAP new 0",
-            "EARLY-REFUND refunded 8888",
-            "PART partly_refunded 1000",
-            "PARTS partly_refunded 5000",
-            "PLAIN paid 0",
-            "TWICE paid 0",
-        ];
-        assert_eq!(rows(&database, states), expected, "{language}");
-        let whys = rows(&database, "SELECT why FROM reviews ORDER BY 1");
-        let expected = [
-            "a payment of an order that is not ours",
-            "a refund of another trade than the order's: the order stays as it is",
-            "an event type that this program does not know",
-            "not an event of the gateway",
-            "not an event of the gateway",
-            "refunded before its payment was heard of: look before you ship",
-            "the amount is not the order's",
-            "the money of another environment",
-            "the order was paid by two trades: give one back",
-            "the same identity with other money: look",
-        ];
-        assert_eq!(whys, expected, "{language}");
+        has_done_right(language, &database);
     });
+}
+
+/// What was shipped, what the orders say, and what somebody is to look at.
+fn has_done_right(language: &str, database: &Path) {
+    let shipped = rows(database, "SELECT out_trade_no FROM shipments ORDER BY 1");
+    assert_eq!(shipped, ["PART", "PARTS", "PLAIN", "TWICE"], "{language}");
+    let states = "SELECT out_trade_no || ' ' || state || ' ' || refunded_minor FROM orders ORDER BY 1";
+    let expected = [
+        "CHEAP new 0",
+        "EARLY-REFUND refunded 8888",
+        "PART partly_refunded 1000",
+        "PARTS partly_refunded 5000",
+        "PLAIN paid 0",
+        "TWICE paid 0",
+    ];
+    assert_eq!(rows(database, states), expected, "{language}");
+    let whys = rows(database, "SELECT why FROM reviews ORDER BY 1");
+    let expected = [
+        "a payment of an order that is not ours",
+        "a refund of another trade than the order's: the order stays as it is",
+        "an event type that this program does not know",
+        "not an event of the gateway",
+        "not an event of the gateway",
+        "refunded before its payment was heard of: look before you ship",
+        "the amount is not the order's",
+        "the money of another environment",
+        "the order was paid by two trades: give one back",
+        "the same identity with other money: look",
+    ];
+    assert_eq!(whys, expected, "{language}");
 }
 
 /// The same consumer under `consumer-check`.
