@@ -20,6 +20,7 @@ mod shelf;
 mod target;
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -380,6 +381,9 @@ impl Redis {
     /// due; a visit goes to buckets whose first is among the longer due half of the firsts; and among those each process goes
     /// round in an order of its own. So an event waits for those of its own bucket that are due for longer, and for no other
     /// bucket more often than once a turn. Each that is looked at is taken, or put off until it can be.
+    ///
+    /// What has been taken is handed out even where the next visit fails, or where Redis is so slow that whoever asks would
+    /// be gone: it is put off for a lease, and so nobody else would have it for as long.
     async fn take(
         &self,
         now: Timestamp,
@@ -390,7 +394,7 @@ impl Redis {
         let types: Vec<Vec<u8>> = wanted(skip).collect();
         let fixed = [self.token.clone(), number(LEASE.as_millis()), time(now), number(list.code())];
         let head = || fixed.iter().cloned().chain([number(types.len())]).chain(types.iter().cloned());
-        let mut taken = Vec::new();
+        let (mut taken, began) = (Vec::new(), Instant::now());
         // Bound: where buckets have less than a share, more are visited, of which less is expected.
         let mut share = SHARE;
         for _ in 0..MAX_VISITS {
@@ -401,7 +405,11 @@ impl Redis {
             share = (share / 2).max(1);
             let shares = visited.iter().map(|&(bucket, share)| (bucket, vec![number(share)]));
             let batch = Batch::over(&self.names, head().collect(), shares);
-            let visits = self.run_each(&self.scripts.due, &batch, Visit::read).await?;
+            let visits = match self.run_each(&self.scripts.due, &batch, Visit::read).await {
+                Ok(visits) => visits,
+                Err(error) if taken.is_empty() => return Err(error),
+                Err(_) => break,
+            };
             for ((bucket, _), visit) in visited.into_iter().zip(visits) {
                 let visit = visit.unwrap_or_default();
                 self.heads.visited(bucket, list, visit.next);
@@ -409,6 +417,9 @@ impl Redis {
                     self.damage.tell(&self.names.trade(&key.subject), "what is kept of an event that waits");
                 }
                 taken.extend(visit.taken);
+            }
+            if began.elapsed() > ENOUGH {
+                break;
             }
         }
         taken.sort_by(|(at, a), (of, b)| (at, &a.key).cmp(&(of, &b.key)));
@@ -517,10 +528,21 @@ impl Store for Redis {
                 return Ok(Vec::new());
             }
             self.look(&skip).await?;
+            let began = Instant::now();
             let mut refused = self.take(now, List::Refused, limit / 4, &skip).await?;
-            let mut due = self.take(now, List::Fresh, limit - refused.len(), &skip).await?;
-            let left = limit - refused.len() - due.len();
-            refused.append(&mut self.take(now, List::Refused, left, &skip).await?);
+            let mut due = Vec::new();
+            for list in [List::Fresh, List::Refused] {
+                let so_far = due.len() + refused.len();
+                if so_far > 0 && began.elapsed() > ENOUGH {
+                    break;
+                }
+                match self.take(now, list, limit - so_far, &skip).await {
+                    Ok(mut more) if list == List::Fresh => due.append(&mut more),
+                    Ok(mut more) => refused.append(&mut more),
+                    Err(error) if so_far == 0 => return Err(error),
+                    Err(_) => break,
+                }
+            }
             due.append(&mut refused);
             Ok(due)
         }
@@ -546,7 +568,7 @@ impl Store for Redis {
         async { self.line.close() }.boxed()
     }
 
-    fn lease(&self) -> std::time::Duration {
+    fn lease(&self) -> Duration {
         LEASE
     }
 
@@ -570,3 +592,5 @@ fn time(at: Timestamp) -> Vec<u8> {
 const SHARE: usize = 4;
 /// Bound: how often buckets are visited for one round. Each time they give something, or are seen to have nothing.
 const MAX_VISITS: usize = 16;
+/// Bound: after so long nothing more is begun: whoever asks waits 2 s, and one visit may take most of the rest.
+const ENOUGH: Duration = Duration::from_millis(250);

@@ -12,26 +12,25 @@ local function readable(key, id)
   return ok and type(row) == 'table' and waits(row) and row
 end
 
--- What is first of each type; and whether there may be more.
+-- What is first of each type. What is behind the last of one (has_more) is not seen.
 local function first_of(prefix, count)
-  local found, is_more = {}, false
+  local found = {}
   for t = 6, 5 + types do
     local queue = prefix .. 'due:' .. ARGV[4] .. ':' .. ARGV[t]
     local some = redis.call('ZRANGE', queue, 0, count, 'WITHSCORES')
-    is_more = is_more or #some > 2 * count
     for n = 1, #some, 2 do
-      found[#found + 1] = { due = tonumber(some[n + 1]), place = some[n], queue = queue }
+      found[#found + 1] = { due = tonumber(some[n + 1]), place = some[n], queue = queue, has_more = n > 2 * count }
     end
   end
   table.sort(found, function(a, b) return a.due < b.due end)
-  return found, is_more
+  return found
 end
 
 local answers = {}
 for i, key in ipairs(KEYS) do
   local prefix, share = key:sub(1, -5), tonumber(ARGV[5 + types + i])
-  local found, is_more = first_of(prefix, share)
-  local answer, taken, rest = { false }, 0, false
+  local found = first_of(prefix, share)
+  local answer, taken = { false }, 0
   local function next_at(due)
     if not answer[1] or due < answer[1] then answer[1] = due end
   end
@@ -42,9 +41,9 @@ for i, key in ipairs(KEYS) do
   for _, one in ipairs(found) do
     if one.due > now or taken == share then
       next_at(one.due)
-      rest = true
       break
     end
+    if one.has_more then next_at(now) end
     local subject, id = one.place:match('^(.*) ([^ ]*)$')
     local lease = prefix .. 'l:' .. id
     local holder = redis.pcall('GET', lease)
@@ -54,7 +53,8 @@ for i, key in ipairs(KEYS) do
     else
       local row = readable(prefix .. 't:' .. subject, id)
       if row then
-        redis.call('SET', lease, token, 'PX', lease_ms)
+        -- One's own is never made shorter: what is in doubt has a minute.
+        if redis.call('PTTL', lease) < lease_ms then redis.call('SET', lease, token, 'PX', lease_ms) end
         answer[#answer + 1] = { one.due, one.place, unpack(waiting(prefix, subject, id, row)) }
         taken = taken + 1
       else
@@ -63,7 +63,6 @@ for i, key in ipairs(KEYS) do
       put_off(one, now + (row and lease_ms or 600000))
     end
   end
-  if is_more and not rest then next_at(now) end
   answers[i] = answer
 end
 return answers
