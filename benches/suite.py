@@ -393,18 +393,18 @@ def section_apps(bench):
 
 
 def section_soak(bench):
-    """MINUTES at half of what it can take, a quarter of it new and the rest known. What grows from the second third to the
-    last would grow for ever."""
-    minutes = int(os.environ.get("MINUTES", "30"))
+    """MINUTES at RATE (half of what it can take), one in REPEATS new and the rest known: signing them all would take longer
+    than sending them. What grows from the second third to the last would grow for ever."""
+    minutes, repeats = (int(os.environ.get(name, usual)) for name, usual in [("MINUTES", "30"), ("REPEATS", "4")])
     bench.fill("sqlite", 10_000)
     with Running(bench, "sqlite") as gateway:
         first = bench.sign(f"bodies-0-{bench.args.count}", bench.args.count)
         rate = int(os.environ.get("RATE", "0")) or int(gateway.send(first)["per_second"] / 2)
-        new = rate * 60 // 4
+        new = rate * 60 // repeats
         lines = bench.sign("soak", new * minutes).read_bytes().splitlines(keepends=True)
         samples = []
         for minute in range(minutes):
-            these = lines[minute * new:(minute + 1) * new] * 4
+            these = lines[minute * new:(minute + 1) * new] * repeats
             random.shuffle(these)
             bodies = bench.work / "soak-minute"
             bodies.write_bytes(b"".join(these))
