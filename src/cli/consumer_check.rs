@@ -167,8 +167,12 @@ fn expectation(run: u32, out: &mut dyn Write) -> Result<(), Failure> {
     writeln!(out, "When your consumer has taken them all:")?;
     for case in &CASES {
         let ships = if case.ships { "shipped once" } else { "not shipped" };
+        let back = match case.given_back().minor() {
+            0 => String::new(),
+            minor => format!(", {minor} given back"),
+        };
         let look = if case.needs_look { ", and somebody is told to look" } else { "" };
-        writeln!(out, "  {:<16} {ships}{look}: {}", case.order(run), case.title)?;
+        writeln!(out, "  {:<16} {ships}{back}{look}: {}", case.order(run), case.title)?;
     }
     writeln!(out, "Then: consumer-check judge")?;
     Ok(())
