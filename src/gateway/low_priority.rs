@@ -262,8 +262,9 @@ enum Short {
 
 /// Bound: what waits, of all origins.
 const MAX_JOBS: usize = 4096;
-/// Bound: what they hold.
-const MAX_BYTES: usize = 16 << 20;
+/// Bound: what they hold. Half of what `http.max_bodies` is by default: what waits here cannot give way there, and must
+/// leave room for a genuine body that comes in two pieces.
+const MAX_BYTES: usize = 8 << 20;
 /// How far behind the others the threads are: they still get a tenth of a core that everybody wants.
 const NICENESS: i32 = 10;
 

@@ -164,9 +164,10 @@ impl Unfinished {
         CONNECTION_BYTES + self.bytes.len()
     }
 
-    /// What it holds, times how long it has been there.
+    /// What it holds, times how long it has been there. The former counts twice: a great one that is read in a moment must
+    /// not outlast a small one whose second half is late.
     fn cost(&self, now: Instant) -> u128 {
-        now.saturating_duration_since(self.since).as_micros() * self.held() as u128
+        now.saturating_duration_since(self.since).as_micros() * (self.held() as u128).pow(2)
     }
 }
 
@@ -231,3 +232,27 @@ async fn data(body: &mut Incoming) -> Result<Option<Bytes>, BodyFault> {
 /// What the connection of an unfinished body holds beside it, as far as it counts for `http.max_bodies`: so that bodies
 /// of one byte each have a bound, too.
 const CONNECTION_BYTES: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_great_body_goes_before_a_small_one_that_has_been_there_for_longer() {
+        let unfinished = |bytes: usize| Unfinished {
+            bytes: BytesMut::zeroed(bytes),
+            since: Instant::now(),
+            has_to_go: Arc::new(Notify::new()),
+        };
+        let (small, of_one_byte) = (unfinished(900), unfinished(1));
+        tokio::time::advance(Duration::from_millis(180)).await;
+        let great = unfinished(56_000);
+        tokio::time::advance(Duration::from_millis(20)).await;
+        let now = Instant::now();
+        assert!(great.cost(now) > small.cost(now), "ten times as long");
+        tokio::time::advance(Duration::from_millis(50)).await;
+        let late = unfinished(900);
+        tokio::time::advance(Duration::from_millis(50)).await;
+        assert!(of_one_byte.cost(Instant::now()) > late.cost(Instant::now()));
+    }
+}

@@ -63,7 +63,11 @@ impl Sitting {
         }
         seats.with_buffers += 1;
         if seats.with_buffers > self.max_with_buffers && is_due(&mut seats.looked_at_buffers, now) {
-            seats.ask((self.max_with_buffers / GIVE_WAY).max(1), Progress::has_buffers);
+            let some = (self.max_with_buffers / GIVE_WAY).max(1);
+            // Where nearly all are in requests, the last eighth stays: who came just now has not said yet what for.
+            let silent = seats.taken.values().filter(|progress| progress.has_buffers());
+            let silent = silent.filter(|progress| progress.silent_since().is_some()).count();
+            seats.ask(some.min(silent.saturating_sub(some)), Progress::has_buffers);
         }
     }
 
@@ -181,6 +185,28 @@ mod tests {
         assert_eq!(asked(), [false, false, true, false, false, false], "two have left");
         grows(5);
         assert_eq!(asked(), [false, false, true, true, false, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nearly_all_are_in_requests_the_last_who_came_may_still_say_what_for() {
+        let sitting = Sitting::new(16);
+        let mut seats = Vec::new();
+        let mut came = |has_body: Option<HasBody>| {
+            let progress = Arc::new(Progress::default());
+            sitting.enter(Arc::clone(&progress));
+            if let Some(has_body) = has_body {
+                progress.began(has_body);
+            }
+            sitting.grows(&progress, Instant::now());
+            seats.push(progress);
+        };
+        (0..16).for_each(|_| came(Some(HasBody::Yes)));
+        for _ in 0..4 {
+            tokio::time::advance(PAUSE).await;
+            came(None);
+        }
+        let asked = |seat: &Arc<Progress>| seat.is_asked_to_leave();
+        assert_eq!(seats[16..].iter().map(asked).collect::<Vec<_>>(), [true, true, false, false]);
     }
 
     #[tokio::test]
