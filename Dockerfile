@@ -8,7 +8,7 @@ ARG FEATURES="otlp"
 FROM rust:1-slim-bookworm${RUST_DIGEST} AS build
 ARG FEATURES
 WORKDIR /src
-# Nothing of this machine's paths or times in the binary, so that the same sources give the same bytes.
+# Nothing of this machine's paths or times in the binary. (Whether two machines make the same bytes of it was not compared.)
 # Relocations in their short form, which takes 0.4 MB less and a glibc of 2.36: the one beside it below has it.
 ENV CARGO_INCREMENTAL=0 \
     RUSTFLAGS="--remap-path-prefix=/src=. --remap-path-prefix=/usr/local/cargo=cargo -Clink-arg=-Wl,-z,pack-relative-relocs"

@@ -6,7 +6,6 @@
 // application.properties:
 //   spring.rabbitmq.addresses=amqp://guest:guest@127.0.0.1:5672/%2f
 //   spring.rabbitmq.listener.simple.acknowledge-mode=auto    # acknowledged when the method has returned: after the commit
-//   spring.rabbitmq.listener.simple.default-requeue-rejected=true
 //   spring.rabbitmq.listener.simple.prefetch=10
 //   spring.datasource.url=jdbc:postgresql:orders
 //   payments.environment=production
@@ -26,51 +25,87 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.Map;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 import org.springframework.amqp.core.Message;
 import org.springframework.amqp.rabbit.annotation.RabbitListener;
 import org.springframework.beans.factory.annotation.Value;
+import org.springframework.dao.DataAccessException;
+import org.springframework.dao.DataIntegrityViolationException;
 import org.springframework.jdbc.core.JdbcTemplate;
 import org.springframework.stereotype.Component;
-import org.springframework.transaction.annotation.Transactional;
+import org.springframework.transaction.TransactionException;
+import org.springframework.transaction.support.TransactionTemplate;
 
 @Component
 public class OrderEvents {
+    private static final Logger LOG = LoggerFactory.getLogger(OrderEvents.class);
     private final JdbcTemplate db;
+    private final TransactionTemplate transaction;
     private final ObjectMapper json;
     private final String environment;
 
-    public OrderEvents(JdbcTemplate db, ObjectMapper json, @Value("${payments.environment}") String environment) {
+    public OrderEvents(JdbcTemplate db, TransactionTemplate transaction, ObjectMapper json,
+            @Value("${payments.environment}") String environment) {
         this.db = db;
+        this.transaction = transaction;
         this.json = json;
         this.environment = environment;
     }
 
-    /** One message, one transaction: everything of it, or nothing. What is thrown gives it back to the queue. */
+    /**
+     * The message is kept here and tried again. What is thrown would give it back to the queue: it would count as
+     * delivered again, and RabbitMQ 4 drops what a quorum queue has delivered 20 times.
+     */
     @RabbitListener(queues = "payments.orders")
-    @Transactional
-    public void handle(Message message) {
-        String id = message.getMessageProperties().getMessageId();
-        String body = new String(message.getBody(), StandardCharsets.UTF_8);
+    public void take(Message message) throws InterruptedException {
+        while (true) {
+            try {
+                handle(message);
+                return;
+            } catch (DataAccessException | TransactionException error) {
+                // Ours, and it passes: the database is away.
+                LOG.warn("not handled, and tried again", error);
+                Thread.sleep(1000);
+            }
+        }
+    }
+
+    /** One message, one transaction: everything of it, or nothing. */
+    private void handle(Message message) {
+        // What PostgreSQL keeps in no text, however often it is tried.
+        String id = clean(message.getMessageProperties().getMessageId());
+        String body = clean(new String(message.getBody(), StandardCharsets.UTF_8));
+        try {
+            transaction.executeWithoutResult(status -> apply(id, body));
+        } catch (NotAnEvent | DataIntegrityViolationException error) {
+            // No try will mend it: a member is missing or of another kind. A queue that it blocks delivers nothing.
+            review(id, "not an event of the gateway", body);
+        }
+    }
+
+    private void apply(String id, String body) {
         JsonNode event;
         try {
             event = json.readTree(body);
         } catch (JsonProcessingException error) {
-            event = null;
+            throw new NotAnEvent();
         }
-        if (id == null || event == null || !event.path("event_type").isTextual()) {
-            review(id, "not an event of the gateway", body);
-            return;
+        if (id == null || event == null) {
+            throw new NotAnEvent();
         }
+        String type = text(event, "event_type");
+        String from = text(event, "environment");
         // The unique constraint decides, and not a SELECT before it: two copies may be handled at once.
         if (db.update("INSERT INTO seen VALUES (?) ON CONFLICT DO NOTHING", id) == 0) {
             return;
         }
-        if (!environment.equals(event.path("environment").asText())) {
+        if (!environment.equals(from)) {
             review(id, "the money of another environment", body);
             return;
         }
         // Decide on event_type, and never on trade_status: a refund may carry TRADE_SUCCESS.
-        String why = switch (event.path("event_type").asText()) {
+        String why = switch (type) {
             case "payment.succeeded" -> paid(event);
             case "payment.refunded" -> refunded(event);
             case "payment.late" -> "a payment so old that it may have been handled: look";
@@ -85,8 +120,8 @@ public class OrderEvents {
     }
 
     private String paid(JsonNode event) {
-        String number = event.path("out_trade_no").asText();
-        String trade = event.path("trade_no").asText();
+        String number = text(event, "out_trade_no");
+        String trade = text(event, "trade_no");
         Map<String, Object> order = order(number);
         if (order == null) {
             return "a payment of an order that is not ours";
@@ -108,26 +143,47 @@ public class OrderEvents {
     }
 
     private String refunded(JsonNode event) {
-        String number = event.path("out_trade_no").asText();
+        String number = text(event, "out_trade_no");
+        String trade = text(event, "trade_no");
+        if (!event.path("refund").isObject()) {
+            throw new NotAnEvent();
+        }
         Map<String, Object> order = order(number);
         if (order == null) {
             return "a refund of an order that is not ours: it proves that there was a payment";
+        }
+        if (order.get("trade_no") != null && !order.get("trade_no").equals(trade)) {
+            return "a refund of another trade than the order's: the order stays as it is";
         }
         // Alipay's figure is the total given back so far; repeats and reorderings cannot make it smaller.
         long total = Math.max(((Number) order.get("refunded_minor")).longValue(),
             event.path("refund").path("refund_fee_minor").asLong(0));
         boolean inFull = total >= ((Number) order.get("amount_minor")).longValue();
         db.update("UPDATE orders SET state = ?, refunded_minor = ?, trade_no = ? WHERE out_trade_no = ?",
-            inFull ? "refunded" : "partly_refunded", total, event.path("trade_no").asText(), number);
+            inFull ? "refunded" : "partly_refunded", total, trade, number);
         boolean isFirst = List.of("new", "closed").contains(order.get("state"));
         return isFirst ? "refunded before its payment was heard of: look before you ship" : null;
     }
 
     private String closed(JsonNode event) {
         db.update("UPDATE orders SET state = 'closed' WHERE out_trade_no = ? AND state = 'new'",
-            event.path("out_trade_no").asText());
+            text(event, "out_trade_no"));
         return null;
     }
+
+    private static String text(JsonNode event, String name) {
+        if (!event.path(name).isTextual() || event.path(name).asText().indexOf('\0') >= 0) {
+            throw new NotAnEvent();
+        }
+        return event.path(name).asText();
+    }
+
+    private static String clean(String text) {
+        return text == null ? null : text.replace('\0', '?');
+    }
+
+    /** A message that no try will mend. */
+    private static class NotAnEvent extends RuntimeException {}
 
     /** With its row locked: two events of one order are handled one after the other. */
     private Map<String, Object> order(String number) {

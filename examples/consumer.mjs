@@ -22,7 +22,12 @@ CREATE TABLE IF NOT EXISTS reviews (message_id TEXT, why TEXT NOT NULL, body TEX
 `)
 const environment = process.env.ENVIRONMENT ?? 'production'
 const run = (sql, ...values) => Number(db.prepare(sql).run(...values).changes)
-const orderOf = (event) => db.prepare('SELECT * FROM orders WHERE out_trade_no = ?').get(event.out_trade_no)
+const orderOf = (event) => db.prepare('SELECT * FROM orders WHERE out_trade_no = ?').get(text(event, 'out_trade_no'))
+
+function text(event, name) {
+  if (typeof event?.[name] !== 'string') throw new TypeError(`there is no ${name}`)
+  return event[name]
+}
 
 function paid(event, review) {
   const order = orderOf(event)
@@ -31,7 +36,7 @@ function paid(event, review) {
   if (event.total_amount_minor !== order.amount_minor) return review("the amount is not the order's")
   const moved = run(
     "UPDATE orders SET state = 'paid', trade_no = ? WHERE out_trade_no = ? AND state IN ('new', 'closed')",
-    event.trade_no, event.out_trade_no,
+    text(event, 'trade_no'), event.out_trade_no,
   )
   if (moved === 1) run('INSERT INTO shipments VALUES (?)', event.out_trade_no)
   else if (order.trade_no && order.trade_no !== event.trade_no) {
@@ -43,15 +48,20 @@ function paid(event, review) {
 function refunded(event, review) {
   const order = orderOf(event)
   if (!order) return review('a refund of an order that is not ours: it proves that there was a payment')
+  if (order.trade_no && order.trade_no !== text(event, 'trade_no')) {
+    return review("a refund of another trade than the order's: the order stays as it is")
+  }
+  const fee = event.refund.refund_fee_minor ?? 0
+  if (!Number.isSafeInteger(fee)) throw new TypeError('the refund is no amount')
   // Alipay's figure is the total given back so far; repeats and reorderings cannot make it smaller.
-  const total = Math.max(order.refunded_minor, event.refund.refund_fee_minor ?? 0)
+  const total = Math.max(order.refunded_minor, fee)
   const state = total >= order.amount_minor ? 'refunded' : 'partly_refunded'
   if (['new', 'closed'].includes(order.state)) {
     review('refunded before its payment was heard of: look before you ship')
   }
   run(
     'UPDATE orders SET state = ?, refunded_minor = ?, trade_no = ? WHERE out_trade_no = ?',
-    state, total, event.trade_no, event.out_trade_no,
+    state, total, text(event, 'trade_no'), event.out_trade_no,
   )
 }
 
@@ -62,34 +72,41 @@ const actions = {
   'payment.late': (_, review) => review('a payment so old that it may have been handled: look'),
   'payment.conflict': (_, review) => review('the same identity with other money: look'),
   'trade.closed': (event) =>
-    run("UPDATE orders SET state = 'closed' WHERE out_trade_no = ? AND state = 'new'", event.out_trade_no),
+    run("UPDATE orders SET state = 'closed' WHERE out_trade_no = ? AND state = 'new'", text(event, 'out_trade_no')),
   'trade.pending': () => {},
   'trade.finished': () => {},
   'notification.other': () => {},
 }
 
-function handle(messageId, content) {
-  const body = content.toString('utf8')
-  const review = (why) => run('INSERT INTO reviews VALUES (?, ?, ?)', messageId ?? null, why, body)
-  let event
-  try {
-    event = JSON.parse(body)
-  } catch {
-    return review('not an event of the gateway')
-  }
-  if (!messageId || typeof event?.event_type !== 'string') return review('not an event of the gateway')
+function handle(messageId, body, review) {
+  const event = JSON.parse(body)
+  const type = text(event, 'event_type')
+  if (!messageId) throw new TypeError('there is no message_id')
   // The unique constraint decides, and not a SELECT before it: two copies may be handled at once.
   if (run('INSERT OR IGNORE INTO seen VALUES (?)', messageId) === 0) return
-  if (event.environment !== environment) return review('the money of another environment')
-  if (!Object.hasOwn(actions, event.event_type)) return review('an event type that this program does not know')
-  actions[event.event_type](event, review)
+  if (text(event, 'environment') !== environment) return review('the money of another environment')
+  if (!Object.hasOwn(actions, type)) return review('an event type that this program does not know')
+  actions[type](event, review)
 }
 
 /** One message, one transaction: everything of it, or nothing. */
 function handleAtOnce(messageId, content) {
+  const body = content.toString('utf8')
+  const review = (why) => run('INSERT INTO reviews VALUES (?, ?, ?)', messageId ?? null, why, body)
+  try {
+    transaction(() => handle(messageId, body, review))
+  } catch (error) {
+    // Ours, and it passes: the database is away.
+    if (/SQLITE/.test(error.code)) throw error
+    // No try will mend it: a member is missing or of another kind. A queue that it blocks delivers nothing.
+    transaction(() => review('not an event of the gateway'))
+  }
+}
+
+function transaction(work) {
   db.exec('BEGIN IMMEDIATE')
   try {
-    handle(messageId, content)
+    work()
     db.exec('COMMIT')
   } catch (error) {
     db.exec('ROLLBACK')
@@ -99,6 +116,21 @@ function handleAtOnce(messageId, content) {
 
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds))
 
+/**
+ * The message is kept here until it is handled. Given back (nack, requeue), it would count as delivered again, and
+ * RabbitMQ 4 drops what a quorum queue has delivered 20 times.
+ */
+async function handleAtLast(message) {
+  for (;;) {
+    try {
+      return handleAtOnce(message.properties.messageId, message.content)
+    } catch (error) {
+      console.error(`not handled, and tried again: ${error.message}`)
+      await pause(1000)
+    }
+  }
+}
+
 async function consume() {
   const connection = await amqplib.connect(process.env.AMQP_URL)
   const closed = new Promise((done) => connection.on('close', done))
@@ -106,21 +138,22 @@ async function consume() {
   const channel = await connection.createChannel()
   channel.on('error', () => connection.close().catch(() => {}))
   await channel.prefetch(10)
-  await channel.consume(process.env.QUEUE ?? 'payments.orders', async (message) => {
+  // Bound: the prefetch.
+  const inHand = new Set()
+  await channel.consume(process.env.QUEUE ?? 'payments.orders', (message) => {
     // The broker has ended the consumer: its queue is gone.
     if (message === null) return connection.close().catch(() => {})
-    try {
-      handleAtOnce(message.properties.messageId, message.content)
-    } catch (error) {
-      // Ours, and it passes: back into the queue. The pause keeps it from spinning.
-      console.error(`not handled, and given back: ${error.message}`)
-      await pause(1000)
-      return channel.nack(message, false, true)
-    }
-    // Only now, after the commit: what is acknowledged is gone.
-    channel.ack(message)
+    const handled = handleAtLast(message)
+      // Only now, after the commit: what is acknowledged is gone.
+      .then(() => channel.ack(message))
+      // The connection has ended: it comes again, and is dropped by its id.
+      .catch((error) => console.error(`not acknowledged: ${error.message}`))
+      .finally(() => inHand.delete(handled))
+    inHand.add(handled)
   })
   await closed
+  // Taken again before they are handled here, they would count as delivered again.
+  await Promise.all(inHand)
 }
 
 for (;;) {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use rusqlite::{OptionalExtension as _, Transaction, params};
@@ -30,6 +30,9 @@ CREATE TABLE IF NOT EXISTS reviews (message_id TEXT, why TEXT NOT NULL, body TEX
 
 /// What a message is to whoever has to look at it; nothing if nobody has to.
 type Review = Option<&'static str>;
+
+/// What no try will mend, as an event that lacks a member.
+const NOT_AN_EVENT: Review = Some("not an event of the gateway");
 
 struct Order {
     amount_minor: i64,
@@ -52,7 +55,10 @@ fn order_of(db: &Transaction<'_>, out_trade_no: &str) -> rusqlite::Result<Option
 }
 
 fn paid(db: &Transaction<'_>, event: &Value) -> rusqlite::Result<Review> {
-    let (out_trade_no, trade_no) = (text(event, "/out_trade_no"), text(event, "/trade_no"));
+    let (Some(out_trade_no), Some(trade_no)) = (text(event, "/out_trade_no"), text(event, "/trade_no"))
+    else {
+        return Ok(NOT_AN_EVENT);
+    };
     let Some(order) = order_of(db, out_trade_no)? else {
         return Ok(Some("a payment of an order that is not ours"));
     };
@@ -74,12 +80,19 @@ fn paid(db: &Transaction<'_>, event: &Value) -> rusqlite::Result<Review> {
 }
 
 fn refunded(db: &Transaction<'_>, event: &Value) -> rusqlite::Result<Review> {
-    let (out_trade_no, trade_no) = (text(event, "/out_trade_no"), text(event, "/trade_no"));
+    let (Some(out_trade_no), Some(trade_no)) = (text(event, "/out_trade_no"), text(event, "/trade_no"))
+    else {
+        return Ok(NOT_AN_EVENT);
+    };
     let Some(order) = order_of(db, out_trade_no)? else {
         return Ok(Some("a refund of an order that is not ours: it proves that there was a payment"));
     };
+    if order.trade_no.is_some_and(|known| known != trade_no) {
+        return Ok(Some("a refund of another trade than the order's: the order stays as it is"));
+    }
+    let Some(refund) = event.get("refund").and_then(Value::as_object) else { return Ok(NOT_AN_EVENT) };
     // Alipay's figure is the total given back so far; repeats and reorderings cannot make it smaller.
-    let total = event.pointer("/refund/refund_fee_minor").and_then(Value::as_i64).unwrap_or(0);
+    let total = refund.get("refund_fee_minor").and_then(Value::as_i64).unwrap_or(0);
     let total = total.max(order.refunded_minor);
     let state = if total >= order.amount_minor { "refunded" } else { "partly_refunded" };
     db.execute(
@@ -92,14 +105,15 @@ fn refunded(db: &Transaction<'_>, event: &Value) -> rusqlite::Result<Review> {
 
 /// Decides on `event_type`, and never on `trade_status`: a refund may carry TRADE_SUCCESS.
 fn act(db: &Transaction<'_>, event: &Value) -> rusqlite::Result<Review> {
-    match text(event, "/event_type") {
+    match text(event, "/event_type").unwrap_or_default() {
         "payment.succeeded" => paid(db, event),
         "payment.refunded" => refunded(db, event),
         "payment.late" => Ok(Some("a payment so old that it may have been handled: look")),
         "payment.conflict" => Ok(Some("the same identity with other money: look")),
         "trade.closed" => {
+            let Some(out_trade_no) = text(event, "/out_trade_no") else { return Ok(NOT_AN_EVENT) };
             let sql = "UPDATE orders SET state = 'closed' WHERE out_trade_no = ? AND state = 'new'";
-            db.execute(sql, [text(event, "/out_trade_no")])?;
+            db.execute(sql, [out_trade_no])?;
             Ok(None)
         }
         "trade.pending" | "trade.finished" | "notification.other" => Ok(None),
@@ -112,16 +126,20 @@ fn handle(db: &mut rusqlite::Connection, delivery: &Delivery, environment: &str)
     let db = db.transaction()?;
     let message_id = delivery.properties.message_id().as_ref().map(|id| id.as_str());
     let event = serde_json::from_slice::<Value>(&delivery.data).ok();
-    let review = match (message_id, event.filter(|event| !text(event, "/event_type").is_empty())) {
+    let event =
+        event.filter(|event| ["/event_type", "/environment"].iter().all(|name| text(event, name).is_some()));
+    let review = match (message_id, event) {
         (Some(id), Some(event)) => {
             // The unique constraint decides, and not a SELECT before it: two copies may be handled at once.
             match db.execute("INSERT OR IGNORE INTO seen VALUES (?)", [id])? {
                 0 => None,
-                _ if text(&event, "/environment") != environment => Some("the money of another environment"),
+                _ if text(&event, "/environment") != Some(environment) => {
+                    Some("the money of another environment")
+                }
                 _ => act(&db, &event)?,
             }
         }
-        _ => Some("not an event of the gateway"),
+        _ => NOT_AN_EVENT,
     };
     if let Some(why) = review {
         let body = String::from_utf8_lossy(&delivery.data);
@@ -130,8 +148,8 @@ fn handle(db: &mut rusqlite::Connection, delivery: &Delivery, environment: &str)
     db.commit()
 }
 
-fn text<'e>(event: &'e Value, place: &str) -> &'e str {
-    event.pointer(place).and_then(Value::as_str).unwrap_or_default()
+fn text<'e>(event: &'e Value, place: &str) -> Option<&'e str> {
+    event.pointer(place).and_then(Value::as_str)
 }
 
 async fn consume(db: &mut rusqlite::Connection, environment: &str) -> lapin::Result<()> {
@@ -145,16 +163,14 @@ async fn consume(db: &mut rusqlite::Connection, environment: &str) -> lapin::Res
     let mut consumer = channel.basic_consume(queue.into(), "".into(), options, none).await?;
     while let Some(delivery) = consumer.next().await {
         let delivery = delivery?;
-        match handle(db, &delivery, environment) {
-            // Only now, after the commit: what is acknowledged is gone.
-            Ok(()) => delivery.acker.ack(BasicAckOptions::default()).await?,
-            Err(error) => {
-                // Ours, and it passes: back into the queue. The pause keeps it from spinning.
-                eprintln!("not handled, and given back: {error}");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await?
-            }
-        };
+        // The message is kept here and tried again. Given back (nack, requeue), it would count as delivered again, and
+        // RabbitMQ 4 drops what a quorum queue has delivered 20 times.
+        while let Err(error) = handle(db, &delivery, environment) {
+            eprintln!("not handled, and tried again: {error}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        // Only now, after the commit: what is acknowledged is gone.
+        delivery.acker.ack(BasicAckOptions::default()).await?;
     }
     Ok(())
 }

@@ -80,7 +80,8 @@ pub fn admit_released(body: &[u8], policy: &Policy, now: Timestamp, waived: Waiv
     match verified.accept(waived) {
         Ok(accepted) => {
             let mut admitted = accepted.classify(policy, now);
-            admitted.event.stale &= waived != Waived::Age;
+            // Somebody has looked into this very notification. However long that took is no objection.
+            admitted.event.stale &= waived == Waived::Nothing;
             Verdict::Admitted(admitted, key)
         }
         Err(Refused::Rejected(rejection)) => Verdict::Rejected(rejection, Cost::Verification),

@@ -3,7 +3,7 @@
 //!
 //! Alipay's times are UTC+8 without saying so (protocol.md §4); the host's zone is never asked.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::time::Duration;
 
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
@@ -105,9 +105,11 @@ impl Timestamp {
             text.push(before);
             push_two(&mut text, u32::from(number));
         }
-        let milli = self.0.rem_euclid(1000);
+        let milli = u32::try_from(self.0.rem_euclid(1000)).unwrap_or(0);
         if milli != 0 {
-            let _ = write!(text, ".{milli:03}");
+            text.push('.');
+            push_digit(&mut text, milli / 100);
+            push_two(&mut text, milli % 100);
         }
         text.push_str(suffix);
         text
@@ -116,9 +118,12 @@ impl Timestamp {
 
 /// Two digits. By hand, because every notification writes several times.
 fn push_two(text: &mut String, number: u32) {
-    for digit in [number / 10 % 10, number % 10] {
-        text.push(char::from_digit(digit, 10).unwrap_or('0'));
-    }
+    push_digit(text, number / 10);
+    push_digit(text, number % 10);
+}
+
+fn push_digit(text: &mut String, digit: u32) {
+    text.push(char::from_digit(digit, 10).unwrap_or('0'));
 }
 
 const BEIJING: UtcOffset = match UtcOffset::from_hms(8, 0, 0) {

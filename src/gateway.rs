@@ -285,7 +285,7 @@ impl Inner {
         match self.publication.hold(withheld, body).await {
             Ok(Hold::Decided(announced)) => {
                 self.count(outcome_of(&announced), &mut span);
-                audit(&announced, withheld.notify_id(), key, span.trace().id());
+                audit(&announced, withheld.notify_id(), key, span.trace().id(), Answered::Success);
                 Reply::Success(announced)
             }
             Ok(Hold::Held) => {
@@ -313,7 +313,7 @@ impl Inner {
         match self.publication.announce(admitted, &delivery.body, trace, deadline).await {
             Outcome::Announced(announced) => {
                 self.count(outcome_of(&announced), &mut span);
-                audit(&announced, &notify_id, key, span.trace().id());
+                audit(&announced, &notify_id, key, span.trace().id(), Answered::Success);
                 Reply::Success(announced)
             }
             Outcome::Deferred(cause) => {
@@ -395,9 +395,21 @@ fn outcome_of(announced: &Announced) -> metrics::Outcome {
     }
 }
 
-/// One line for each notification that was answered `success`: the proof of that answer, without a buyer's
-/// data.
-fn audit(announced: &Announced, notify_id: &str, key: &KeyName, trace_id: Option<&str>) {
+/// Who was told that it is announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answered {
+    /// Alipay, or whoever delivered it.
+    Success,
+    /// Nobody: it is an operator's doing.
+    Nobody,
+}
+
+/// One line for each notification that is announced: the proof of what was answered, without a buyer's data.
+fn audit(announced: &Announced, notify_id: &str, key: &KeyName, trace_id: Option<&str>, answered: Answered) {
+    let answered = match answered {
+        Answered::Success => "success",
+        Answered::Nobody => "nobody",
+    };
     let (how, confirmed_at) = match announced.how() {
         How::Confirmed(at) => ("confirmed", at.rfc3339_utc()),
         How::Followed => ("followed", String::new()),
@@ -416,7 +428,7 @@ fn audit(announced: &Announced, notify_id: &str, key: &KeyName, trace_id: Option
         how,
         confirmed_at,
         trace_id,
-        answered = "success",
+        answered,
     );
 }
 

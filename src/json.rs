@@ -59,7 +59,6 @@ impl Members {
 
     fn quoted(&mut self, text: &str) {
         if is_plain(text.as_bytes()) {
-            self.0.reserve(text.len() + 2);
             self.0.push('"');
             self.0.push_str(text);
             self.0.push('"');

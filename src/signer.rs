@@ -15,6 +15,7 @@ use rsa::pkcs1::{DecodeRsaPrivateKey as _, EncodeRsaPrivateKey as _};
 use rsa::pkcs1v15::SigningKey;
 use rsa::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _, LineEnding};
 use rsa::signature::{SignatureEncoding as _, Signer as _};
+use rsa::traits::PublicKeyParts as _;
 use sha2::Sha256;
 
 /// A private key that signs as Alipay does (RSA2).
@@ -94,6 +95,11 @@ impl Signer {
         pem.map_err(|error| SignerError::Unmade(error.to_string()))
     }
 
+    /// How long the key is.
+    pub fn bits(&self) -> usize {
+        self.key.size() * 8
+    }
+
     /// The signature over `content`, in base64.
     pub fn sign(&self, content: &[u8]) -> String {
         STANDARD.encode(self.signing.sign(content).to_bytes())
@@ -113,7 +119,8 @@ impl std::fmt::Debug for Signer {
 /// What is inside of a PEM, or of bare base64.
 fn der(text: &str) -> Option<Vec<u8>> {
     let inside = match text.split_once("-----BEGIN") {
-        None => text,
+        // A byte order mark is no base64.
+        None => text.trim_start_matches('\u{feff}'),
         Some((_, rest)) => rest.split_once("-----").and_then(|(_, rest)| rest.split("-----END").next())?,
     };
     let compact: String = inside.chars().filter(|character| !character.is_whitespace()).collect();
@@ -139,7 +146,9 @@ mod tests {
         let signer = Signer::generate().unwrap();
         let pem = signer.private_pem().unwrap();
         let bare: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
-        for text in [pem, bare, signer.private_pkcs1_pem().unwrap()] {
+        let windows = format!("\u{feff}{}", pem.replace('\n', "\r\n"));
+        let marked = format!("\u{feff}{bare}\r\n");
+        for text in [pem, bare, signer.private_pkcs1_pem().unwrap(), windows, marked] {
             assert_eq!(Signer::read(&text).unwrap().sign(b"x"), signer.sign(b"x"));
         }
         assert!(Signer::read("hello").is_err());

@@ -27,7 +27,8 @@ struct Told {
     detail: String,
 }
 
-/// Does it, and says what came of it: 200 announced now or before, 409 held or not authentic, 503 not now.
+/// Does it, and says what came of it: 200 announced now or before, 409 held or not authentic, 503 kept until the broker takes
+/// it, or not now.
 pub(super) async fn carry_out(gateway: &Gateway, query: Option<&str>, body: Incoming) -> Answer {
     let query = query.and_then(|query| serde_urlencoded::from_str::<Query>(query).ok());
     let Some(query) = query.filter(|query| orders::is_plain(&query.reason) && orders::is_plain(&query.who))
@@ -50,11 +51,14 @@ pub(super) async fn carry_out(gateway: &Gateway, query: Option<&str>, body: Inco
         Replayed::Known(id) => (StatusCode::OK, "known", Some(id), "nothing was published".to_owned()),
         Replayed::Held(why) => (StatusCode::CONFLICT, "held", None, why),
         Replayed::Rejected(why) => (StatusCode::CONFLICT, "rejected", None, why),
+        Replayed::Kept(why) => (StatusCode::SERVICE_UNAVAILABLE, "kept", None, format!("{why}. {KEPT}")),
         Replayed::NotNow(why) => (StatusCode::SERVICE_UNAVAILABLE, "not_now", None, why),
     };
     respond::json(status, &Told { outcome, event_id, detail })
 }
 
+const KEPT: &str =
+    "The gateway keeps it and announces it by itself; nothing is to be done (see it with: trade TRADE_NO)";
 /// Bound: a captured body. Alipay's have some 1,000 bytes.
 const MAX_BODY: usize = 1 << 20;
 /// Bound: for it to come.

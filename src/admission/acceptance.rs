@@ -50,7 +50,7 @@ pub enum Waived {
     Seller,
     /// A text that holds what looks like a missing field.
     Borders,
-    /// The age.
+    /// The age. Whatever is waived, this is: what is held grows old while somebody looks into it.
     Age,
 }
 
@@ -236,10 +236,10 @@ fn check_borders(form: &Form) -> Result<(), Objection> {
     let signed: Vec<(&[u8], &[u8])> = form
         .parameters()
         .filter(|(name, value)| {
-            !value.is_empty() && ![&b"sign"[..], b"sign_type", b"alipay_cert_sn"].contains(name)
+            !value.is_empty() && !matches!(*name, b"sign" | b"sign_type" | b"alipay_cert_sn")
         })
         .collect();
-    for (at, (swallower, value)) in signed.iter().enumerate() {
+    for (at, (swallower, value)) in holders(&signed) {
         let next = signed.get(at + 1).map(|(name, _)| *name);
         for (name, _) in pieces(value) {
             let is_word = PLAIN_WORDS.iter().any(|word| word.as_bytes() == name);
@@ -260,12 +260,13 @@ fn check_borders(form: &Form) -> Result<(), Objection> {
 /// well, and the two differ in a field that decides, nobody knows which of them Alipay signed.
 fn find_replaced(form: &Form) -> Option<&'static str> {
     let signed: Vec<(&[u8], &[u8])> =
-        form.parameters().filter(|(name, _)| ![&b"sign"[..], b"sign_type"].contains(name)).collect();
+        form.parameters().filter(|(name, _)| !matches!(*name, b"sign" | b"sign_type")).collect();
+    let holders: Vec<_> = holders(&signed).collect();
     // Bound: each text with each parameter behind it; only an authentic body comes this far.
     let texts = signed.iter().enumerate().filter(|(_, (name, _))| is_free_text(name));
     texts.into_iter().find_map(|(at, (text, _))| {
         let mut swallowed = Vec::new();
-        signed.iter().enumerate().skip(at + 1).find_map(|(end, (last, value))| {
+        holders.iter().filter(|(end, _)| *end > at).find_map(|(end, (last, value))| {
             let before = swallowed.len();
             swallowed.extend(pieces(value));
             let joined = Joined { form, text, last, swallowed: &swallowed };
@@ -319,10 +320,15 @@ impl Joined<'_> {
     }
 }
 
+/// Those whose value holds `&`, and where they stand: hardly one does.
+fn holders<'s, 'a>(
+    signed: &'s [(&'a [u8], &'a [u8])],
+) -> impl Iterator<Item = (usize, &'s (&'a [u8], &'a [u8]))> {
+    signed.iter().enumerate().filter(|(_, (_, value))| form::has_ampersand(value))
+}
+
 /// What stands behind an `&` in a value and looks like a parameter.
 fn pieces(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    // Most have none, and are looked through at once.
-    let value = if form::has_ampersand(value) { value } else { &[] };
     value.split(|byte| *byte == b'&').skip(1).filter_map(|piece| {
         let (name, value) = piece.split_at_checked(piece.iter().position(|byte| *byte == b'=')?)?;
         Some((name, value.get(1..)?))

@@ -1,6 +1,6 @@
-//! A tap on the exchange, for the demonstration and for people who try things out: a queue of its own that goes
-//! with its connection, and the events that come out of it. The second room that knows AMQP; never part of
-//! `serve`.
+//! A tap on a demonstration's exchange: a queue of its own that goes with its connection, and the events that come out
+//! of it. The second room that knows AMQP; never part of `serve`, and never for an exchange that carries real events:
+//! while it is bound, everything is routable (`cli/broker_at.rs` sees to that).
 
 use std::time::Duration;
 

@@ -26,7 +26,9 @@ use plan::{CASES, Case};
 Example:
   alipay-notify-gateway consumer-check orders > orders.csv
   alipay-notify-gateway consumer-check publish --queue test.orders --confirm test.orders
-  sqlite3 orders.db 'SELECT out_trade_no FROM shipments' | alipay-notify-gateway consumer-check judge
+  sqlite3 -csv orders.db 'SELECT out_trade_no, refunded_minor FROM orders' > refunded.csv
+  sqlite3 orders.db 'SELECT out_trade_no FROM shipments' |
+    alipay-notify-gateway consumer-check judge --refunded refunded.csv
 
 For a consumer under test, with a test database that has these orders, on a queue of its own. Everything is marked:
 environment sandbox, app 2021000000000000, header x-test: consumer-check. docs/consuming.md has the rules.")]
@@ -50,7 +52,9 @@ With nobody at the queue, every message is marked redelivered before your consum
     /// Judge what was shipped: an order number a line, as often as it was shipped. Exits 65 when it is wrong.
     #[command(after_help = "\
 Example:
-  sqlite3 orders.db 'SELECT out_trade_no FROM shipments' | alipay-notify-gateway consumer-check judge")]
+  sqlite3 -csv orders.db 'SELECT out_trade_no, refunded_minor FROM orders' > refunded.csv
+  sqlite3 orders.db 'SELECT out_trade_no FROM shipments' |
+    alipay-notify-gateway consumer-check judge --refunded refunded.csv")]
     Judge(Judge),
 }
 
@@ -83,6 +87,10 @@ struct Publish {
 struct Judge {
     #[command(flatten)]
     run: Run,
+    /// What your orders say was given back of them: an order number and hundredths a line, in CSV. Without it, only what was
+    /// shipped is judged.
+    #[arg(long, value_name = "FILE")]
+    refunded: Option<PathBuf>,
     /// What was shipped; `-` or nothing: standard input.
     #[arg(value_name = "FILE")]
     shipped: Option<PathBuf>,
@@ -112,7 +120,10 @@ async fn publish(args: &Publish, out: &mut dyn Write) -> Result<u8, Failure> {
     }
     let uri = match &args.amqp_file {
         None => Secret::new(args.amqp.as_str()),
-        Some(file) => Secret::new(std::fs::read_to_string(file)?.trim()),
+        Some(file) => {
+            let unreadable = |error| Failure::running(format!("--amqp-file {}: {error}", file.display()));
+            Secret::new(std::fs::read_to_string(file).map_err(unreadable)?.trim())
+        }
     };
     let broker = |error: LinkError| Failure::running(format!("{}: {error}", args.queue));
     let exchange = format!("consumer-check-{:08x}", rand::random::<u32>());
@@ -156,25 +167,32 @@ fn expectation(run: u32, out: &mut dyn Write) -> Result<(), Failure> {
     writeln!(out, "When your consumer has taken them all:")?;
     for case in &CASES {
         let ships = if case.ships { "shipped once" } else { "not shipped" };
+        let back = match case.given_back().minor() {
+            0 => String::new(),
+            minor => format!(", {minor} given back"),
+        };
         let look = if case.needs_look { ", and somebody is told to look" } else { "" };
-        writeln!(out, "  {:<16} {ships}{look}: {}", case.order(run), case.title)?;
+        writeln!(out, "  {:<16} {ships}{back}{look}: {}", case.order(run), case.title)?;
     }
     writeln!(out, "Then: consumer-check judge")?;
     Ok(())
 }
 
 fn judge(args: &Judge, out: &mut dyn Write) -> Result<u8, Failure> {
+    let open = |file: &Path| {
+        File::open(file).map_err(|error| Failure::running(format!("{}: {error}", file.display())))
+    };
     let shipped = match args.shipped.as_deref() {
-        Some(file) if file != Path::new("-") => count(
-            File::open(file).map_err(|error| Failure::running(format!("{}: {error}", file.display())))?,
-        )?,
+        Some(file) if file != Path::new("-") => count(open(file)?)?,
         Some(_) | None => count(std::io::stdin().lock())?,
     };
+    let refunded = args.refunded.as_deref().map(|file| amounts(open(file)?)).transpose()?;
     let mut wrong = 0;
     for case in &CASES {
         let number = case.order(args.run.run);
         let times = shipped.get(&number).copied().unwrap_or_default();
-        let Some(fault) = fault(case, times) else {
+        let given_back = refunded.as_ref().map(|all| all.get(&number).map_or("0", String::as_str));
+        let Some(fault) = fault(case, times).or_else(|| fault_of_state(case, given_back?)) else {
             writeln!(out, "ok     {number:<16} {}", case.title)?;
             continue;
         };
@@ -201,12 +219,36 @@ fn fault(case: &Case, times: u32) -> Option<String> {
     }
 }
 
+/// Whether the order says what was given back of it: the total, whatever came first, and nothing of another trade's.
+fn fault_of_state(case: &Case, given_back: &str) -> Option<String> {
+    let right = case.given_back().minor().to_string();
+    (given_back != right).then(|| format!("{given_back} is written down as given back, and it is {right}"))
+}
+
+/// The second column by the first. Bound: [`MAX_SHIPPED`].
+fn amounts(input: impl Read) -> Result<BTreeMap<String, String>, Failure> {
+    let mut amounts = BTreeMap::new();
+    for line in BufReader::new(input.take(MAX_SHIPPED)).lines() {
+        let line = line?;
+        let mut columns = columns(&line);
+        let (number, amount) = (columns.next().unwrap_or_default(), columns.next().unwrap_or_default());
+        if number.starts_with(plan::PREFIX) {
+            amounts.insert(number.to_owned(), amount.to_owned());
+        }
+    }
+    Ok(amounts)
+}
+
+fn columns(line: &str) -> impl Iterator<Item = &str> {
+    line.split([',', '|', '\t']).map(|column| column.trim().trim_matches('"'))
+}
+
 /// How often each number stands there. The first column counts, where there are several. Bound: [`MAX_SHIPPED`].
 fn count(input: impl Read) -> Result<BTreeMap<String, u32>, Failure> {
     let mut counted = BTreeMap::new();
     for line in BufReader::new(input.take(MAX_SHIPPED)).lines() {
         let line = line?;
-        let number = line.split([',', '|', '\t']).next().unwrap_or_default().trim().trim_matches('"');
+        let number = columns(&line).next().unwrap_or_default();
         if number.starts_with(plan::PREFIX) {
             *counted.entry(number.to_owned()).or_default() += 1;
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{DONE, Failure, admin_client};
+use crate::secret::Secret;
 
 /// Watch what is announced.
 #[derive(Debug, clap::Args)]
@@ -31,12 +32,8 @@ Of one gateway: of several replicas each has its own admin listener. Ends with C
 
 #[derive(Debug, clap::Args)]
 struct Tap {
-    /// A file with the admin token.
-    #[arg(long, value_name = "FILE")]
-    token_file: PathBuf,
-    /// The admin listener.
-    #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL)]
-    admin: String,
+    #[command(flatten)]
+    watched: Watched,
     /// End after that many events.
     #[arg(long, value_name = "N")]
     count: Option<u32>,
@@ -46,6 +43,31 @@ struct Tap {
     /// A line of text, or a JSON object, for each.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+}
+
+/// The gateway that is watched.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Watched {
+    /// A file with the admin token.
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    /// The admin listener.
+    #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL)]
+    admin: String,
+}
+
+/// Watches a gateway, from the first look on.
+pub(super) struct Watch {
+    admin: String,
+    token: Secret,
+    last: Option<u64>,
+}
+
+/// What was announced since the last look.
+pub(super) struct Look {
+    pub(super) events: Vec<Value>,
+    /// How many more there were, which came too fast to be kept.
+    missed: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -69,42 +91,68 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
 }
 
 async fn watch(tap: &Tap, out: &mut dyn Write) -> Result<u8, Failure> {
-    let token = admin_client::token(&tap.token_file)?;
-    let mut last = None;
+    let mut watch = tap.watched.begin().await?;
+    writeln!(std::io::stderr(), "watching what {} announces", tap.watched.admin)?;
     let mut left = tap.count;
-    loop {
-        let path = last.map_or("/events".to_owned(), |last: u64| format!("/events?after={last}"));
+    while left != Some(0) {
+        tokio::time::sleep(PAUSE).await;
+        let look = watch.look().await?;
+        if look.missed > 0 {
+            writeln!(std::io::stderr(), "{} events came too fast to be shown", look.missed)?;
+        }
+        let most = left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
+        for event in look.events.iter().take(most) {
+            left = left.map(|left| left.saturating_sub(1));
+            show(event, tap.format, out)?;
+        }
+        out.flush()?;
+    }
+    Ok(DONE)
+}
+
+impl Watched {
+    /// What is announced after this is seen.
+    pub(super) async fn begin(&self) -> Result<Watch, Failure> {
+        let token = admin_client::token(&self.token_file)?;
+        let mut watch = Watch { admin: self.admin.clone(), token, last: None };
+        watch.look().await?;
+        Ok(watch)
+    }
+}
+
+impl Watch {
+    /// The gateway gathers events while somebody looks at least every half minute.
+    pub(super) async fn look(&mut self) -> Result<Look, Failure> {
+        let path = self.last.map_or("/events".to_owned(), |last| format!("/events?after={last}"));
         let (status, body) =
-            admin_client::get_with(&tap.admin, &path, &token).await.map_err(Failure::running)?;
+            admin_client::get_with(&self.admin, &path, &self.token).await.map_err(Failure::running)?;
         if !status.is_success() {
             let text = std::str::from_utf8(&body).unwrap_or_default();
             return Err(Failure::running(format!("/events says {status}: {}", text.trim())));
         }
         let seen: Value =
             serde_json::from_slice(&body).map_err(|error| Failure::running(error.to_string()))?;
-        for event in seen.get("events").and_then(Value::as_array).into_iter().flatten() {
-            let number = event.get("number").and_then(Value::as_u64).unwrap_or_default();
-            let missed = last.map_or(0, |last| number.saturating_sub(last + 1));
-            if missed > 0 {
-                writeln!(std::io::stderr(), "{missed} events came too fast to be shown")?;
-            }
-            if left == Some(0) {
-                break;
-            }
-            last = Some(number);
-            left = left.map(|left| left.saturating_sub(1));
-            show(event, tap.format, out)?;
-        }
-        out.flush()?;
-        if left == Some(0) {
-            return Ok(DONE);
-        }
-        if last.is_none() {
-            writeln!(std::io::stderr(), "watching what {} announces", tap.admin)?;
-        }
+        let events = seen.get("events").and_then(Value::as_array).cloned().unwrap_or_default();
+        let first = events.first().and_then(|event| event.get("number")).and_then(Value::as_u64);
+        let expected = self.last.map(|last| last + 1);
+        let missed = first.zip(expected).map_or(0, |(first, expected)| first.saturating_sub(expected));
         // A gateway that was started anew counts anew.
-        last = seen.get("last").and_then(Value::as_u64);
-        tokio::time::sleep(PAUSE).await;
+        self.last = seen.get("last").and_then(Value::as_u64);
+        Ok(Look { events, missed })
+    }
+
+    /// What the gateway keeps of a trade, in a few words for each part; nothing if it does not say.
+    pub(super) async fn kept(&self, trade_no: &str) -> Vec<String> {
+        let asked = admin_client::get(&self.admin, &format!("/trades/{trade_no}")).await;
+        let kept: Value =
+            asked.ok().and_then(|(_, body)| serde_json::from_slice(&body).ok()).unwrap_or_default();
+        let rows = kept.get("rows").and_then(Value::as_array).cloned().unwrap_or_default();
+        let word = |row: &Value, name: &str| row.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
+        rows.iter()
+            .map(|row| {
+                format!("{} {}, reason {}", word(row, "state"), word(row, "event_id"), word(row, "reason"))
+            })
+            .collect()
     }
 }
 

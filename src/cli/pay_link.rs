@@ -1,6 +1,7 @@
 //! `pay-link`: a signed link to the cashier page, for production, a sandbox, or `simulate serve`.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use hyper::Uri;
@@ -27,7 +28,7 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t = Cashier::Simulator)]
     to: Cashier,
     /// Where `simulate serve` listens.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8600")]
+    #[arg(long, value_name = "URL", value_parser = simulator, default_value = "http://127.0.0.1:8600")]
     simulator: String,
     /// Your app.
     #[arg(long, value_name = "ID", value_parser = app_id)]
@@ -89,7 +90,7 @@ enum Format {
 }
 
 pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
-    let gateway = gateway(args)?;
+    let gateway = gateway(args);
     let signer = key_files::private_key("--key", &args.key)?;
     let order = order(args);
     let signed = order.sign(&signer);
@@ -102,20 +103,26 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
     for remark in remarks(args) {
         writeln!(aside, "note: {remark}")?;
     }
+    let bits = signer.bits();
+    if bits < RSA2_BITS {
+        writeln!(
+            aside,
+            "note: --key has {bits} bits: RSA2 wants {RSA2_BITS}, and Alipay's console may not take it"
+        )?;
+    }
     Ok(DONE)
 }
 
-fn gateway(args: &Args) -> Result<String, Failure> {
-    Ok(match args.to {
+fn gateway(args: &Args) -> String {
+    match args.to {
         Cashier::Simulator => {
-            let url =
-                address(&args.simulator).map_err(|error| Failure::usage(format!("--simulator: {error}")))?;
-            format!("{}/gateway.do", url.trim_end_matches('/'))
+            let url = args.simulator.trim_end_matches('/').trim_end_matches("/gateway.do");
+            format!("{url}/gateway.do")
         }
         Cashier::Sandbox => "https://openapi-sandbox.dl.alipaydev.com/gateway.do".to_owned(),
         Cashier::SandboxOld => "https://openapi.alipaydev.com/gateway.do".to_owned(),
         Cashier::Production => "https://openapi.alipay.com/gateway.do".to_owned(),
-    })
+    }
 }
 
 fn order(args: &Args) -> Order {
@@ -156,10 +163,6 @@ fn json(order: &Order, signed: &SignedRequest, gateway: &str) -> serde_json::Val
 /// What people trip over, and Alipay does not say.
 fn remarks(args: &Args) -> Vec<&'static str> {
     let mut remarks = Vec::new();
-    let is_local = |url: &str| {
-        let host = url.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
-        host == "localhost" || host.starts_with("127.") || host.starts_with("192.168.") || host == "[::1]"
-    };
     if args.notify_url.is_empty() {
         remarks.push("no --notify-url: a payment is announced to nobody");
     } else if args.to != Cashier::Simulator && is_local(&args.notify_url) {
@@ -175,6 +178,20 @@ fn remarks(args: &Args) -> Vec<&'static str> {
         remarks.push("this link asks for real money");
     }
     remarks
+}
+
+/// Whether an address is one that nobody reaches over the internet.
+fn is_local(url: &str) -> bool {
+    let host = url.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
+    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(IpAddr::V4(at)) => {
+            at.is_loopback() || at.is_private() || at.is_link_local() || at.is_unspecified()
+        }
+        Ok(IpAddr::V6(at)) => {
+            at.is_loopback() || at.is_unique_local() || at.is_unicast_link_local() || at.is_unspecified()
+        }
+        Err(_) => !host.contains('.') || host.ends_with(".local") || host.ends_with(".localhost"),
+    }
 }
 
 fn app_id(text: &str) -> Result<String, String> {
@@ -232,6 +249,13 @@ fn address(text: &str) -> Result<String, String> {
         .ok_or_else(|| "not a URL with http or https, a host and at most 256 characters".to_owned())
 }
 
+fn simulator(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("where does it listen? Such as http://127.0.0.1:8600".to_owned());
+    }
+    address(text)
+}
+
 fn timeout(text: &str) -> Result<String, String> {
     let minutes = |text: &str| {
         let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -253,5 +277,7 @@ fn moment(text: &str) -> Result<Timestamp, String> {
     time.ok_or_else(|| "not a time such as 2026-11-23 10:15:31".to_owned())
 }
 
+/// What Alipay's documents want of a key that signs with RSA2.
+const RSA2_BITS: usize = 2048;
 /// Alipay's largest amount.
 const MAX_AMOUNT_MINOR: u64 = 10_000_000_000;

@@ -1,11 +1,12 @@
 //! `reconcile`: Alipay's bill of its trades beside what the gateway keeps. It tells what was paid and never notified, what
 //! was notified and not announced, and whose amounts differ; it publishes nothing, and only reads the store.
 //!
-//! `bill` reads what Alipay exports, `comparison` compares, `page` prints.
+//! `bill` reads what Alipay exports, `comparison` compares, with `refunds` for which event is which refund's, `page` prints.
 
 mod bill;
 mod comparison;
 mod page;
+mod refunds;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -30,7 +31,10 @@ Examples:
 
 The bill is the one of trades (bill_type=trade): the CSV with 业务明细 in its name, or the ZIP as it was downloaded. The
 gateway may be running. A bill is an account's: trades of the account's apps that are not notified here are listed, too.
-Exits 0 when nothing is to be done, 65 when something is, 1 when bill or store cannot be read: `… || alarm` in a crontab.")]
+The amount of a refund is compared where the bills of its payment's day and of every day from then on are given, so give a
+crontab the last week's, or as many as your customers take to give back; a line that is given twice counts once.
+Exits 0 when nothing is to be done; 65 when something is, or a bill is none or not whole; 1 when a file or the store cannot
+be read, or nothing could be compared: `… || alarm` in a crontab.")]
 pub(super) struct Args {
     /// The configuration file: its store, sellers and retention.
     #[arg(long, value_name = "FILE")]
@@ -73,7 +77,9 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
         Format::Text => page::text(&bill, &report, out)?,
         Format::Json => page::json(&bill, &report, out)?,
     }
-    if report.compared == 0 && !bill.rows.is_empty() && report.is_clean() {
+    let seen = report.compared + report.amount_unknown;
+    let is_empty = bill.rows.is_empty() && bill.others == 0;
+    if seen == 0 && !is_empty && report.is_clean() && bill.is_whole() {
         return Err(Failure::running("nothing of this bill could be compared: see above"));
     }
     Ok(if report.is_clean() && bill.is_whole() { DONE } else { NOT_VERIFIED })

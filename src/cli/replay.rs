@@ -16,7 +16,8 @@ Example:
 
 The signature is verified with the keys of today and everything else is checked as ever; only the age is overlooked. What
 is announced already is not announced again. What the checks refuse is held: see `trade release`. Ask `explain` first.
-Exits 0 when it is announced, now or before; 65 when it is not authentic, or held; 1 when it could not be done now.")]
+Exits 0 when it is announced, now or before; 65 when it is not authentic, or held; 1 when it is not announced yet: `kept` is
+announced by the gateway itself when the broker takes it, `not_now` is to be tried again.")]
 pub(super) struct Args {
     /// The body as it was received; `-` or nothing: standard input. A request with its head is read, too.
     #[arg(value_name = "FILE")]

@@ -1,5 +1,5 @@
 //! `simulate`: plays Alipay. `keys` makes its key pair, `send` sends signed notifications and checks the
-//! answers, `story` plays one small story and shows what came out of the queue, `scenario` plays named ones and holds
+//! answers, `story` plays one small story for a demonstration and shows what came out of the queue, `scenario` plays named ones and holds
 //! them to the promise, `serve` is a local Alipay with a cashier page.
 
 mod journal;
@@ -37,7 +37,7 @@ enum Command {
     Serve(Box<serve::Args>),
     Story(story::Args),
     Scenario(Box<scenario::Args>),
-    /// Take a demonstration's exchange away: only one whose name begins with gateway-demo-.
+    /// Take a demonstration's exchange away.
     #[command(hide = true)]
     Clear(BrokerAt),
 }
@@ -74,9 +74,6 @@ pub(super) fn run(args: Args, out: &mut dyn Write) -> Result<u8, Failure> {
 }
 
 fn clear(broker: &BrokerAt) -> Result<u8, Failure> {
-    if !broker.exchange.starts_with("gateway-demo-") {
-        return Err(Failure::usage("only a demonstration's exchange (gateway-demo-…) is taken away"));
-    }
     let uri = broker.uri()?;
     let cleared = super::block_on(async {
         Tap::open(&uri, &broker.exchange).await?.close_and_delete_exchange().await

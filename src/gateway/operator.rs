@@ -1,14 +1,14 @@
 //! What an operator may do: release what waits (a held notification, or a deferred event ahead of its back-off), drop it,
 //! or feed a captured body through the gateway again. Each is logged with who did it and why.
 //!
-//! Releasing lets pass one objection of one notification, and nothing else: the signature is verified again, with the
+//! Releasing lets pass one objection of one notification, and its age, and nothing else: the signature is verified again, with the
 //! keys of today, and the event goes publication's ordinary way, with its confirm and its record. Replaying lets pass the
 //! age alone; what acceptance refuses otherwise is held like any delivery of it, and can be released.
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::Gateway;
+use super::{Answered, Gateway};
 use crate::admission::acceptance::Waived;
 use crate::admission::{self, KeyName, Verdict, Withheld};
 use crate::event::Key;
@@ -51,6 +51,8 @@ pub enum Replayed {
     Known(String),
     /// It is authentic, and was refused, and is held now.
     Held(String),
+    /// Its event is kept, for this reason: the gateway announces it by itself as soon as it can.
+    Kept(String),
     /// It is not authentic, or no notification.
     Rejected(String),
     /// Nothing could be done with it now: to be tried again.
@@ -88,19 +90,23 @@ impl Gateway {
                 let deadline = Instant::now() + self.inner.answer_timeout;
                 let outcome =
                     self.inner.publication.announce(admitted, &body, Trace::default(), deadline).await;
-                if let Outcome::Announced(announced) = &outcome {
-                    super::audit(announced, &notify_id, &key, None);
-                    let id = announced.event_id().to_owned();
-                    return match announced.how() {
-                        How::Confirmed(_) => Replayed::Announced(id),
-                        How::Followed | How::Recorded | How::Unrouted | How::Dropped => Replayed::Known(id),
-                    };
-                }
-                match done(outcome) {
-                    Done::NotNow(why) => Replayed::NotNow(why),
-                    Done::Impossible(why) => Replayed::Held(why),
-                    Done::Announced(id) => Replayed::Known(id),
-                    Done::Dropped | Done::NothingWaits => Replayed::NotNow(String::new()),
+                match outcome {
+                    Outcome::Announced(announced) => {
+                        super::audit(&announced, &notify_id, &key, None, Answered::Nobody);
+                        let id = announced.event_id().to_owned();
+                        match announced.how() {
+                            How::Confirmed(_) => Replayed::Announced(id),
+                            How::Followed | How::Recorded | How::Unrouted | How::Dropped => {
+                                Replayed::Known(id)
+                            }
+                        }
+                    }
+                    Outcome::Deferred(cause) => {
+                        Replayed::Kept(format!("the broker did not take it yet: {}", cause.as_str()))
+                    }
+                    Outcome::Pending => Replayed::Kept("its confirm is still to come".to_owned()),
+                    Outcome::Held(objection) => Replayed::Held(objection.to_string()),
+                    Outcome::Refused => Replayed::NotNow(NO_ROOM.to_owned()),
                 }
             }
         }
@@ -110,7 +116,7 @@ impl Gateway {
         let objection = withheld.objection();
         match self.inner.publication.hold(withheld, body).await {
             Ok(Hold::Decided(announced)) => {
-                super::audit(&announced, withheld.notify_id(), key, None);
+                super::audit(&announced, withheld.notify_id(), key, None, Answered::Nobody);
                 Replayed::Known(announced.event_id().to_owned())
             }
             Ok(Hold::Held) => {
@@ -179,7 +185,7 @@ impl Gateway {
         let body = waiting.content.into();
         let outcome = publication.announce(admitted, &body, Trace::default(), deadline).await;
         if let Outcome::Announced(announced) = &outcome {
-            super::audit(announced, &notify_id, &key, None);
+            super::audit(announced, &notify_id, &key, None, Answered::Nobody);
             // The record clears what is held of this notification; this remains for deliveries still to come, which
             // acceptance refuses as before.
             publication.settle_released(order.key.clone(), notify_id, reason(order)).await?;
@@ -194,9 +200,11 @@ fn done(outcome: Outcome) -> Done {
         Outcome::Deferred(cause) => Done::NotNow(format!("the broker did not take it: {}", cause.as_str())),
         Outcome::Pending => Done::NotNow("its confirm is still to come".to_owned()),
         Outcome::Held(objection) => Done::Impossible(objection.to_string()),
-        Outcome::Refused => Done::NotNow("there is no room, or the gateway is stopping".to_owned()),
+        Outcome::Refused => Done::NotNow(NO_ROOM.to_owned()),
     }
 }
+
+const NO_ROOM: &str = "there is no room, or the gateway is stopping";
 
 fn reason(order: &Order) -> String {
     format!("{}: {}", order.who, order.reason)

@@ -141,9 +141,14 @@ mod tests {
         let shown = serde_json::to_string(&seen).unwrap();
         assert!(shown.contains("R-1") && shown.contains("88.88"), "{shown}");
         assert!(!shown.contains("secret") && !shown.contains("2088"), "{shown}");
+        let mut nameless = paid(9);
+        nameless.facts = r#""total_amount":"88.88","buyer_id":"2088""#.to_owned();
+        watch.saw(&nameless, State::Recorded, now);
+        let seen = watch.since(Some(1), now);
+        assert_eq!(seen.events[0].out_trade_no, None, "nothing takes its place");
         let later = now.plus(WATCHED);
         watch.saw(&paid(3), State::Recorded, later);
-        assert_eq!(watch.since(Some(1), later).last, 1, "nobody has asked for a while");
+        assert_eq!(watch.since(Some(2), later).last, 2, "nobody has asked for a while");
     }
 
     #[test]

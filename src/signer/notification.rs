@@ -364,3 +364,52 @@ fn money_that_came(amount: &str) -> [(&'static str, String); 4] {
         ("fund_bill_list", format!(r#"[{{"amount":"{amount}","fundChannel":"ALIPAYACCOUNT"}}]"#)),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+
+    /// The names of what a notification tells, beside those that every one has.
+    fn told(fact: &Fact) -> Vec<(String, String)> {
+        let merchant = Merchant { app_id: "1".to_owned(), seller_id: "2088".to_owned() };
+        let mut random = SmallRng::seed_from_u64(1);
+        let mut trade = Trade::new(&merchant, &mut random, Timestamp::from_unix_millis(1_800_000_000_000));
+        trade.purchase.total_amount = Money::from_minor(1000);
+        let told = trade.told(fact, "n", trade.created_at());
+        let closed = trade.told(&Fact::Closed(trade.created_at()), "n", trade.created_at());
+        let of_every_one = |name: &str| name != "gmt_close" && closed.iter().any(|(known, _)| known == name);
+        told.into_iter().filter(|(name, _)| !of_every_one(name) || name == "trade_status").collect()
+    }
+
+    fn names(told: &[(String, String)]) -> Vec<&str> {
+        let mut names: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn each_notification_has_the_fields_of_its_kind_and_no_others() {
+        let paid = ["fund_bill_list", "gmt_payment", "invoice_amount", "receipt_amount", "trade_status"];
+        let paid: Vec<&str> = ["buyer_pay_amount"].into_iter().chain(paid).collect();
+        assert_eq!(names(&told(&Fact::Paid)), paid);
+        assert_eq!(names(&told(&Fact::Finished)), paid);
+        let at = Timestamp::from_unix_millis(1_800_000_100_125);
+        assert_eq!(names(&told(&Fact::Closed(at))), ["gmt_close", "trade_status"]);
+        let refund = |minor| Refund { out_biz_no: "R".to_owned(), refunded: Money::from_minor(minor), at };
+        // Nothing of the money that came (protocol.md §5): who reads receipt_amount alone would ship again.
+        let part = told(&Fact::Refunded(refund(400)));
+        assert_eq!(names(&part), ["gmt_payment", "gmt_refund", "out_biz_no", "refund_fee", "trade_status"]);
+        let all = told(&Fact::Refunded(refund(1000)));
+        assert_eq!(
+            names(&all),
+            ["gmt_close", "gmt_payment", "gmt_refund", "out_biz_no", "refund_fee", "trade_status"]
+        );
+        let status = |told: &[(String, String)]| {
+            told.iter().find(|(name, _)| name == "trade_status").map(|(_, status)| status.clone())
+        };
+        assert_eq!(status(&part).as_deref(), Some("TRADE_SUCCESS"));
+        assert_eq!(status(&all).as_deref(), Some("TRADE_CLOSED"));
+    }
+}

@@ -10,7 +10,7 @@ const WORDS = {
     states: { held_back: '扣住', waiting: '等待重发', on_the_way: '投递中', answered: '已收到 success', given_up: '放弃（8 次都没有 success）', undeliverable: '无法投递' },
     next: (s) => `${s} 后再次投递`, ways: { again: '手动重发', gbk: 'GBK 编码', forged: '伪造（改了金额）', expired: '过期（两天前的时间）' }, attempt: (n) => `第 ${n} 次`,
     send: '放行', tricks: { again: '现在重发', gbk: '用 GBK 重发', forged: '发一个伪造的', expired: '发一个过期的' },
-    believed: '回答了 success：它相信了一个伪造的通知！', refusedWell: '没有被相信，正确', noAnswer: '没有回答', trades: '交易', noTrades: '还没有交易。用 pay-link 生成一个链接并在浏览器里打开：',
+    believed: '回答了 success：它相信了一个伪造的通知！', disbelieved: '未被采信（正确）', noAnswer: '没有回答', trades: '交易', noTrades: '还没有交易。用 pay-link 生成一个链接并在浏览器里打开：',
     subject: '商品', amount: '金额', status: '状态', notices: '通知', refusedTitle: '支付宝不接受这个链接', string: '待验签字符串（与你签名的逐字比较）', gone: '这里没有这笔交易。模拟器重启后，之前的交易就不在了。', offline: '模拟器没有回答', key: '支付宝公钥（写进网关的 alipay_public_keys）',
     trade_status: { WAIT_BUYER_PAY: '等待付款', TRADE_SUCCESS: '已付款', TRADE_CLOSED: '已关闭', TRADE_FINISHED: '已完结' },
   },
@@ -24,7 +24,7 @@ const WORDS = {
     states: { held_back: 'held back', waiting: 'will be delivered again', on_the_way: 'on its way', answered: 'answered success', given_up: 'given up after 8 deliveries', undeliverable: 'cannot be delivered' },
     next: (s) => `again in ${s}`, ways: { again: 'again, by hand', gbk: 'in GBK', forged: 'forged (other amount)', expired: 'expired (two days old)' }, attempt: (n) => `delivery ${n}`,
     send: 'Let it go', tricks: { again: 'Deliver again', gbk: 'Again in GBK', forged: 'Send a forged one', expired: 'Send an expired one' },
-    believed: 'answered success: it believed a forgery!', refusedWell: 'not believed, rightly', noAnswer: 'no answer', trades: 'Trades', noTrades: 'No trades yet. Make a link with pay-link, and open it in a browser:',
+    believed: 'answered success: it believed a forgery!', disbelieved: 'not believed, rightly', noAnswer: 'no answer', trades: 'Trades', noTrades: 'No trades yet. Make a link with pay-link, and open it in a browser:',
     subject: 'subject', amount: 'amount', status: 'status', notices: 'notifications', refusedTitle: 'Alipay does not take this link', string: 'The string to verify (compare it with the one that you signed)', gone: 'There is no such trade here. What was before the simulator’s start is gone.', offline: 'the simulator does not answer', key: 'Alipay’s public key (for alipay_public_keys of the gateway)',
     trade_status: { WAIT_BUYER_PAY: 'waits for the buyer', TRADE_SUCCESS: 'paid', TRADE_CLOSED: 'closed', TRADE_FINISHED: 'finished' },
   },
@@ -140,9 +140,8 @@ function actionsCard(trade) {
 
 function delivery(one) {
   const w = say();
-  const isForged = one.way === 'forged';
-  const good = isForged ? !one.success : one.success;
-  const verdict = isForged ? ` · ${one.success ? w.believed : w.refusedWell}` : '';
+  const good = one.verdict === 'success' || one.verdict === 'disbelieved';
+  const verdict = one.verdict in w ? ` · ${w[one.verdict]}` : '';
   const answer = one.status === null ? `${w.noAnswer}: ${one.error}` : `${one.status} ${one.answer}`;
   return el('li', { class: `delivery ${good ? 'success' : 'fail'}`, 'data-way': one.way },
     el('span', {}, one.way === 'scheduled' ? w.attempt(one.attempt) : w.ways[one.way]),

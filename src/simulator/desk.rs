@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::Config;
 use super::client::{Answer, Client, Target};
 use super::request::{PayRequest, Refusal, Words};
-use super::sale::{Delivery, Sale, State, Way};
+use super::sale::{Delivery, Notice, Sale, State, Way};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::event::Money;
 use crate::lifecycle::{Stopping, Tasks};
@@ -145,11 +145,16 @@ impl Desk {
         let target = {
             let mut book = self.book();
             let sale = book.sale(trade_no).ok_or_else(unknown)?;
-            let notice = sale.notices.get(index).filter(|notice| notice.has_room()).ok_or_else(unknown)?;
+            let target = self.target(&sale.request.notify_url)?;
+            let notice = sale.notices.get_mut(index).ok_or_else(unknown)?;
+            if !notice.has_room() {
+                return Err(full());
+            }
             if notice.state == State::OnTheWay && notice.deliveries.is_empty() {
                 return Err(Words::new("its first delivery is under way", "第一次投递还在进行"));
             }
-            self.target(&sale.request.notify_url)?
+            notice.take_room();
+            target
         };
         let (desk, trade_no) = (Arc::clone(self), trade_no.to_owned());
         self.tasks.spawn(async move {
@@ -163,7 +168,12 @@ impl Desk {
         let (target, notices) = {
             let mut book = self.book();
             let sale = book.sale(trade_no).ok_or_else(unknown)?;
-            (self.target(&sale.request.notify_url)?, sale.notices.len())
+            let target = self.target(&sale.request.notify_url)?;
+            if !sale.notices.iter().all(Notice::has_room) {
+                return Err(full());
+            }
+            sale.notices.iter_mut().for_each(Notice::take_room);
+            (target, sale.notices.len())
         };
         let (desk, trade_no) = (Arc::clone(self), trade_no.to_owned());
         self.tasks.spawn(async move {
@@ -254,6 +264,7 @@ impl Desk {
             took_ms,
             status: answer.as_ref().ok().map(|answer| answer.status.as_u16()),
             answer: answer.as_ref().ok().map(|answer| beginning(&answer.body)),
+            verdict: way.verdict(&answer),
             error: answer.err(),
             success,
         });
@@ -312,7 +323,9 @@ impl Desk {
         let sign = self.config.signer.sign(crate::signer::signing_content(&fields).as_bytes());
         fields.push(("sign".to_owned(), sign));
         let query = serde_urlencoded::to_string(&fields).unwrap_or_default();
-        Some(format!("{url}{}{query}", if url.contains('?') { '&' } else { '?' }))
+        // What stands behind a # no server sees.
+        let (url, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
+        Some(format!("{url}{}{query}{fragment}", if url.contains('?') { '&' } else { '?' }))
     }
 }
 
@@ -337,6 +350,13 @@ fn beginning(body: &[u8]) -> String {
 
 fn unknown() -> Words {
     Words::new("there is no such trade or notification here", "这里没有这笔交易或通知")
+}
+
+fn full() -> Words {
+    Words::new(
+        "this notification was delivered by hand often enough: open another trade",
+        "这条通知手动重发的次数太多了：请另开一笔交易",
+    )
 }
 
 /// Bound: trades; the oldest on which nothing is under way makes room.

@@ -4,6 +4,7 @@ use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use serde::Serialize;
 
+use super::client::Answer;
 use super::request::{PayRequest, Refusal, Words};
 use crate::clock::Timestamp;
 use crate::event::Money;
@@ -17,6 +18,19 @@ pub(super) enum Status {
     TradeSuccess,
     TradeFinished,
     TradeClosed,
+}
+
+impl Status {
+    /// As it is said to a person.
+    fn words(self) -> Words {
+        let (en, zh) = match self {
+            Self::WaitBuyerPay => ("waits for the buyer (WAIT_BUYER_PAY)", "正在等待付款（WAIT_BUYER_PAY）"),
+            Self::TradeSuccess => ("is paid (TRADE_SUCCESS)", "已付款（TRADE_SUCCESS）"),
+            Self::TradeFinished => ("is finished (TRADE_FINISHED)", "已完结（TRADE_FINISHED）"),
+            Self::TradeClosed => ("is closed (TRADE_CLOSED)", "已关闭（TRADE_CLOSED）"),
+        };
+        Words::new(format!("the trade {en}"), format!("这笔交易{zh}"))
+    }
 }
 
 /// A trade that somebody opened the cashier for.
@@ -43,8 +57,10 @@ pub(super) struct Notice {
     pub(super) notify_id: String,
     pub(super) fact: Fact,
     pub(super) state: State,
-    /// Bound: [`MAX_DELIVERIES`].
+    /// Bound: the eight of the schedule, and [`MAX_BY_HAND`].
     pub(super) deliveries: Vec<Delivery>,
+    /// How many of them were asked for by hand, those that are under way included.
+    by_hand: usize,
 }
 
 /// Where a notification stands.
@@ -91,6 +107,32 @@ impl Way {
             _ => return None,
         })
     }
+
+    /// What an answer to such a delivery means. No answer, and one of trouble, says nothing of what was believed.
+    pub(super) fn verdict(self, answer: &Result<Answer, String>) -> Verdict {
+        let Ok(answer) = answer else { return Verdict::Failed };
+        match (self, answer.is_success()) {
+            (Self::Forged, true) => Verdict::Believed,
+            // An old one of a trade that is known is a repeat.
+            (Self::Scheduled | Self::Again | Self::Gbk | Self::Expired, true) => Verdict::Success,
+            (Self::Forged | Self::Expired, false) if !answer.status.is_server_error() => Verdict::Disbelieved,
+            (_, false) => Verdict::Failed,
+        }
+    }
+}
+
+/// What an answer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Verdict {
+    /// `success`, and rightly.
+    Success,
+    /// Not `success`, and rightly: nobody has to believe that.
+    Disbelieved,
+    /// `success` for a forgery.
+    Believed,
+    /// It did not arrive, or was not taken.
+    Failed,
 }
 
 /// One delivery, and what was answered.
@@ -106,6 +148,7 @@ pub(super) struct Delivery {
     pub(super) answer: Option<String>,
     pub(super) error: Option<String>,
     pub(super) success: bool,
+    pub(super) verdict: Verdict,
 }
 
 impl Sale {
@@ -194,6 +237,9 @@ impl Sale {
                 format!("可退金额：0.01 到 {left} 元"),
             ));
         }
+        if out_biz_no.as_ref().is_some_and(|number| !(1..=64).contains(&number.chars().count())) {
+            return Err(Words::new("out_biz_no has 1 to 64 characters", "out_biz_no 是 1 到 64 个字符"));
+        }
         let number = self.refunds.len() + 1;
         let out_biz_no = out_biz_no.unwrap_or_else(|| format!("{}-{number}", self.request.out_trade_no));
         if self.refunds.iter().any(|given| given.refund.out_biz_no == out_biz_no) {
@@ -231,8 +277,7 @@ impl Sale {
         if self.status == status {
             return Ok(());
         }
-        let is = self.status;
-        Err(Words::new(format!("the trade is {is:?}"), format!("交易状态是 {is:?}")))
+        Err(self.status.words())
     }
 
     fn notice(&mut self, fact: Fact, random: &mut SmallRng, now: Timestamp) -> Result<usize, Words> {
@@ -241,7 +286,8 @@ impl Sale {
         }
         let date: String = now.alipay().chars().filter(char::is_ascii_digit).take(8).collect();
         let notify_id = format!("{date}00222{:018}", random.random_range(0..10u64.pow(18)));
-        self.notices.push(Notice { notify_id, fact, state: State::HeldBack, deliveries: Vec::new() });
+        let (state, deliveries) = (State::HeldBack, Vec::new());
+        self.notices.push(Notice { notify_id, fact, state, deliveries, by_hand: 0 });
         Ok(self.notices.len() - 1)
     }
 }
@@ -255,9 +301,43 @@ impl Notice {
 
     /// Whether it can be delivered once more by hand.
     pub(super) fn has_room(&self) -> bool {
-        self.deliveries.len() < MAX_DELIVERIES
+        self.by_hand < MAX_BY_HAND
+    }
+
+    /// It will be.
+    pub(super) fn take_room(&mut self) {
+        self.by_hand += 1;
     }
 }
 
 const MAX_NOTICES: usize = 64;
-const MAX_DELIVERIES: usize = 128;
+const MAX_BY_HAND: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use hyper::StatusCode;
+
+    use super::*;
+
+    fn answer(status: u16, body: &'static str) -> Result<Answer, String> {
+        Ok(Answer { status: StatusCode::from_u16(status).unwrap(), body: body.into() })
+    }
+
+    #[test]
+    fn what_an_answer_means_depends_on_what_was_delivered() {
+        use Verdict::{Believed, Disbelieved, Failed, Success};
+        let (success, refused, away) = (answer(200, "success"), answer(400, "fail"), answer(503, "fail"));
+        let none = Err("connection refused".to_owned());
+        for (way, expected) in [
+            (Way::Scheduled, [Success, Failed, Failed, Failed]),
+            (Way::Again, [Success, Failed, Failed, Failed]),
+            (Way::Gbk, [Success, Failed, Failed, Failed]),
+            (Way::Forged, [Believed, Disbelieved, Failed, Failed]),
+            (Way::Expired, [Success, Disbelieved, Failed, Failed]),
+        ] {
+            let verdicts = [&success, &refused, &away, &none].map(|answer| way.verdict(answer));
+            assert_eq!(verdicts, expected, "{way:?}");
+        }
+        assert_eq!(Way::Scheduled.verdict(&answer(500, "success")), Failed, "it is 200, or no success");
+    }
+}

@@ -46,7 +46,9 @@ mod tests {
     #[test]
     fn there_are_eight_deliveries_in_24_hours_and_24_minutes() {
         let all: Vec<Duration> = (0..20).map_while(|n| Schedule::divided_by(1).after(n + 1)).collect();
-        assert_eq!(all.len(), 7);
+        let minutes: Vec<u64> = all.iter().map(|pause| pause.as_secs() / 60).collect();
+        // 4 m, 10 m, 10 m, 1 h, 2 h, 6 h, 15 h (protocol.md §6).
+        assert_eq!(minutes, [4, 10, 10, 60, 120, 360, 900]);
         assert_eq!(all.iter().sum::<Duration>(), HOUR * 24 + MINUTE * 24);
         assert_eq!(Schedule::divided_by(3600).after(7), Some(Duration::from_secs(15)));
         assert_eq!(Schedule::divided_by(1).after(0), None);

@@ -994,7 +994,7 @@ mod documents {
                 }
             }
         }
-        assert_eq!(bounded, 27);
+        assert_eq!(bounded, 28);
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! `simulate serve`, as a browser and a merchant meet it: the real binary, before the real gateway and the real broker.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use alipay_notify_gateway::signer::merchant_key::MerchantKey;
+use alipay_notify_gateway::signer::signing_content;
 use rsa::pkcs8::{EncodePrivateKey as _, LineEnding};
 use serde_json::Value;
 
@@ -133,8 +137,15 @@ fn notify_url(program: &Program) -> String {
 
 /// Answers one connection after the other, and then no more.
 fn merchant(answers: &'static [&'static str]) -> SocketAddr {
+    noting_merchant(answers).0
+}
+
+/// And notes what was delivered.
+fn noting_merchant(answers: &'static [&'static str]) -> (SocketAddr, Arc<Mutex<Vec<Fields>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap();
+    let noted = Arc::<Mutex<Vec<Fields>>>::default();
+    let notes = Arc::clone(&noted);
     std::thread::spawn(move || {
         for answer in answers {
             let mut reader = BufReader::new(listener.accept().unwrap().0);
@@ -143,13 +154,19 @@ fn merchant(answers: &'static [&'static str]) -> SocketAddr {
                 assert_ne!(reader.read_line(&mut head).unwrap(), 0);
             }
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
-            reader.read_exact(&mut vec![0; length.parse().unwrap()]).unwrap();
+            let mut body = vec![0; length.parse().unwrap()];
+            reader.read_exact(&mut body).unwrap();
+            let fields: Vec<(String, String)> = serde_urlencoded::from_bytes(&body).unwrap();
+            notes.lock().unwrap().push(fields.into_iter().collect());
             let length = answer.len();
             write!(reader.get_mut(), "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{answer}").unwrap();
         }
     });
-    at
+    (at, noted)
 }
+
+/// What a notification says.
+type Fields = BTreeMap<String, String>;
 
 #[test]
 fn a_link_that_is_paid_becomes_an_event_and_is_answered_success() {
@@ -318,6 +335,126 @@ fn after_eight_deliveries_it_gives_up_and_can_be_delivered_by_hand() {
     assert_eq!(trade["notices"][0]["deliveries"].as_array().unwrap().len(), 8);
     desk.done(&format!("{trade_no}/notices/0/again"), "");
     desk.until_answered(&trade_no, 0);
+}
+
+#[test]
+fn an_expired_one_is_two_days_old_and_neither_it_nor_a_forgery_ends_the_schedule() {
+    let (at, noted) = noting_merchant(&["fail", "success", "success", "success"]);
+    let desk = Desk::start(&[]);
+    let trade_no = desk.trade_of(&desk.link(&["--amount", "1", "--notify-url", &format!("http://{at}/")]));
+    desk.done(&format!("{trade_no}/pay"), "");
+    desk.until(&trade_no, "it waits", |trade| trade["notices"][0]["state"]["is"] == "waiting");
+    for (number, (way, verdict)) in [("forged", "believed"), ("expired", "success")].into_iter().enumerate() {
+        desk.done(&format!("{trade_no}/notices/0/{way}"), "");
+        let trade = desk.until_delivered(&trade_no, 0, number + 2);
+        assert_eq!(trade["notices"][0]["deliveries"][number + 1]["verdict"], verdict);
+        assert_eq!(trade["notices"][0]["state"]["is"], "waiting", "{way} is none of Alipay's own");
+    }
+    desk.done(&format!("{trade_no}/notices/0/again"), "");
+    desk.until_answered(&trade_no, 0);
+    let noted = noted.lock().unwrap();
+    let time = |fields: &Fields| {
+        let time = alipay_notify_gateway::admission::notification::time(fields["notify_time"].as_bytes());
+        time.unwrap().unix_millis()
+    };
+    let hours = (time(&noted[0]) - time(&noted[2])) / 3_600_000;
+    assert!((47..=48).contains(&hours), "two days before a now that is some moments later: {hours} h");
+    assert_eq!(noted[1]["total_amount"], "2.00", "the forged one");
+    let key = MerchantKey::read(&alipay::public_pem()).unwrap();
+    for (fields, is_authentic) in noted.iter().zip([true, false, true, true]) {
+        let signed: Vec<(String, String)> = fields.clone().into_iter().collect();
+        let content = signing_content(&signed);
+        assert_eq!(key.verifies(content.as_bytes(), &fields["sign"]), is_authentic, "{fields:?}");
+    }
+}
+
+#[test]
+fn in_reverse_is_the_last_first() {
+    let (at, noted) = noting_merchant(&["success"; 4]);
+    let desk = Desk::start(&[]);
+    let trade_no = desk.trade_of(&desk.link(&["--amount", "1", "--notify-url", &format!("http://{at}/")]));
+    desk.done(&format!("{trade_no}/pay"), "");
+    desk.until_answered(&trade_no, 0);
+    desk.done(&format!("{trade_no}/refund"), "{}");
+    desk.until_answered(&trade_no, 1);
+    desk.done(&format!("{trade_no}/reverse"), "");
+    desk.until_delivered(&trade_no, 0, 2);
+    let noted = noted.lock().unwrap();
+    let refunds: Vec<bool> = noted.iter().map(|fields| fields.contains_key("gmt_refund")).collect();
+    assert_eq!(refunds, [false, true, true, false]);
+}
+
+#[test]
+fn what_alipay_would_not_do_is_refused_in_its_own_words() {
+    let desk = Desk::start(&[]);
+    let order = |amount: &str, subject: &str| {
+        desk.link(&["--out-trade-no", "R-7", "--amount", amount, "--subject", subject])
+    };
+    let trade_no = desk.trade_of(&order("1", "coffee"));
+    for link in [order("1.01", "coffee"), order("1", "tea")] {
+        let answer = desk.open(&link);
+        assert!(answer.status == 400 && answer.body.contains("ACQ.CONTEXT_INCONSISTENT"), "{answer:?}");
+    }
+    assert_eq!(desk.trade_of(&order("1.00", "coffee")), trade_no);
+    let refused = |path: &str, order: &str, en: &str, zh: &str| {
+        let answer = desk.press(&format!("{trade_no}/{path}"), order);
+        let why: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!((answer.status, &why["why"]["en"], &why["why"]["zh"]), (409, &en.into(), &zh.into()));
+    };
+    let waits = ("the trade waits for the buyer (WAIT_BUYER_PAY)", "这笔交易正在等待付款（WAIT_BUYER_PAY）");
+    refused("finish", "", waits.0, waits.1);
+    refused("refund", "{}", waits.0, waits.1);
+    desk.done(&format!("{trade_no}/pay"), "");
+    desk.done(&format!("{trade_no}/refund"), r#"{"amount":"0.10","out_biz_no":"B-1"}"#);
+    for (order, en) in [
+        (r#"{"amount":"0.10","out_biz_no":"B-1"}"#, "out_biz_no B-1 is a refund already"),
+        (r#"{"amount":"0.10","out_biz_no":""}"#, "out_biz_no has 1 to 64 characters"),
+        (&format!(r#"{{"amount":"0.10","out_biz_no":"{}"}}"#, "x".repeat(65)), "1 to 64"),
+        (r#"{"amount":"0.91"}"#, "from 0.01 to 0.90"),
+    ] {
+        let answer = desk.press(&format!("{trade_no}/refund"), order);
+        assert!(answer.status == 409 && answer.body.contains(en), "{order}: {answer:?}");
+    }
+    assert_eq!(desk.trade(&trade_no)["refunded"], "0.10");
+    desk.done(&format!("{trade_no}/refund"), "{}");
+    refused("pay", "", "the trade is closed (TRADE_CLOSED)", "这笔交易已关闭（TRADE_CLOSED）");
+}
+
+#[test]
+fn deliveries_by_hand_have_an_end_whichever_way_they_are_asked_for() {
+    // Nobody listens: each is over at once.
+    let desk = Desk::start(&[]);
+    let url = format!("http://{}/", free_port());
+    let trade_no = desk.trade_of(&desk.link(&["--amount", "1", "--notify-url", &url]));
+    desk.done(&format!("{trade_no}/pay"), "");
+    desk.until_delivered(&trade_no, 0, 1);
+    for number in 0..128 {
+        let path = if number % 2 == 0 { "reverse" } else { "notices/0/again" };
+        desk.done(&format!("{trade_no}/{path}"), "");
+    }
+    for path in ["reverse", "notices/0/again"] {
+        let answer = desk.press(&format!("{trade_no}/{path}"), "");
+        assert!(answer.status == 409 && answer.body.contains("by hand often enough"), "{path}: {answer:?}");
+    }
+    let trade = desk.until_delivered(&trade_no, 0, 129);
+    assert_eq!(trade["notices"][0]["deliveries"].as_array().unwrap().len(), 129);
+}
+
+#[test]
+fn the_way_back_is_signed_by_alipay_and_stands_before_a_fragment() {
+    let desk = Desk::start(&[]);
+    let return_url = "https://shop.example.com/thanks?from=alipay#paid";
+    let trade_no = desk.trade_of(&desk.link(&["--amount", "1", "--return-url", return_url]));
+    desk.done(&format!("{trade_no}/pay"), "");
+    let trade = desk.trade(&trade_no);
+    let back = trade["way_back"].as_str().unwrap();
+    let query = back.strip_prefix("https://shop.example.com/thanks?from=alipay&").unwrap();
+    let query = query.strip_suffix("#paid").unwrap();
+    let fields: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap();
+    let sign = fields.iter().find(|(name, _)| name == "sign").unwrap();
+    let key = MerchantKey::read(&alipay::public_pem()).unwrap();
+    assert!(key.verifies(signing_content(&fields).as_bytes(), &sign.1), "{back}");
+    assert!(fields.contains(&("trade_no".to_owned(), trade_no)), "{back}");
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! Every command of docs/troubleshooting.md and docs/migrating.md, in both languages, is run: against a running gateway,
-//! with the capture that its section is about. What a page shows as an answer must be in the answer.
+//! with the capture that its section is about. What a page shows as an answer must be in the answer. And what README.md tells
+//! an operator, and docs/consuming.md a consumer, to do.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use alipay_notify_gateway::clock::{Clock as _, SystemClock};
 
+use crate::consumer_check;
 use crate::support::alipay::{self, Notification, encode};
-use crate::support::program::{Folder, Program};
+use crate::support::program::{Folder, Program, amqp_url, unique};
 use crate::support::queue::Queue;
 use crate::support::run;
 use crate::vectors;
@@ -67,7 +70,7 @@ impl Desk {
     fn run(&self, shown: &Shown, files: &Folder, trade_no: &str) {
         // A reader's gateway listens where the commands look for it by themselves.
         let mut command = shown.command.clone();
-        if let Some(at) = ["trade release", "trade", "replay"]
+        if let Some(at) = ["trade release", "trade drop", "trade", "replay"]
             .into_iter()
             .find(|at| command.contains(&format!("gateway {at} ")))
         {
@@ -207,4 +210,77 @@ fn every_command_of_the_migration_notes_works_in_both_languages() {
     for name in ["migrating.md", "migrating.zh-CN.md"] {
         try_page(name, 5);
     }
+}
+
+/// The blocks of a page that are for a shell.
+fn blocks(name: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    let blocks = text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned());
+    blocks.collect()
+}
+
+#[test]
+fn what_the_readme_tells_an_operator_to_do_works_in_both_languages() {
+    run(async {
+        let desk = Desk::open().await;
+        for (page, trade) in [("README.md", 40), ("README.zh-CN.md", 50)] {
+            let lines: Vec<String> =
+                blocks(page).iter().flat_map(|block| block.lines()).map(str::to_owned).collect();
+            for (number, (begins, answer)) in [
+                ("alipay-notify-gateway check ", ""),
+                ("alipay-notify-gateway trade release ", "announced"),
+                ("alipay-notify-gateway trade drop ", "dropped"),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                let line = lines.iter().find(|line| line.starts_with(begins));
+                let line = line.unwrap_or_else(|| panic!("{page} has no {begins}"));
+                let held = Notification::payment_now(trade + u64::try_from(number).unwrap())
+                    .set("seller_id", "2088000000000042");
+                assert!(desk.program.post(&held.body()).is_fail(400));
+                let shown = Shown {
+                    section: page.to_owned(),
+                    command: line.replace("TRADE_NO", held.trade_no()),
+                    exits: 0,
+                    answers: vec![answer.to_owned()],
+                };
+                desk.run(&shown, &files(&desk, page, ""), held.trade_no());
+            }
+        }
+    });
+}
+
+#[test]
+fn the_test_of_a_consumer_goes_as_its_page_says() {
+    run(async {
+        let desk = Desk::open().await;
+        let block = blocks("docs/consuming.md").into_iter().find(|block| block.contains("consumer-check"));
+        let queue = unique("manuals-consumer");
+        let _queue = consumer_check::queue(&queue).await;
+        let folder = Folder::new();
+        folder.write("amqp-uri", amqp_url());
+        // A consumer who does everything right, as far as the page's last command sees him.
+        let sqlite3 = r"#!/bin/sh
+case $1 in
+-csv) sed -nE 's/^ +(\S+) .*, ([0-9]+) given back.*/\1,\2/p' published ;;
+*) sed -nE 's/^ +(\S+) +shipped once.*/\1/p' published ;;
+esac
+";
+        let sqlite3 = desk.folder.write("sqlite3", sqlite3);
+        std::fs::set_permissions(sqlite3, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let command = block.unwrap().replace("test.orders", &queue).replace(
+            &format!("--confirm {queue}"),
+            &format!("--confirm {queue} --amqp-file amqp-uri > published"),
+        );
+        let shown = Shown {
+            section: "consuming.md".to_owned(),
+            command: format!("set -e\n{command}"),
+            exits: 0,
+            answers: vec!["right, 0 wrong".to_owned()],
+        };
+        desk.run(&shown, &folder, "");
+        let orders = std::fs::read_to_string(folder.path().join("orders.csv")).unwrap();
+        assert!(orders.starts_with("out_trade_no,amount_minor\n") && orders.lines().count() > 10, "{orders}");
+    });
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use rsa::pkcs8::{EncodePrivateKey as _, LineEnding};
 use serde_json::Value;
 
 use crate::support::program::Folder;
@@ -155,7 +156,8 @@ fn a_number_is_made_if_none_is_given_and_never_the_same_twice() {
 
 #[test]
 fn what_alipay_would_refuse_is_refused_here_with_2() {
-    let long = "x".repeat(257);
+    let long = "x".repeat(513);
+    let (subject, body, number) = (&long[..257], "咖".repeat(129), &long[..65]);
     for wrong in [
         &["--amount", "0"][..],
         &["--amount", "0.001"],
@@ -163,7 +165,12 @@ fn what_alipay_would_refuse_is_refused_here_with_2() {
         &["--amount", "100000000.01"],
         &["--amount=-1"],
         &["--subject", " "],
-        &["--subject", &long],
+        &["--subject", subject],
+        &["--passback-params", &long],
+        &["--body", &body],
+        &["--out-trade-no", number],
+        &["--simulator", ""],
+        &["--simulator", "127.0.0.1:8600"],
         &["--out-trade-no", "a b"],
         &["--out-trade-no", ""],
         &["--app-id", "2021x"],
@@ -188,6 +195,133 @@ fn what_alipay_would_refuse_is_refused_here_with_2() {
         assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", text(&output.stderr));
         assert!(output.stdout.is_empty(), "{wrong:?}");
     }
+}
+
+#[test]
+fn what_is_just_short_enough_is_in_the_link() {
+    let long = "x".repeat(512);
+    let (subject, body, number) = ("咖".repeat(256), "啡".repeat(128), &long[..64]);
+    let key = test_key();
+    let mut arguments = vec!["pay-link", "--app-id", "2021000000000001", "--key", &key, "--amount", "1"];
+    arguments.extend(["--subject", &subject, "--body", &body, "--passback-params", &long]);
+    arguments.extend(["--out-trade-no", number, "--wap", "--quit-url", "https://shop.example.com/left"]);
+    arguments.extend(["--timeout-express", "15d", "--return-url", "https://shop.example.com/thanks"]);
+    let output = run(&arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let parameters = parameters(text(&output.stdout).trim());
+    assert_eq!(parameters["return_url"], "https://shop.example.com/thanks");
+    let content: Value = serde_json::from_str(&parameters["biz_content"]).unwrap();
+    let expected = serde_json::json!({
+        "body": body, "out_trade_no": number, "passback_params": long, "product_code": "QUICK_WAP_WAY",
+        "quit_url": "https://shop.example.com/left", "subject": subject, "timeout_express": "15d",
+        "total_amount": "1.00",
+    });
+    assert_eq!(content, expected);
+}
+
+#[test]
+fn the_simulators_address_may_be_given_as_its_page_or_as_where_links_lead() {
+    for simulator in ["http://127.0.0.1:9", "http://127.0.0.1:9/", "http://127.0.0.1:9/gateway.do"] {
+        let said = text(&pay_link(&["--simulator", simulator]).stdout);
+        assert!(said.starts_with("http://127.0.0.1:9/gateway.do?app_id="), "{simulator}: {said}");
+    }
+}
+
+#[test]
+fn a_notify_url_that_nobody_reaches_from_outside_is_remarked_and_another_is_not() {
+    for (host, is_local) in [
+        ("localhost", true),
+        ("127.0.0.9", true),
+        ("10.0.0.1", true),
+        ("172.16.0.1", true),
+        ("172.31.255.255", true),
+        ("192.168.1.1", true),
+        ("169.254.1.1", true),
+        ("0.0.0.0", true),
+        ("[::1]", true),
+        ("[fd00::1]", true),
+        ("gateway", true),
+        ("pay.local", true),
+        ("172.15.0.1", false),
+        ("172.32.0.1", false),
+        ("11.0.0.1", false),
+        ("127.0.0.1.example.com", false),
+        ("[2001:db8::1]", false),
+        ("pay.example.com", false),
+    ] {
+        let url = format!("https://{host}/alipay/notify");
+        let said = text(&pay_link(&["--to", "sandbox", "--notify-url", &url]).stderr);
+        assert_eq!(said.contains("must be public"), is_local, "{host}: {said}");
+        let said = text(&pay_link(&["--notify-url", &url]).stderr);
+        assert!(!said.contains("must be public"), "the simulator is here, too: {said}");
+    }
+}
+
+#[test]
+fn a_key_that_is_short_is_remarked_and_one_that_is_no_text_is_told_how_to_become_it() {
+    let folder = Folder::new();
+    let with = |key: &Path| {
+        let key = key.to_str().unwrap();
+        run(&["pay-link", "--app-id", "1", "--key", key, "--amount", "1", "--subject", "x"])
+    };
+    let short = rsa::PrivateKey::new(&mut rand::rng(), 1024).unwrap();
+    let pem = short.to_pkcs8_pem(LineEnding::LF).unwrap();
+    let output = with(&folder.write("short.pem", pem.as_bytes()));
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stderr).contains("--key has 1024 bits"), "{}", text(&output.stderr));
+    assert!(!text(&pay_link(&[]).stderr).contains("bits"));
+    let wide: Vec<u8> = [0xfeff].into_iter().chain(pem.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    let locked = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIF\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    for (name, content, says) in [
+        ("key.der", short.to_pkcs8_der().unwrap().as_bytes(), "openssl pkey -inform DER -in"),
+        ("wide.pem", &wide, "iconv -f UTF-16"),
+        ("locked.pem", locked.as_bytes(), "under a password: openssl rsa -in"),
+        ("public.pem", crate::support::alipay::public_pem().as_bytes(), "it is a PUBLIC key"),
+        ("picture.png", b"\x89PNG\xff", "no text"),
+    ] {
+        let output = with(&folder.write(name, content));
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        assert!(said.contains("--key") && said.contains(name) && said.contains(says), "{name}: {said}");
+    }
+}
+
+#[test]
+fn keys_of_others_are_taken_as_they_write_them() {
+    let folder = Folder::new();
+    let key = std::fs::read_to_string(test_key()).unwrap();
+    let bare: String = key.lines().filter(|line| !line.starts_with('-')).collect();
+    let link = |key: &Path| {
+        let (key, more) =
+            (key.to_str().unwrap(), ["--out-trade-no", "1", "--timestamp", "2026-11-23 10:15:31"]);
+        let fixed = ["pay-link", "--app-id", "1", "--amount", "1", "--subject", "x", "--key", key];
+        let output = run(&fixed.into_iter().chain(more).collect::<Vec<_>>());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let signed = link(Path::new(&test_key()));
+    for (name, content) in [
+        ("windows.pem", key.replace('\n', "\r\n")),
+        ("marked.pem", format!("\u{feff}{key}")),
+        ("bare.txt", bare.clone()),
+        ("marked.txt", format!("\u{feff}{bare}\r\n")),
+    ] {
+        assert_eq!(link(&folder.write(name, content)), signed, "{name}");
+    }
+}
+
+#[test]
+fn the_simulated_alipays_private_key_is_for_its_owner_alone() {
+    let folder = Folder::new();
+    let keys = folder.path().join("sandbox");
+    assert_eq!(run(&["simulate", "keys", keys.to_str().unwrap()]).status.code(), Some(0));
+    assert_eq!(mode(&keys.join("alipay-private.pem")), 0o600);
+    assert_eq!(mode(&keys.join("alipay-public.pem")), 0o644);
+    assert_eq!(
+        run(&["simulate", "keys", keys.to_str().unwrap()]).status.code(),
+        Some(1),
+        "never overwritten"
+    );
 }
 
 #[test]

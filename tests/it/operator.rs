@@ -275,11 +275,19 @@ fn a_captured_body_is_announced_once_however_old_it_is_and_counts_as_no_request(
         assert!(program.post(&paid.body()).is_success());
         let events = queue.published(&program, 2).await;
         assert_eq!(events.iter().map(|event| event.id()).collect::<Vec<_>>(), [id.as_str()]);
-        program.wait_until("it is in the audit log", || {
-            program.log().lines().any(|line| {
-                ["\"replay\"", "\"anna\"", "lost by the ingress", &id].iter().all(|part| line.contains(part))
-            })
+        let is_logged = |parts: &[&str]| {
+            let log = program.log();
+            log.lines().any(|line| parts.iter().all(|part| line.contains(part)))
+        };
+        program.wait_until("the order is in the audit log", || {
+            is_logged(&["\"replay\"", "\"anna\"", "lost by the ingress", &id])
         });
+        // And the announcement itself, as any other; but it is Alipay alone who is ever answered.
+        for (how, answered) in [("confirmed", "nobody"), ("recorded", "nobody"), ("recorded", "success")] {
+            let (how, answered) = (format!("\"how\":\"{how}\""), format!("\"answered\":\"{answered}\""));
+            program.wait_until("it is in the audit log", || is_logged(&[&how, &answered, &id]));
+        }
+        assert!(!is_logged(&["\"how\":\"confirmed\"", "\"answered\":\"success\"", &id]));
     });
 }
 
@@ -326,11 +334,15 @@ fn what_acceptance_refuses_of_a_replay_is_held_and_can_be_released() {
         assert_eq!(program.states(strange.trade_no()), ["held"]);
         assert!((program.metric("held_total{reason=\"seller\"}") - 1.0).abs() < f64::EPSILON);
         assert!(queue.published(&program, 2).await.is_empty());
-        let output = cli(&program, &["drop", strange.trade_no(), "--reason", "not ours", "--who", "ben"]);
+        let output =
+            cli(&program, &["release", strange.trade_no(), "--reason", "it is ours", "--who", "ben"]);
         assert!(output.status.success(), "{output:?}");
+        let events = queue.published(&program, 3).await;
+        let id = strange.event_id("payment.succeeded");
+        assert_eq!(events.iter().map(|event| event.id()).collect::<Vec<_>>(), [id.as_str()]);
         // Decided is decided, whichever way it comes.
         assert!(replay(&program, &strange.body()).status.success());
-        assert!(queue.published(&program, 3).await.is_empty());
+        assert!(queue.published(&program, 4).await.is_empty());
     });
 }
 
@@ -349,12 +361,48 @@ fn a_replay_needs_the_token_a_reason_a_name_and_a_body_of_a_size_that_can_be() {
         assert_eq!(replay_request(&program, query, Some(TOKEN), &large).status, 413);
         assert_eq!(program.get("/replay").unwrap().status, 405);
         assert!(program.states(paid.trade_no()).is_empty());
-        // Nobody wants it: it is kept, and told to be tried again.
+        // Nobody wants it: it is kept, and goes out when somebody does.
         let output = replay(&program, &body);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("\"kept\"") && said.contains("returned"), "{said}");
+        assert!(said.contains("announces it by itself"), "{said}");
         assert_eq!(program.states(paid.trade_no()), ["deferred"]);
         let closed = Program::start("replay-closed");
         assert_eq!(replay_request(&closed, query, Some(TOKEN), &body).status, 403);
+    });
+}
+
+#[test]
+fn what_is_watched_is_shown_as_a_line_with_the_fee_before_the_total() {
+    run(async {
+        let program = start("watch-text");
+        let _queue = Queue::bound(&program.exchange, &["#"]).await;
+        let token = program.folder().write("token", format!("{TOKEN}\n"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
+        command.args(["events", "tap", "--count", "2", "--for", "30s", "--token-file"]).arg(token);
+        command.arg("--admin").arg(format!("http://{}", program.admin));
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut tap = command.spawn().unwrap();
+        let mut said = std::io::BufReader::new(tap.stderr.take().unwrap());
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+        assert!(line.starts_with("watching what"), "{line}");
+        let paid = Notification::payment_now(1);
+        let refunded = paid.clone().set("refund_fee", "10.00").set("out_biz_no", "RF");
+        assert!(program.post(&refunded.body()).is_success() && program.post(&paid.body()).is_success());
+        let output = tap.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let shown = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<&str> = shown.lines().map(|line| line.split_once("  ").unwrap().1).collect();
+        let order = paid.text("out_trade_no");
+        let (refund, payment) =
+            (refunded.event_id("payment.refunded.RF"), paid.event_id("payment.succeeded"));
+        let expected = [
+            format!("payment.refunded    {order}  10.00 of 88.88 CNY  {refund}"),
+            format!("payment.succeeded   {order}  88.88 CNY  {payment}"),
+        ];
+        assert_eq!(lines, expected);
     });
 }
 

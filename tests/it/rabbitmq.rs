@@ -145,6 +145,7 @@ async fn the_topology_stands_before_the_link_is_up() {
     let seen = check(&config).await.unwrap();
     assert_eq!(seen[0], format!("exchange {exchange:?} is not there: `serve` will declare it"));
     assert_eq!(seen[1], format!("queue {orders:?} is not there: `serve` will declare it"));
+    assert!(seen.last().unwrap().contains("delivered 20 times"), "{seen:?}");
 
     let broker = Connected::start(config.clone());
     let mut publisher = broker.publisher().await;

@@ -120,6 +120,16 @@ fn a_bill_that_agrees_exits_0_beside_the_running_gateway_and_beside_its_export()
         let output = gateway(&program, &["reconcile", "bill.zip"]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert!(String::from_utf8(output.stdout).unwrap().contains("Everything that was compared agrees."));
+        // The same twice, and a day that has the refunds alone.
+        program.folder().write("again.zip", bill(&lines));
+        let output = gateway(&program, &["reconcile", "bill.zip", "again.zip"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(String::from_utf8(output.stdout).unwrap().contains("3 lines given more than once"));
+        program.folder().write("refunds.zip", bill(&lines[1..]));
+        let output = gateway(&program, &["reconcile", "refunds.zip"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("2 announced refunds whose amount cannot be compared"), "{text}");
+        assert!(text.contains("compared 0\n") && !text.contains("agrees"), "{text}");
         assert!(gateway(&program, &["store", "export", "--out", "export.jsonl"]).status.success());
         let output = gateway(&program, &["reconcile", "--export", "export.jsonl", "bill.zip"]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -203,6 +213,9 @@ fn what_the_store_no_longer_remembers_is_not_called_missing() {
         let output = gateway(&program, &["reconcile", "bill.zip"]);
         assert_eq!(output.status.code(), Some(1), "nothing was compared: {output:?}");
         assert!(String::from_utf8(output.stdout).unwrap().contains("1 older than the store's memory"));
+        // Nor is anything said of lines of other kinds.
+        program.folder().write("bill.zip", bill(&[Billed { kind: "花呗", ..Billed::payment(&old) }]));
+        assert_eq!(gateway(&program, &["reconcile", "bill.zip"]).status.code(), Some(1));
         // And what is minutes old may still be notified.
         let lines = [Billed { at: hours_ago(0), ..Billed::payment(&old) }];
         program.folder().write("bill.zip", bill(&lines));

@@ -73,9 +73,10 @@ fn what_is_not_answered_exactly_success_is_delivered_again_with_the_same_facts()
     let folder = Folder::new();
     let (output, journal) = simulate(&folder, at, &["--count", "1", "--shares", "refund=1"]);
     assert!(output.status.success(), "{output:?}");
-    let deliveries: Vec<_> = serving.join().unwrap();
     let answers: Vec<_> = journal.iter().map(|line| line["answer"].as_str().unwrap()).collect();
+    // Before who answers is waited for: he waits for them all.
     assert_eq!(answers, ["none", "fail", "fail", "fail", "success"]);
+    let deliveries: Vec<_> = serving.join().unwrap();
     let first = fields(&deliveries[0].1);
     for ((head, body), line) in deliveries.iter().zip(&journal) {
         let mut again = fields(body);
@@ -92,8 +93,8 @@ fn what_is_not_answered_exactly_success_is_delivered_again_with_the_same_facts()
 #[test]
 fn the_time_and_the_signature_are_new_each_time() {
     let (at, serving) = merchant(&[None, Some(SUCCESS)]);
-    let (output, _) = simulate(&Folder::new(), at, &["--count", "1"]);
-    assert!(output.status.success(), "{output:?}");
+    let (output, journal) = simulate(&Folder::new(), at, &["--count", "1"]);
+    assert!(output.status.success() && journal.len() == 2, "{output:?}");
     let deliveries: Vec<_> = serving.join().unwrap().iter().map(|(_, body)| fields(body)).collect();
     // A payment's first delivery bears a time of some seconds ago.
     assert!(deliveries[0]["notify_time"] < deliveries[1]["notify_time"]);

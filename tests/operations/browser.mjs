@@ -39,7 +39,7 @@ await picture('2-paid');
 
 // A forged one is refused; a part and then the rest is given back.
 await page.click('.notice[data-what=paid] [data-do=forged]');
-await says('.delivery[data-way=forged].success code', '400 fail');
+await says('.delivery[data-way=forged].success code', '400 fail · 未被采信（正确）');
 await page.fill('#refund-amount', '8.88');
 await page.click('#refund');
 await page.locator('.notice[data-what=refunded][data-state=answered]').waitFor();

@@ -63,14 +63,14 @@ unit_allows_what_the_program_calls() {
   broker >"$work/traced/amqp-uri"
   http=$(free_port) admin=$(free_port)
   "$gateway" simulate keys "$work/traced/keys" >/dev/null
-  configure_gateway "$work/traced" "$http" "$admin" "operations-traced-$$"
+  configure_gateway "$work/traced" "$http" "$admin" "gateway-demo-traced-$$"
   strace --follow-forks --output="$work/traced/calls" --seccomp-bpf "$gateway" serve --config "$work/traced/gateway.toml" \
     >"$work/traced/log" 2>&1 &
   pid=$!
   end_at_end "$pid"
   wait_until 60 "$gateway" healthcheck --admin "http://127.0.0.1:$admin"
   "$gateway" simulate story --url "http://127.0.0.1:$http/alipay/notify" --key "$work/traced/keys/alipay-private.pem" \
-    --amqp-file "$work/traced/amqp-uri" --exchange "operations-traced-$$" --delete-exchange >"$work/traced/story" ||
+    --amqp-file "$work/traced/amqp-uri" --exchange "gateway-demo-traced-$$" --delete-exchange >"$work/traced/story" ||
     { cat "$work/traced/story"; return 1; }
   # strace lets the signal through to what it traces, and ends with it.
   pkill --parent "$pid" --signal TERM
@@ -163,10 +163,10 @@ compose_users_may_do_what_they_need_and_no_more() {
   # Nothing to complain of: the exchange, and both queues.
   wait_until 20 grep_metric "$admin" 'alipay_gateway_broker_up 1'
   ! grep -q ACCESS_REFUSED "$folder/log" || { grep ACCESS_REFUSED "$folder/log"; return 1; }
-  # A queue of its own, to read what is announced: refused.
+  # An exchange and a queue of its own, to read what is announced: refused.
   if "$gateway" simulate story --url "http://127.0.0.1:$http/alipay/notify" --key "$folder/etc/keys/alipay-private.pem" \
-    --amqp-file "$folder/amqp-uri" --exchange payments >"$folder/story" 2>&1; then
-    echo "the gateway's user may make queues" >&2
+    --amqp-file "$folder/amqp-uri" --exchange gateway-demo-rights >"$folder/story" 2>&1; then
+    echo "the gateway's user may make exchanges and queues" >&2
     return 1
   fi
   grep -qi 'ACCESS_REFUSED\|refused' "$folder/story" || { cat "$folder/story"; return 1; }

@@ -82,12 +82,35 @@ tutorial_in_chinese() {
   follow_tutorial docs/tutorial.zh-CN.md
 }
 
-# Follows a tutorial to the letter: every block, one after the other, in one shell, in what looks like a clone. Only the ports are
-# others, and `cargo build` is the program that is there already.
-follow_tutorial() {
+# Whoever follows it while something else has the gateway's port is told so, and does not wait for ever.
+check tutorial_ends_where_a_port_is_taken
+tutorial_ends_where_a_port_is_taken() {
   need python3 curl
-  local page=$1 gateway clone
-  clone="$work/$(basename "$page")"
+  local port taker status=0
+  port=$(free_port)
+  python3 -c 'import socket, sys, time; s = socket.create_server(("127.0.0.1", int(sys.argv[1]))); time.sleep(600)' "$port" "$work" &
+  taker=$!
+  end_at_end $taker
+  wait_until 20 listens "$port"
+  shell_of_tutorial docs/tutorial.md "$work/taken" "$port" "$(free_port)" "$(free_port)" || status=$?
+  if [ $status = 0 ] || [ $status = 124 ]; then
+    echo "it ended with $status" >&2
+    return 1
+  fi
+  grep -q 'Address already in use' "$work/taken/said" || { cat "$work/taken/said" "$work/taken/complaints" >&2; return 1; }
+  say "it ended with $status, and the gateway's own words"
+}
+
+listens() {
+  (exec 3<>"/dev/tcp/127.0.0.1/$1")
+}
+
+# shell_of_tutorial PAGE FOLDER PORT PORT PORT: follows a tutorial: every block, one after the other, in one shell, in what looks
+# like a clone. Only the ports are others, `cargo build` is the program that is there already, and what stands in the place of a
+# browser is a shell of its own. What was said is in FOLDER/said and FOLDER/complaints.
+shell_of_tutorial() {
+  local page=$1 clone=$2 gateway
+  shift 2
   gateway=$(gateway)
   [ -n "$gateway" ] || skip "the program is not built"
   mkdir -p "$clone/target/release" "$clone/bin"
@@ -97,14 +120,25 @@ follow_tutorial() {
   chmod +x "$clone/bin/cargo"
   # Whatever happens, the broker that the tutorial starts is ended.
   at_end "$PWD/deploy/broker.sh" stop "$clone/tutorial/broker"
-  python3 tests/operations/tutorial.py "$page" "$(free_port)" "$(free_port)" "$(free_port)" >"$clone/commands"
+  python3 tests/operations/tutorial.py "$page" "$@" >"$clone/commands"
   (
     cd "$clone"
+    # The tutorial's names are not for anybody's broker: it starts one, or takes the one that is there for it.
     unset AMQP_URL
+    if [ -n "${TUTORIAL_AMQP_URL:-}" ]; then export AMQP_URL=$TUTORIAL_AMQP_URL; fi
     # shellcheck disable=SC2016
-    PATH="$clone/bin:$PATH" timeout 900 bash -euo pipefail \
+    PATH="$clone/bin:$PATH" timeout 600 bash -euo pipefail \
       -c 'trap '\''kill $(jobs -p) 2>/dev/null || true'\'' EXIT; . ./commands' >said 2>complaints
-  ) || { tail -n 20 "$clone/said" "$clone/complaints" "$clone"/tutorial/*.log >&2; return 1; }
+  )
+}
+
+# Follows a tutorial to the letter.
+follow_tutorial() {
+  need python3 curl
+  local page=$1 clone
+  clone="$work/$(basename "$page")"
+  shell_of_tutorial "$page" "$clone" "$(free_port)" "$(free_port)" "$(free_port)" ||
+    { tail -n 20 "$clone/said" "$clone/complaints" "$clone"/tutorial/*.log >&2; return 1; }
   # What the page says that one sees.
   for line in 'payment.succeeded *TUTORIAL-1  88.88 CNY' '^recorded ' \
     '1 played: everything was as promised' '^https://openapi-sandbox.dl.alipaydev.com/gateway.do?'; do

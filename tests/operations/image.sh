@@ -73,7 +73,7 @@ tell_story() {
   local folder=$1 http=$2 name=$3 keys=$4
   shift 4
   run_image --user 0:0 --volume "$folder:/etc/gateway:ro" "$image" simulate story --url "http://127.0.0.1:$http/alipay/notify" \
-    --key "/etc/gateway/$keys/alipay-private.pem" --amqp-file /etc/gateway/amqp-uri --exchange "operations-$$" "$@" >"$folder/story" ||
+    --key "/etc/gateway/$keys/alipay-private.pem" --amqp-file /etc/gateway/amqp-uri --exchange "gateway-demo-$$" "$@" >"$folder/story" ||
     { cat "$folder/story"; podman_ logs "$name"; return 1; }
 }
 
@@ -87,7 +87,7 @@ image_runs_hardened() {
   run_image --user 0:0 --volume "$folder/keys:/keys" "$image" simulate keys /keys >/dev/null
   # What a Secret would be: readable by the gateway.
   chmod 0755 "$folder" "$folder/keys"
-  configure_gateway "$folder" "$http" "$admin" "operations-$$"
+  configure_gateway "$folder" "$http" "$admin" "gateway-demo-$$"
   sed -i 's#^path = "gateway.db"#path = "/data/gateway.db"#; s#"keys/alipay-public.pem"#"secret/alipay.pem"#' "$folder/gateway.toml"
   exchange_secret "$folder/secret" ..2026_11_25_08_00_00.1 "$folder/keys/alipay-public.pem"
   chmod 0644 "$folder/amqp-uri" "$folder/gateway.toml"
@@ -104,7 +104,9 @@ image_runs_hardened() {
   tell_story "$folder" "$http" "$name" next --delete-exchange
   say "a Secret was exchanged under it: the new key's story announced, without a restart"
   podman_ stop --time 40 "$name" >/dev/null 2>&1
-  podman_ volume rm "$name" >/dev/null
+  # It is taken away (--rm) by another process, after the stop has returned.
+  # shellcheck disable=SC2086
+  wait_until 30 ${PODMAN:-podman} volume rm "$name"
   say "read-only, without capabilities, as 65532: $(grep -c '^  trade ' "$folder/story") trades of a story announced"
 }
 
@@ -123,7 +125,7 @@ chart_pod_runs() {
   render "$helm" helm/ci/sqlite-values.yaml --set fullnameOverride="$name" \
     --set "image.registry=,image.repository=${image%:*},image.tag=${image##*:},image.pullPolicy=Never" \
     --set keys.existingSecret=,amqp.existingSecret= --set-file "keys.files.alipay\.pem=$folder/keys/alipay-public.pem" \
-    --set-file "amqp.uri=$folder/amqp-uri" --set config.amqp.exchange="operations-pod-$$" \
+    --set-file "amqp.uri=$folder/amqp-uri" --set config.amqp.exchange="gateway-demo-pod-$$" \
     --set "extraEnv.GATEWAY_HTTP__LISTEN=127.0.0.1:$http,extraEnv.GATEWAY_ADMIN__LISTEN=127.0.0.1:$admin" >"$folder/all.yaml"
   local as=()
   # Where the older of the two versions is this one.
@@ -139,7 +141,7 @@ chart_pod_runs() {
   wait_until 60 grep_metric "$admin" 'alipay_gateway_broker_up 1'
   podman_ inspect --format '{{.HostConfig.ReadonlyRootfs}} {{.Config.User}}' "$name-0-gateway" | sed 's/^/   read-only, user: /'
   run_image --user 0:0 --volume "$folder:/etc/gateway:ro" "$image" simulate story --url "http://127.0.0.1:$http/alipay/notify" \
-    --key /etc/gateway/keys/alipay-private.pem --amqp-file /etc/gateway/amqp-uri --exchange "operations-pod-$$" --delete-exchange >"$folder/story" ||
+    --key /etc/gateway/keys/alipay-private.pem --amqp-file /etc/gateway/amqp-uri --exchange "gateway-demo-pod-$$" --delete-exchange >"$folder/story" ||
     { cat "$folder/story"; podman_ logs "$name-0-gateway"; return 1; }
   # The helm test's own command.
   run_image "$image" healthcheck --admin "http://127.0.0.1:$admin"

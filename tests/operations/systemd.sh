@@ -7,7 +7,7 @@ unit_runs_under_systemd() {
   need systemctl unshare nsenter curl
   [ -x /usr/lib/systemd/systemd ] || skip "there is no systemd here"
   [ "$(id -u)" = 0 ] || skip "namespaces with a systemd in them need root"
-  local gateway folder="$work/systemd" http admin exchange="operations-systemd-$$"
+  local gateway folder="$work/systemd" http admin exchange="gateway-demo-systemd-$$"
   gateway=$(gateway)
   [ -n "$gateway" ] || skip "the program is not built: cargo build"
   mkdir -p "$folder/mount" "$folder/etc"

@@ -11,7 +11,7 @@ traces_arrive_at_a_receiver() {
   "$gateway" simulate keys "$folder/keys" >/dev/null
   broker >"$folder/amqp-uri"
   http=$(free_port) admin=$(free_port) otlp=$(free_port)
-  configure_gateway "$folder" "$http" "$admin" "operations-traces-$$"
+  configure_gateway "$folder" "$http" "$admin" "gateway-demo-traces-$$"
   export GATEWAY_TRACES__OTLP_ENDPOINT="http://127.0.0.1:$otlp" GATEWAY_TRACES__RESOURCE="test.folder=$folder"
   if "$gateway" check --config "$folder/gateway.toml" 2>&1 | grep -q 'this build has no traces'; then
     skip "the program is built without the feature otlp: cargo build --features otlp"
@@ -25,12 +25,12 @@ traces_arrive_at_a_receiver() {
   wait_until 60 "$gateway" healthcheck --admin "http://127.0.0.1:$admin"
   wait_until 60 grep_metric "$admin" 'alipay_gateway_broker_up 1'
   "$gateway" simulate story --url "http://127.0.0.1:$http/alipay/notify" --key "$folder/keys/alipay-private.pem" \
-    --amqp-file "$folder/amqp-uri" --exchange "operations-traces-$$" --delete-exchange >"$folder/story" ||
+    --amqp-file "$folder/amqp-uri" --exchange "gateway-demo-traces-$$" --delete-exchange >"$folder/story" ||
     { cat "$folder/story"; return 1; }
   kill -TERM "$pid"
   wait "$pid"
   wait_until 20 grep -q notification "$folder/spans"
-  python3 - "$folder/spans" "operations-traces-$$" <<'PYTHON'
+  python3 - "$folder/spans" "gateway-demo-traces-$$" <<'PYTHON'
 import json, sys
 
 def find(node):

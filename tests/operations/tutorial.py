@@ -1,6 +1,7 @@
 """Prints the commands of a tutorial's blocks, one after the other: tutorial.py PAGE HTTP_PORT ADMIN_PORT DESK_PORT.
 
-The ports are exchanged, because those of the page may be taken. A page whose commands differ from those of the other language in
+The ports are exchanged, because those of the page may be taken. What stands in the place of a browser is run in a shell of its own,
+so that nothing after it can need what only a reader without a browser has. A page whose commands differ from those of the other language in
 more than the words is an error."""
 
 import re
@@ -20,7 +21,9 @@ def bare(commands):
 
 english, chinese = blocks("docs/tutorial.md"), blocks("docs/tutorial.zh-CN.md")
 assert len(english) > 5 and bare(english) == bare(chinese), "the two tutorials have other commands"
-text = "\n".join(blocks(page))
+followed = [f"(\n{block})\n" if "redirect_url" in block else block for block in blocks(page)]
+assert any(block.startswith("(") for block in followed), "nothing pays"
+text = "\n".join(followed)
 for known, port in zip(("8080", "9090", "8600"), ports, strict=True):
     assert f":{known}" in text, known
     text = text.replace(f":{known}", f":{port}")

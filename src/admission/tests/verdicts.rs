@@ -689,7 +689,8 @@ fn an_operator_lets_pass_one_objection_and_no_other() {
     for reason in Objection::REASONS {
         assert_eq!(passes(&foreign, reason), reason == "seller", "{reason}");
         assert_eq!(passes(&ambiguous, reason), reason == "ambiguous", "{reason}");
-        assert_eq!(passes(&old, reason), reason == "stale", "{reason}");
+        // What was held for anything that can be let pass grows old while somebody looks into it.
+        assert_eq!(passes(&old, reason), reason != "grammar", "{reason}");
         assert!(!passes(&odd, reason), "{reason}");
     }
 }

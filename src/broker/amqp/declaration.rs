@@ -70,6 +70,7 @@ pub(super) async fn look(live: &Live, config: &Config) -> Vec<String> {
         let seen = hand.queue_is_there(name).await;
         remarks.push(there("queue", name, seen, ", and amqp.required_queues names it"));
     }
+    remarks.extend((!config.queues.is_empty()).then(|| DELIVERY_LIMIT.to_owned()));
     remarks
 }
 
@@ -135,6 +136,8 @@ impl<'a> Hand<'a> {
     async fn declare_queue(&mut self, name: &str) -> Result<(), Refusal> {
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         let mut arguments = FieldTable::default();
+        // And no x-delivery-limit: what was declared without one would be refused, and so would be the -1 of RabbitMQ 4,
+        // which means none, by RabbitMQ 3. It is a policy's ([`DELIVERY_LIMIT`]).
         arguments.insert(short("x-queue-type")?, AMQPValue::LongString("quorum".into()));
         let queue = short(name)?;
         self.step(async |channel| {
@@ -232,6 +235,9 @@ fn problem(key: &str, name: &str, what: &str) -> String {
 
 /// Bound: for everything at one connect. Past it the connection is used with what there is.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Always said: no broker tells a client what a policy says, and lapin does not hand on which version it is.
+const DELIVERY_LIMIT: &str = "RabbitMQ 4 drops what a quorum queue has delivered 20 times: see that a policy gives \
+    the queues declared here a dead-letter exchange (docs/consuming.md, \"Queues\")";
 const ACCESS_REFUSED: u16 = 403;
 const NOT_FOUND: u16 = 404;
 const PRECONDITION_FAILED: u16 = 406;

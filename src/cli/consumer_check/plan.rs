@@ -18,7 +18,16 @@ pub(super) struct Case {
     pub(super) ships: bool,
     /// Whether a person is to be told.
     pub(super) needs_look: bool,
+    /// What is written down as given back of the order, in the end.
+    given_back: Option<GivenBack>,
     steps: &'static [Step],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GivenBack {
+    All,
+    /// In hundredths.
+    Part(u64),
 }
 
 /// One message.
@@ -33,6 +42,10 @@ enum Step {
     PaidTooLittle,
     RefundedInFull,
     RefundedInPart,
+    /// Another part, after the first: the figure is the total so far.
+    RefundedMore,
+    /// By the trade that paid again.
+    OtherRefunded,
     Conflict,
     Late,
     Pending,
@@ -43,19 +56,32 @@ enum Step {
     /// A type of a later version.
     OfTomorrow,
     NoJson,
+    /// Known types, and a member missing.
+    WithoutEnvironment,
+    WithoutOrder,
+    WithoutRefund,
 }
 
 use Step::{
-    Closed, Conflict, Finished, Late, NoJson, OfTomorrow, OtherClosed, Paid, PaidAgain, PaidTooLittle,
-    PaidWithOtherBytes, Pending, RefundedInFull, RefundedInPart,
+    Closed, Conflict, Finished, Late, NoJson, OfTomorrow, OtherClosed, OtherRefunded, Paid, PaidAgain,
+    PaidTooLittle, PaidWithOtherBytes, Pending, RefundedInFull, RefundedInPart, RefundedMore,
+    WithoutEnvironment, WithoutOrder, WithoutRefund,
 };
 
-const SHIPS: Case =
-    Case { number: 0, title: "", rule: 2, has_order: true, ships: true, needs_look: false, steps: &[] };
+const SHIPS: Case = Case {
+    number: 0,
+    title: "",
+    rule: 2,
+    has_order: true,
+    ships: true,
+    needs_look: false,
+    given_back: None,
+    steps: &[],
+};
 const NOT: Case = Case { ships: false, ..SHIPS };
 const LOOK: Case = Case { needs_look: true, ..NOT };
 
-pub(super) const CASES: [Case; 16] = [
+pub(super) const CASES: [Case; 19] = [
     Case { number: 1, title: "paid", steps: &[Paid], ..SHIPS },
     Case { number: 2, title: "the same message five times", steps: &[Paid, Paid, Paid, Paid, Paid], ..SHIPS },
     Case { number: 3, title: "repeated with other bytes", steps: &[Paid, PaidWithOtherBytes], ..SHIPS },
@@ -64,6 +90,7 @@ pub(super) const CASES: [Case; 16] = [
         title: "given back in part, which carries TRADE_SUCCESS",
         rule: 1,
         steps: &[Paid, RefundedInPart],
+        given_back: Some(GivenBack::Part(100)),
         ..SHIPS
     },
     Case {
@@ -71,6 +98,7 @@ pub(super) const CASES: [Case; 16] = [
         title: "the refund comes before its payment",
         rule: 5,
         steps: &[RefundedInFull, Paid],
+        given_back: Some(GivenBack::All),
         ..LOOK
     },
     Case {
@@ -78,6 +106,7 @@ pub(super) const CASES: [Case; 16] = [
         title: "paid, given back, and the payment is repeated",
         rule: 4,
         steps: &[Paid, RefundedInFull, Paid],
+        given_back: Some(GivenBack::All),
         ..SHIPS
     },
     Case {
@@ -129,6 +158,30 @@ pub(super) const CASES: [Case; 16] = [
         steps: &[NoJson, Paid],
         ..SHIPS
     },
+    Case {
+        number: 17,
+        title: "paid by two trades, and the second is given back",
+        rule: 6,
+        steps: &[Paid, PaidAgain, OtherRefunded],
+        needs_look: true,
+        ..SHIPS
+    },
+    Case {
+        number: 18,
+        title: "given back in two parts, and the second is heard of first",
+        rule: 4,
+        steps: &[Paid, RefundedMore, RefundedInPart],
+        given_back: Some(GivenBack::Part(300)),
+        ..SHIPS
+    },
+    Case {
+        number: 19,
+        title: "events without a member, and a payment behind them",
+        rule: 8,
+        steps: &[WithoutEnvironment, WithoutOrder, WithoutRefund, Paid],
+        needs_look: true,
+        ..SHIPS
+    },
 ];
 
 impl Case {
@@ -142,6 +195,15 @@ impl Case {
         Money::from_minor(8800 + u64::from(self.number))
     }
 
+    /// What is written down as given back of it in the end.
+    pub(super) fn given_back(&self) -> Money {
+        match self.given_back {
+            None => Money::default(),
+            Some(GivenBack::All) => self.amount(),
+            Some(GivenBack::Part(minor)) => Money::from_minor(minor),
+        }
+    }
+
     /// Its messages, in their order.
     pub(super) fn messages(&self, run: u32, now: Timestamp) -> Vec<Message> {
         self.steps.iter().map(|step| self.message(*step, run, now)).collect()
@@ -151,12 +213,13 @@ impl Case {
         let total = if step == PaidTooLittle { Money::from_minor(1) } else { self.amount() };
         let total = if step == Conflict { Money::from_minor(total.minor() * 10) } else { total };
         let fee = match step {
-            RefundedInFull => Some(total),
+            RefundedInFull | OtherRefunded | WithoutRefund => Some(total),
             RefundedInPart => Some(Money::from_minor(100)),
+            RefundedMore => Some(Money::from_minor(300)),
             Paid | PaidWithOtherBytes | PaidAgain | PaidTooLittle | Conflict | Late | Pending | Closed
-            | OtherClosed | Finished | OfTomorrow | NoJson => None,
+            | OtherClosed | Finished | OfTomorrow | NoJson | WithoutEnvironment | WithoutOrder => None,
         };
-        let trade = if matches!(step, PaidAgain | OtherClosed) { 2 } else { 1 };
+        let trade = if matches!(step, PaidAgain | OtherClosed | OtherRefunded) { 2 } else { 1 };
         let trade_no = format!("20260101{run:08}{:04}{trade:08}", self.number);
         let digest = Digest::of(self.order(run).as_bytes(), Some(total), SELLER.as_bytes(), fee);
         let (event_type, id) = identity(step, &trade_no, &digest);
@@ -186,25 +249,46 @@ impl Case {
             message.id.push_str(".no-json");
             "{\"event_id\":".clone_into(&mut message.body);
         }
+        if let Some(member) = missing(step) {
+            let id = format!("{}.without-{member}", message.id);
+            message.body = message.body.replace(&message.id, &id);
+            message.id = id;
+        }
         message
+    }
+}
+
+/// The member that a message of a step lacks.
+fn missing(step: Step) -> Option<&'static str> {
+    match step {
+        WithoutEnvironment => Some("environment"),
+        WithoutOrder => Some("out_trade_no"),
+        WithoutRefund => Some("refund"),
+        Paid | PaidWithOtherBytes | PaidAgain | PaidTooLittle | RefundedInFull | RefundedInPart
+        | RefundedMore | OtherRefunded | Conflict | Late | Pending | Closed | OtherClosed | Finished
+        | OfTomorrow | NoJson => None,
     }
 }
 
 fn identity(step: Step, trade_no: &str, digest: &Digest) -> (EventType, EventId) {
     let of = |event_type| (event_type, EventId::of_trade(APP_ID, trade_no, event_type));
     match step {
-        Paid | PaidWithOtherBytes | PaidAgain | PaidTooLittle | OfTomorrow | NoJson => {
-            of(EventType::PaymentSucceeded)
-        }
-        RefundedInFull | RefundedInPart => {
-            (EventType::PaymentRefunded, EventId::of_refund(APP_ID, trade_no, b"RF-1"))
-        }
+        Paid | PaidWithOtherBytes | PaidAgain | PaidTooLittle | OfTomorrow | NoJson | WithoutEnvironment
+        | WithoutOrder => of(EventType::PaymentSucceeded),
+        RefundedInFull | RefundedInPart | RefundedMore | OtherRefunded | WithoutRefund => (
+            EventType::PaymentRefunded,
+            EventId::of_refund(APP_ID, trade_no, number_of_refund(step).as_bytes()),
+        ),
         Conflict => (EventType::PaymentConflict, of(EventType::PaymentSucceeded).1.conflict(digest)),
         Late => of(EventType::PaymentLate),
         Pending => of(EventType::TradePending),
         Closed | OtherClosed => of(EventType::TradeClosed),
         Finished => of(EventType::TradeFinished),
     }
+}
+
+fn number_of_refund(step: Step) -> &'static str {
+    if step == RefundedMore { "RF-2" } else { "RF-1" }
 }
 
 /// What the members of a body are made of.
@@ -225,7 +309,7 @@ impl Facts<'_> {
             EventType::TradePending => "WAIT_BUYER_PAY",
             EventType::TradeClosed => "TRADE_CLOSED",
             EventType::TradeFinished => "TRADE_FINISHED",
-            EventType::PaymentRefunded if self.step == RefundedInFull => "TRADE_CLOSED",
+            EventType::PaymentRefunded if self.fee == Some(self.total) => "TRADE_CLOSED",
             EventType::PaymentSucceeded
             | EventType::PaymentRefunded
             | EventType::PaymentLate
@@ -237,10 +321,14 @@ impl Facts<'_> {
         let notified_at = self.now.plus(std::time::Duration::from_secs(later)).rfc3339_beijing();
         let mut json = Members(String::new());
         json.text("app_id", APP_ID);
-        json.text("environment", Environment::Sandbox.as_str());
+        if self.step != WithoutEnvironment {
+            json.text("environment", Environment::Sandbox.as_str());
+        }
         json.text("notify_type", "trade_status_sync");
         json.text("trade_no", self.trade_no);
-        json.text("out_trade_no", &self.case.order(self.run));
+        if self.step != WithoutOrder {
+            json.text("out_trade_no", &self.case.order(self.run));
+        }
         json.text("trade_status", status);
         json.text("seller_id", SELLER);
         json.text("currency", "CNY");
@@ -249,9 +337,9 @@ impl Facts<'_> {
         if !matches!(event_type, EventType::TradePending | EventType::TradeClosed) {
             json.text("paid_at", &self.now.rfc3339_beijing());
         }
-        if let Some(fee) = self.fee {
+        if let Some(fee) = self.fee.filter(|_| self.step != WithoutRefund) {
             json.object("refund", |json| {
-                json.text("out_biz_no", "RF-1");
+                json.text("out_biz_no", number_of_refund(self.step));
                 json.text("refund_fee", &fee.to_string());
                 json.plain("refund_fee_minor", &fee.minor().to_string());
                 json.text("refunded_at", &self.now.rfc3339_beijing());

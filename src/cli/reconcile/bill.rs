@@ -4,6 +4,7 @@
 //! It is read a line at a time, and a line that is not understood is told, never skipped in silence; the totals that the
 //! bill itself names say whether all of it was read. Nothing of it is trusted: everything has a bound.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek as _};
 use std::path::Path;
@@ -15,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::event::Money;
 
 /// One or several bills of one account.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Bill {
     /// What was read, by name.
     pub(super) names: Vec<String>,
@@ -27,26 +28,30 @@ pub(super) struct Bill {
     pub(super) rows: Vec<Row>,
     /// What could not be read.
     pub(super) faults: Vec<String>,
+    /// The trades of lines that could not be read otherwise. Bound: [`MAX_FAULTS`].
+    pub(super) unread: BTreeSet<String>,
+    /// Whether it is known of every line which trade it is of: what is not there then is not in the bill.
+    pub(super) names_every_trade: bool,
     /// Lines of other kinds than these two.
     pub(super) others: u64,
 }
 
-/// A payment or a refund.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A payment or a refund. In the order of their time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Row {
+    /// 完成时间.
+    pub(super) completed_at: Timestamp,
     pub(super) kind: Kind,
     pub(super) trade_no: String,
     /// 商户订单号.
     pub(super) out_trade_no: String,
     /// 订单金额, without the sign of a refund.
     pub(super) amount: Money,
-    /// 完成时间.
-    pub(super) completed_at: Timestamp,
     /// 退款批次号/请求号; empty for a payment.
     pub(super) request_no: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     /// 交易.
     Payment,
@@ -75,6 +80,21 @@ enum Found {
     Detail,
     /// 业务汇总: the summary that lies beside it.
     Summary,
+}
+
+impl Default for Bill {
+    fn default() -> Self {
+        Self {
+            names: Vec::new(),
+            account: None,
+            periods: Vec::new(),
+            rows: Vec::new(),
+            faults: Vec::new(),
+            unread: BTreeSet::new(),
+            names_every_trade: true,
+            others: 0,
+        }
+    }
 }
 
 impl Bill {
@@ -126,13 +146,20 @@ impl Bill {
         let (payments, refunds) = (self.count(Kind::Payment), self.count(Kind::Refund));
         let mut raw = Vec::new();
         while lines.next(&mut raw)? {
-            let text = table.decode(&raw).trim_matches(['\r', '\n', '\u{feff}']).to_owned();
+            if lines.number == 1 && [b"\xff\xfe", b"\xfe\xff"].iter().any(|mark| raw.starts_with(*mark)) {
+                return Err(content(
+                    name,
+                    "it is UTF-16, as an editor saves it: give it as it was downloaded, or as UTF-8",
+                ));
+            }
+            let line = raw.strip_prefix(UTF_8_MARK).filter(|_| lines.number == 1).unwrap_or(&raw);
+            let text = table.decode(line).trim_matches(['\r', '\n']).to_owned();
             match text.strip_prefix('#') {
                 Some(_) if text.contains("业务汇总查询") => return Ok(Found::Summary),
                 Some(comment) => self.note(comment, &mut table, name)?,
                 None if text.trim().is_empty() => {}
                 None if table.columns.is_none() => table.columns = Some(header(&text, name)?),
-                None => self.row(&text, &table, name, lines.number)?,
+                None => self.row(&text, &mut table, name, lines.number)?,
             }
         }
         if table.columns.is_none() {
@@ -141,6 +168,7 @@ impl Bill {
         if !table.has_ended {
             return Err(content(name, "it is cut short: the line 业务明细列表结束 is missing"));
         }
+        let mut missing = 0;
         for (said, kind, before, what) in [
             (table.payments, Kind::Payment, payments, "payments"),
             (table.refunds, Kind::Refund, refunds, "refunds"),
@@ -148,8 +176,11 @@ impl Bill {
             let read = self.count(kind) - before;
             if let Some(said) = said.filter(|said| *said != read) {
                 self.faults.push(format!("{name}: it says {said} {what}, and {read} could be read"));
+                missing += said.abs_diff(read);
             }
         }
+        // As many lines may be of trades that were named.
+        self.names_every_trade &= missing <= table.unread;
         self.names.push(name.to_owned());
         Ok(Found::Detail)
     }
@@ -187,7 +218,7 @@ impl Bill {
         Ok(())
     }
 
-    fn row(&mut self, text: &str, table: &Table, name: &str, line: u64) -> Result<(), BillError> {
+    fn row(&mut self, text: &str, table: &mut Table, name: &str, line: u64) -> Result<(), BillError> {
         if self.rows.len() >= MAX_ROWS {
             return Err(content(name, format!("more than {MAX_ROWS} trades: give the days one by one")));
         }
@@ -197,7 +228,16 @@ impl Bill {
             Err(_) if self.faults.len() >= MAX_FAULTS => {
                 return Err(content(name, "more lines than anybody would look at cannot be read"));
             }
-            Err(fault) => self.faults.push(format!("{name}, line {line}: {fault}")),
+            Err(fault) => {
+                self.faults.push(format!("{name}, line {line}: {fault}"));
+                match table.trade_no(text) {
+                    Some(trade_no) => {
+                        table.unread += 1;
+                        self.unread.insert(trade_no);
+                    }
+                    None => self.names_every_trade = false,
+                }
+            }
         }
         Ok(())
     }
@@ -237,6 +277,8 @@ struct Table {
     has_ended: bool,
     payments: Option<u64>,
     refunds: Option<u64>,
+    /// How many lines were not understood, except for their trade.
+    unread: u64,
 }
 
 /// Where in a line what stands.
@@ -273,8 +315,12 @@ impl Table {
             _ => return Ok(None),
         };
         let trade_no = notification::trade_no(cell(columns.trade_no).as_bytes());
-        let amount = cell(columns.amount);
-        let amount = Money::parse(amount.strip_prefix('-').unwrap_or(amount).as_bytes());
+        let amount = match (kind, cell(columns.amount)) {
+            (Kind::Refund, amount) => amount.strip_prefix('-').unwrap_or(amount),
+            // A sign is none of a payment's: it is no amount then.
+            (Kind::Payment, amount) => amount,
+        };
+        let amount = Money::parse(amount.as_bytes());
         Ok(Some(Row {
             kind,
             trade_no: trade_no.ok_or("its 支付宝交易号 is none; was it saved by a spreadsheet?")?.to_owned(),
@@ -283,6 +329,12 @@ impl Table {
             completed_at: moment(cell(columns.completed_at)).ok_or("its 完成时间 is no time")?,
             request_no: columns.request_no.map(cell).unwrap_or_default().to_owned(),
         }))
+    }
+
+    /// The trade of a line, whatever else is wrong with it.
+    fn trade_no(&self, text: &str) -> Option<String> {
+        let at = self.columns.as_ref()?.trade_no;
+        notification::trade_no(cells(text).get(at)?.as_bytes()).map(str::to_owned)
     }
 }
 
@@ -350,6 +402,8 @@ fn content(name: &str, what: impl ToString) -> BillError {
     BillError::Content(name.to_owned(), what.to_string())
 }
 
+/// What an editor sets before UTF-8, or before whatever it takes for it.
+const UTF_8_MARK: &[u8] = b"\xef\xbb\xbf";
 /// 2088 and twelve digits; the account's number has 0156 behind it.
 const SELLER_DIGITS: usize = 16;
 /// Bound: a downloaded ZIP. A trade takes some 30 bytes of it.

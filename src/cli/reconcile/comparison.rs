@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::bill::{Bill, Kind, Row};
+use super::refunds::{self, Refund, forms};
 use crate::admission::notification;
 use crate::clock::Timestamp;
-use crate::event::{Digest, EventId, EventType, Money};
+use crate::event::{Digest, EventType, Money};
 use crate::store::{Entry, State};
 
 /// What it is compared by.
@@ -40,25 +41,39 @@ struct Trade<'a> {
 }
 
 /// What of an entry is compared.
-struct Kept {
-    id: String,
+pub(super) struct Kept {
+    pub(super) id: String,
     event_type: Option<EventType>,
     state: State,
     digest: Option<Digest>,
     reason: Option<String>,
+    first_at: Timestamp,
+}
+
+/// What of a line may be said.
+enum Verdict {
+    Agrees,
+    /// Its event is announced, and the figures that it should have cannot be known from the bills that are given.
+    AmountUnknown,
+    Found(What, String),
 }
 
 /// What was found.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
-    /// How many lines of the bill were compared.
+    /// How many lines of the bill were compared, amount and all.
     pub(super) compared: u64,
     /// How many were not, because they are older than the store's memory.
     pub(super) too_old: u64,
     /// How many were not, because their notification may still come.
     pub(super) too_new: u64,
-    /// How many are announced, and of refunds whose payment is in no bill given: their amounts cannot be compared.
+    /// How many are announced refunds whose payment, or an earlier refund of it, is in no bill given: the amount of the
+    /// event cannot be compared.
     pub(super) amount_unknown: u64,
+    /// How many lines were given more than once, as by a ZIP and its CSV, or by periods that overlap.
+    pub(super) repeated: u64,
+    /// How many announced payments were not found in the bill, which could not be read in whole: nothing is said of them.
+    pub(super) not_looked_for: u64,
     /// What is to be looked at, in the order of the bill.
     pub(super) findings: Vec<Finding>,
 }
@@ -124,8 +139,10 @@ impl<'a> Comparison<'a> {
         let event_type = entry.event_type.as_deref().and_then(EventType::from_name);
         if let Some(trade) = self.trades.get_mut(entry.key.subject.as_str()) {
             let (id, reason) = (entry.key.id.clone(), entry.reason.clone());
-            trade.kept.push(Kept { id, event_type, state: entry.state, digest: entry.digest, reason });
+            let (state, digest, first_at) = (entry.state, entry.digest, entry.first_at);
+            trade.kept.push(Kept { id, event_type, state, digest, reason, first_at });
         } else if event_type == Some(EventType::PaymentSucceeded)
+            && !self.bill.unread.contains(&entry.key.subject)
             && self.unbilled.len() < MAX_UNBILLED
             && self.should_be_billed(entry)
         {
@@ -152,151 +169,193 @@ impl<'a> Comparison<'a> {
         // In the order of the bill, each trade once.
         for row in &self.bill.rows {
             if let Some(trade) = self.trades.remove(row.trade_no.as_str()) {
-                self.look_at(&trade, &mut report);
+                self.look_at(trade, &mut report);
             }
         }
-        report.findings.append(&mut self.unbilled);
+        if self.bill.names_every_trade {
+            report.findings.append(&mut self.unbilled);
+        } else {
+            report.not_looked_for = self.unbilled.len() as u64;
+        }
         report
     }
 
-    fn look_at(&self, trade: &Trade<'a>, report: &mut Report) {
-        for row in &trade.rows {
-            if row.completed_at.plus(self.grounds.retention) < self.grounds.as_of {
-                report.too_old += 1;
-                continue;
-            }
-            let finding = match row.kind {
-                Kind::Payment => self.payment(row, trade),
-                Kind::Refund => self.refund(row, trade, &mut report.amount_unknown),
-            };
-            // Alipay's first deliveries are minutes apart.
-            let is_new = row.completed_at.plus(PATIENCE) > self.grounds.as_of;
-            if is_new && finding.as_ref().is_some_and(|(what, _)| *what == What::NeverNotified) {
-                report.too_new += 1;
-                continue;
-            }
-            report.compared += 1;
-            report.findings.extend(finding.map(|(what, detail)| finding_of(row, what, detail)));
+    fn look_at(&self, trade: Trade<'a>, report: &mut Report) {
+        let Trade { mut rows, kept } = trade;
+        let given = rows.len();
+        rows.sort();
+        rows.dedup();
+        report.repeated += (given - rows.len()) as u64;
+        let paid = rows.iter().copied().find(|row| row.kind == Kind::Payment);
+        let mut refunds = refunds::of(&rows);
+        let events = kept.iter().filter(|kept| kept.event_type == Some(EventType::PaymentRefunded));
+        let mut left = refunds::answer(&mut refunds, events.collect(), |refund, event| {
+            paid.is_some_and(|paid| self.agrees(event, refund.row, paid.amount, &refund.figures))
+        });
+        let fees: BTreeSet<Money> = refunds
+            .iter()
+            .flat_map(|refund| refund.figures.iter().copied())
+            .chain([Money::default()])
+            .collect();
+        for row in rows.iter().filter(|row| row.kind == Kind::Payment) {
+            self.note(row, || self.payment(row, &kept, &fees), report);
+        }
+        for refund in &refunds {
+            self.note(refund.row, || self.refund(refund, paid, &kept, &mut left), report);
         }
     }
 
-    fn payment(&self, row: &Row, trade: &Trade<'_>) -> Option<(What, String)> {
-        let of = |event_type| trade.kept.iter().find(|kept| kept.event_type == Some(event_type));
-        if let Some(kept) = of(EventType::PaymentSucceeded).or_else(|| of(EventType::PaymentLate)) {
-            let fees = std::iter::once(Money::default()).chain(refunded(trade));
-            return self.judge(kept, Some((row, row.amount, fees.collect())), trade, &mut 0);
+    /// What a line is found to be, where it is neither too old nor too new to say.
+    fn note(&self, row: &Row, verdict: impl FnOnce() -> Verdict, report: &mut Report) {
+        if row.completed_at.plus(self.grounds.retention) < self.grounds.as_of {
+            report.too_old += 1;
+            return;
         }
-        if let Some(held) = trade.kept.iter().find(|kept| kept.state == State::Held) {
-            return Some((What::Unannounced, waits(held)));
+        // Alipay's first deliveries are minutes apart.
+        let is_new = row.completed_at.plus(PATIENCE) > self.grounds.as_of;
+        match verdict() {
+            Verdict::Found(What::NeverNotified, _) if is_new => report.too_new += 1,
+            Verdict::AmountUnknown => report.amount_unknown += 1,
+            Verdict::Agrees => report.compared += 1,
+            Verdict::Found(what, detail) => {
+                report.compared += 1;
+                report.findings.push(finding_of(row, what, detail));
+            }
         }
-        if trade.kept.iter().any(|kept| kept.event_type.is_none() && kept.state == State::Dropped) {
-            return Some((What::Decided, "what was held of it was dropped by the operator".to_owned()));
+    }
+
+    fn payment(&self, row: &Row, kept: &[Kept], fees: &BTreeSet<Money>) -> Verdict {
+        let of = |event_type| kept.iter().find(|kept| kept.event_type == Some(event_type));
+        if let Some(event) = of(EventType::PaymentSucceeded).or_else(|| of(EventType::PaymentLate)) {
+            return self.judge(event, row, row.amount, fees, kept);
+        }
+        if let Some(held) = kept.iter().find(|kept| kept.state == State::Held) {
+            return Verdict::Found(What::Unannounced, waits(held));
+        }
+        if kept.iter().any(|kept| kept.event_type.is_none() && kept.state == State::Dropped) {
+            return Verdict::Found(
+                What::Decided,
+                "what was held of it was dropped by the operator".to_owned(),
+            );
         }
         let others: BTreeSet<&str> =
-            trade.kept.iter().filter_map(|kept| kept.event_type.map(EventType::as_str)).collect();
+            kept.iter().filter_map(|kept| kept.event_type.map(EventType::as_str)).collect();
         let others: Vec<&str> = others.into_iter().collect();
         let detail = if others.is_empty() {
             "nothing of this trade was ever seen".to_owned()
         } else {
             format!("of this trade there is only {}", others.join(", "))
         };
-        Some((What::NeverNotified, detail))
+        Verdict::Found(What::NeverNotified, detail)
     }
 
-    fn refund(&self, row: &Row, trade: &Trade<'_>, amount_unknown: &mut u64) -> Option<(What, String)> {
-        let of_type = || trade.kept.iter().filter(|kept| kept.event_type == Some(EventType::PaymentRefunded));
-        let is_this = |kept: &&Kept| {
-            let app = kept.id.split('.').next().unwrap_or_default();
-            bytes(&row.request_no)
-                .iter()
-                .any(|request_no| EventId::of_refund(app, &row.trade_no, request_no).as_str() == kept.id)
-        };
-        // A notification without out_biz_no has an id that the bill cannot tell.
-        let unnamed = || of_type().find(|kept| kept.id.contains(".payment.refunded.at-"));
-        let Some(kept) = of_type().find(is_this).or_else(unnamed) else {
-            let held = trade.kept.iter().find(|kept| kept.state == State::Held);
-            return Some(held.map_or_else(
-                || {
-                    (
-                        What::NeverNotified,
-                        format!("no notification of the refund {} was seen", row.request_no),
-                    )
-                },
-                |held| (What::Unannounced, waits(held)),
-            ));
-        };
-        let payment = trade.rows.iter().find(|row| row.kind == Kind::Payment);
-        let figures = payment.map(|payment| {
-            // The figure is the total so far by Alipay's documents, and this refund's by others.
-            let fees = std::iter::once(row.amount).chain(refunded(trade));
-            (row, payment.amount, fees.collect())
-        });
-        self.judge(kept, figures, trade, amount_unknown)
-    }
-
-    fn judge(
+    /// `left`: the refund events of the trade that answer for no line.
+    fn refund(
         &self,
-        kept: &Kept,
-        figures: Option<(&Row, Money, Vec<Money>)>,
-        trade: &Trade<'_>,
-        amount_unknown: &mut u64,
-    ) -> Option<(What, String)> {
-        match kept.state {
-            State::Deferred | State::InDoubt | State::Held => return Some((What::Unannounced, waits(kept))),
-            State::Unrouted => {
-                return Some((What::Decided, "its type is in amqp.ignore: no queue wanted it".to_owned()));
+        refund: &Refund<'_>,
+        paid: Option<&Row>,
+        kept: &[Kept],
+        left: &mut Vec<&Kept>,
+    ) -> Verdict {
+        let row = refund.row;
+        let is_total_known = paid.is_some_and(|paid| self.has_all_between(paid, row, left));
+        let Some(event) = refund.event else {
+            if let Some(held) = kept.iter().find(|kept| kept.state == State::Held) {
+                return Verdict::Found(What::Unannounced, waits(held));
             }
-            State::Dropped => {
-                let reason = kept.reason.as_deref().unwrap_or("no reason is kept");
-                return Some((What::Decided, format!("dropped by the operator: {reason}")));
+            // One without a number may be this one's, where the total that it should bear is not known; and no other's.
+            let may_be = |event: &&Kept| refunds::fee_of_unnamed(event).is_some_and(|fee| fee >= row.amount);
+            let unnamed = left.iter().position(may_be);
+            if let Some(at) = unnamed.filter(|_| !is_total_known) {
+                left.remove(at);
+                return Verdict::AmountUnknown;
             }
-            State::Recorded => {}
-        }
-        let Some((row, total, fees)) = figures else {
-            *amount_unknown += 1;
-            return None;
+            let detail = format!("no notification of the refund {} was seen", row.request_no);
+            return Verdict::Found(What::NeverNotified, detail);
         };
-        let agrees = |kept: &Kept| {
-            self.sellers.iter().any(|seller| {
-                bytes(&row.out_trade_no).iter().any(|number| {
-                    fees.iter().any(|fee| {
-                        kept.digest == Some(Digest::of(number, Some(total), seller.as_bytes(), Some(*fee)))
-                    })
-                })
-            })
-        };
-        if agrees(kept) {
-            return None;
+        if event.state != State::Recorded {
+            return unsettled(event);
         }
-        let mut conflicts =
-            trade.kept.iter().filter(|kept| kept.event_type == Some(EventType::PaymentConflict));
-        let detail = if conflicts.any(agrees) {
+        let Some(paid) = paid else { return Verdict::AmountUnknown };
+        match self.judge(event, row, paid.amount, &refund.figures, kept) {
+            Verdict::Found(What::Differs, _) if !is_total_known => Verdict::AmountUnknown,
+            verdict @ (Verdict::Agrees | Verdict::AmountUnknown | Verdict::Found(..)) => verdict,
+        }
+    }
+
+    /// Whether the bills given have every refund from a payment to one of its refunds.
+    fn has_all_between(&self, paid: &Row, refund: &Row, left: &[&Kept]) -> bool {
+        if !self.bill.names_every_trade || self.bill.unread.contains(&paid.trade_no) {
+            return false;
+        }
+        let periods = &self.bill.periods;
+        let is_within =
+            |row: &Row| periods.iter().any(|(from, until)| (*from..*until).contains(&row.completed_at));
+        if is_within(paid) && is_within(refund) {
+            return is_covered(periods, paid.completed_at, refund.completed_at);
+        }
+        // The bills do not say. An event without its line may be of an earlier refund, as late as Alipay's last try.
+        !left.iter().any(|event| event.first_at < refund.completed_at.plus(LAST_TRY))
+    }
+
+    fn judge(&self, event: &Kept, row: &Row, total: Money, fees: &BTreeSet<Money>, kept: &[Kept]) -> Verdict {
+        if event.state != State::Recorded {
+            return unsettled(event);
+        }
+        if self.agrees(event, row, total, fees) {
+            return Verdict::Agrees;
+        }
+        let mut conflicts = kept.iter().filter(|kept| kept.event_type == Some(EventType::PaymentConflict));
+        let detail = if conflicts.any(|conflict| self.agrees(conflict, row, total, fees)) {
             "amount, order number or seller of the event are not the bill's; those of its payment.conflict are"
         } else {
             "amount, order number or seller of the event are not the bill's"
         };
-        Some((What::Differs, detail.to_owned()))
+        Verdict::Found(What::Differs, detail.to_owned())
+    }
+
+    /// Whether an event has the money facts that the bill's figures make.
+    fn agrees(&self, event: &Kept, row: &Row, total: Money, fees: &BTreeSet<Money>) -> bool {
+        forms(&row.out_trade_no).iter().any(|number| {
+            self.sellers.iter().any(|seller| {
+                fees.iter().any(|fee| {
+                    event.digest == Some(Digest::of(number, Some(total), seller.as_bytes(), Some(*fee)))
+                })
+            })
+        })
     }
 }
 
-/// What was given back after each refund of the trade, one by one and together.
-fn refunded(trade: &Trade<'_>) -> Vec<Money> {
-    let mut refunds: Vec<&Row> = trade.rows.iter().copied().filter(|row| row.kind == Kind::Refund).collect();
-    refunds.sort_by_key(|row| row.completed_at);
-    let totals = refunds.iter().scan(0u64, |total, row| {
-        *total = total.saturating_add(row.amount.minor());
-        Some(Money::from_minor(*total))
-    });
-    totals.collect()
+/// Whether the periods leave nothing out from one moment to another.
+fn is_covered(periods: &[(Timestamp, Timestamp)], from: Timestamp, to: Timestamp) -> bool {
+    let mut at = from;
+    while at <= to {
+        let next = periods
+            .iter()
+            .filter(|(from, until)| (*from..*until).contains(&at))
+            .map(|(_, until)| *until)
+            .max();
+        match next {
+            Some(next) => at = next,
+            None => return false,
+        }
+    }
+    true
 }
 
-/// A merchant's number as a notification may have carried it: the digest is made of the bytes.
-fn bytes(number: &str) -> Vec<Vec<u8>> {
-    let mut forms = vec![number.as_bytes().to_vec()];
-    if !number.is_ascii() {
-        forms.push(encoding_rs::GBK.encode(number).0.into_owned());
+/// What an event is that is not in the broker.
+fn unsettled(event: &Kept) -> Verdict {
+    match event.state {
+        State::Deferred | State::InDoubt | State::Held => Verdict::Found(What::Unannounced, waits(event)),
+        State::Unrouted => {
+            Verdict::Found(What::Decided, "its type is in amqp.ignore: no queue wanted it".to_owned())
+        }
+        State::Dropped => {
+            let reason = event.reason.as_deref().unwrap_or("no reason is kept");
+            Verdict::Found(What::Decided, format!("dropped by the operator: {reason}"))
+        }
+        State::Recorded => Verdict::Agrees,
     }
-    forms
 }
 
 fn waits(kept: &Kept) -> String {
@@ -338,7 +397,12 @@ pub(super) fn counts(report: &Report) -> BTreeMap<What, usize> {
 
 /// How long a notification may take that nobody needs to miss: Alipay's first three deliveries.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
+/// Alipay's last delivery of a notification, by its schedule.
+const LAST_TRY: Duration = Duration::from_secs(25 * 3600);
 /// How far two clocks may be apart.
 const CLOCKS: Duration = Duration::from_secs(5 * 60);
 /// Bound: announced payments that no bill has.
 const MAX_UNBILLED: usize = 10_000;
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,15 @@ pub(super) fn text(bill: &Bill, report: &Report, out: &mut dyn Write) -> io::Res
     for (count, why) in [
         (report.too_old, "older than the store's memory (store.retention): not compared"),
         (report.too_new, "so new that their notification may still come: not compared"),
-        (report.amount_unknown, "announced refunds whose payment is in no bill given: amount not compared"),
+        (
+            report.amount_unknown,
+            "announced refunds whose amount cannot be compared: give the bills from the payment's day on, too",
+        ),
+        (report.repeated, "lines given more than once: counted once"),
+        (
+            report.not_looked_for,
+            "announced payments that were not found in a bill that is not whole: nothing is said of them",
+        ),
     ] {
         if count > 0 {
             writeln!(out, "         {count} {why}")?;
@@ -33,6 +41,13 @@ pub(super) fn text(bill: &Bill, report: &Report, out: &mut dyn Write) -> io::Res
     }
     if report.is_clean() && bill.is_whole() && report.compared > 0 {
         writeln!(out, "\nEverything that was compared agrees.")?;
+    }
+    if report.is_clean() && report.amount_unknown > 0 {
+        let count = report.amount_unknown;
+        writeln!(
+            out,
+            "\nOf {count} refunds it is known that they were announced, and not with which amount."
+        )?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `simulate scenario NAME`: a named story, told to the gateway step by step, each with what the promise says of it: what Alipay
-//! is answered, and which event comes out of the queue. `tales` has the stories; `stage` plays a step.
+//! is answered, and which event is announced. `tales` has the stories; `stage` plays a step. It asks the gateway's admin
+//! listener what is announced: a queue that it bound for itself would make routable what no queue of the merchant's takes.
 
 mod stage;
 mod tales;
@@ -8,7 +9,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::Identity;
-use crate::cli::broker_at::BrokerAt;
+use crate::cli::events::Watched;
 use crate::cli::{DONE, FAILED, Failure, key_files};
 use crate::simulator::client::Target;
 use stage::{Commands, Stage};
@@ -27,7 +28,7 @@ pub(super) struct Args {
     #[command(flatten)]
     identity: Identity,
     #[command(flatten)]
-    broker: BrokerAt,
+    watched: Watched,
     /// key-rotation: the private key that Alipay signs with from now on. Its public half must be in alipay_public_keys beside
     /// the old one.
     #[arg(long, value_name = "FILE")]
@@ -67,7 +68,7 @@ async fn play(args: &Args, tales: &[&Tale], target: Target, out: &mut dyn Write)
     let signer = args.identity.signer()?;
     let next = args.next_key.as_deref().map(|file| key_files::private_key("--next-key", file)).transpose()?;
     let commands = Commands { r#break: args.r#break.clone(), mend: args.mend.clone() };
-    let mut stage = Stage::open(&args.identity, &args.broker, target, (signer, next), commands).await?;
+    let mut stage = Stage::open(&args.identity, &args.watched, target, (signer, next), commands).await?;
     let mut broken = 0u32;
     for tale in tales {
         writeln!(out, "\n== {}: {}", tale.name, tale.about)?;
@@ -95,11 +96,14 @@ fn help() -> String {
         "\
 Stories:
 {tales}
+--url and --admin must be of one and the same gateway. Its events are real ones, of trades that nobody made: they go to the
+queues that are bound, and the gateway must trust --key. Nothing is declared or bound at the broker.
+
 Examples:
   alipay-notify-gateway simulate scenario double-payment --url http://127.0.0.1:8080/alipay/notify \\
-    --key sandbox/alipay-private.pem
+    --key sandbox/alipay-private.pem --token-file admin.token
   alipay-notify-gateway simulate scenario broker-outage --url http://127.0.0.1:8080/alipay/notify \\
-    --key sandbox/alipay-private.pem --amqp-file amqp-uri \\
+    --key sandbox/alipay-private.pem --token-file admin.token \\
     --break 'deploy/broker.sh ctl broker set_vm_memory_high_watermark 0.00001' \\
     --mend 'deploy/broker.sh ctl broker set_vm_memory_high_watermark 0.4'"
     )

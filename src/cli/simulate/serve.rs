@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Identity;
-use crate::cli::{DONE, Failure};
+use crate::cli::{DONE, Failure, key_files};
 use crate::lifecycle::Stopping;
 use crate::signer::merchant_key::MerchantKey;
 use crate::signer::notification::Merchant;
@@ -50,8 +50,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, out: &mut dyn Write) -> Result<u8, Failure> {
     let signer = args.identity.signer()?;
     let file = args.merchant_key.display();
-    let text = std::fs::read_to_string(&args.merchant_key)
-        .map_err(|error| Failure::running(format!("--merchant-key {file}: {error}")))?;
+    let text = key_files::text("--merchant-key", &args.merchant_key)?;
     let merchant_key = MerchantKey::read(&text)
         .map_err(|error| Failure::running(format!("--merchant-key {file}: {error}")))?;
     if let Some(url) = &args.deliver_to {

@@ -18,12 +18,14 @@ use crate::signer::Signer;
 use crate::signer::notification::{Kind, Merchant, Trade};
 use crate::simulator::client::{Client, Target};
 
-/// Play a small story and show the events beside the answers.
+/// Play a small story on a demonstration's exchange, and show the events beside the answers.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
   alipay-notify-gateway simulate story --url http://127.0.0.1:8080/alipay/notify --key sandbox/alipay-private.pem \\
-    --amqp amqp://guest:guest@127.0.0.1:5672/%2f --exchange payments")]
+    --amqp amqp://guest:guest@127.0.0.1:5672/%2f --exchange gateway-demo-1
+
+For deploy/demo.sh and the like. For a gateway that carries real events: simulate scenario.")]
 pub(super) struct Args {
     /// The notify URL.
     #[arg(long, value_name = "URL")]

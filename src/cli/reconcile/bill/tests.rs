@@ -76,11 +76,44 @@ fn a_line_that_is_not_understood_is_told_and_the_others_are_read() {
     let spreadsheet = line("交易", "1.00", "").replace(TRADE, "2.02611E+27");
     let amount = line("交易", "1,000.00", "");
     let time = line("交易", "1.00", "").replace("10:15:31", "25:00:00");
-    let bad = [comma, spreadsheet, amount, time];
+    // A payment has no sign, and a refund has one.
+    let (negative, doubly) = (line("交易", "-1.00", ""), line("退款", "--1.00", "RF"));
+    let bad = [comma, spreadsheet, amount, time, negative, doubly];
     let bill = read(&gbk(&bill(&[&bad[..], &[line("交易", "2.00", "")]].concat()))).unwrap();
     assert_eq!(bill.rows.len(), 1);
     assert_eq!(bill.faults.len(), bad.len(), "{:?}", bill.faults);
     assert!(bill.faults[1].contains("line 7: its 支付宝交易号 is none; was it saved by a spreadsheet?"));
+    assert!(!bill.names_every_trade, "the spreadsheet took a number");
+}
+
+#[test]
+fn of_a_line_that_is_not_understood_the_trade_is_known_if_its_number_is_one() {
+    let comma = line("交易", "1.00", "").replace("杯子", "杯子,大");
+    let text = bill(&[comma, line("交易", "2.00", "")]);
+    let said = |payments: u64| {
+        let total = format!("#交易合计：{payments}笔，商家实收共3.00元\r\n");
+        read(&gbk(&text.replace("#导出", &format!("{total}#导出")))).unwrap()
+    };
+    let bill = said(2);
+    assert_eq!(bill.unread, BTreeSet::from([TRADE.to_owned()]));
+    assert!(bill.names_every_trade && !bill.is_whole());
+    // A third line is nowhere.
+    assert!(!said(3).names_every_trade);
+}
+
+#[test]
+fn a_mark_that_an_editor_sets_does_not_hide_what_the_bill_is() {
+    let text = bill(&[line("交易", "88.88", "")]);
+    let marked = [UTF_8_MARK, &gbk(&text)].concat();
+    assert_eq!(read(&marked).unwrap().rows.len(), 1);
+    for wide in [
+        text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>(),
+        text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+    ] {
+        let mark: &[u8] = if wide[1] == 0 { b"\xff\xfe" } else { b"\xfe\xff" };
+        let error = read(&[mark, &wide].concat()).unwrap_err();
+        assert!(error.to_string().contains("UTF-16") && error.is_of_content(), "{error}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Plays a story's steps: delivers, listens to the queue, and says what was not as promised.
+//! Plays a story's steps: delivers, watches what the gateway announces, and says what was not as promised.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -12,10 +12,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::tales::{Manner, Promise, Scene, Step, Tale, What};
-use crate::broker::LinkError;
-use crate::broker::tap::Tap;
 use crate::cli::Failure;
-use crate::cli::broker_at::BrokerAt;
+use crate::cli::events::{Watch, Watched};
 use crate::cli::simulate::Identity;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::event::Money;
@@ -31,7 +29,9 @@ pub(super) struct Commands {
 
 /// Where stories are played.
 pub(super) struct Stage {
-    tap: Tap,
+    watch: Watch,
+    /// What was announced while a command ran.
+    early: Vec<Value>,
     target: Target,
     merchant: Merchant,
     signer: Signer,
@@ -50,16 +50,17 @@ struct Seen {
 impl Stage {
     pub(super) async fn open(
         identity: &Identity,
-        broker: &BrokerAt,
+        watched: &Watched,
         target: Target,
         (signer, next): (Signer, Option<Signer>),
         commands: Commands,
     ) -> Result<Self, Failure> {
-        let tap = Tap::open(&broker.uri()?, &broker.exchange).await.map_err(gone)?;
+        let watch = watched.begin().await?;
         let merchant = Merchant { app_id: identity.app_id.clone(), seller_id: identity.seller_id.clone() };
         let stranger = Signer::generate().map_err(|error| Failure::running(error.to_string()))?;
         let random = SmallRng::seed_from_u64(rand::random());
-        Ok(Self { tap, target, merchant, signer, next, stranger, commands, random })
+        let early = Vec::new();
+        Ok(Self { watch, early, target, merchant, signer, next, stranger, commands, random })
     }
 
     /// Gives how many steps were not as promised. The broker is mended whatever happened.
@@ -76,12 +77,18 @@ impl Stage {
                     faults
                 }
                 Err(failure) => {
-                    let _ = self.shell(self.commands.mend.as_deref().filter(|_| tale.needs_commands())).await;
+                    let mend = self.commands.mend.clone().filter(|_| tale.needs_commands());
+                    let _ = self.shell(mend).await;
                     return Err(failure);
                 }
             };
             for fault in &faults {
                 writeln!(out, "   NOT AS PROMISED: {fault}")?;
+            }
+            if !faults.is_empty() {
+                for kept in self.watch.kept(trade.trade_no()).await {
+                    writeln!(out, "   the gateway keeps: {kept}")?;
+                }
             }
             broken += u32::from(!faults.is_empty());
         }
@@ -91,11 +98,11 @@ impl Stage {
     async fn step(&mut self, step: &Step, trade: &Trade) -> Result<(Seen, Vec<String>), Failure> {
         match step.scene {
             Scene::Broken => {
-                self.shell(self.commands.r#break.as_deref()).await?;
+                self.shell(self.commands.r#break.clone()).await?;
                 Ok((Seen { answers: Vec::new(), events: Vec::new() }, Vec::new()))
             }
             Scene::Mended(event) => {
-                self.shell(self.commands.mend.as_deref()).await?;
+                self.shell(self.commands.mend.clone()).await?;
                 let events = self.events(trade, 1, PATIENCE_AFTER_AN_OUTAGE).await?;
                 let seen = Seen { answers: Vec::new(), events };
                 let faults = unexpected(&seen.events, &[event]);
@@ -124,7 +131,10 @@ impl Stage {
             Promise::Known => (true, &[]),
             Promise::Refused => (false, &[]),
         };
-        let events = self.events(trade, event.len(), PATIENCE).await?;
+        // What was not answered success is not announced before the answer; it may be long after.
+        let was_taken = answers.iter().flatten().any(Answer::is_success);
+        let patience = if was_taken { PATIENCE } else { SILENCE };
+        let events = self.events(trade, event.len(), patience).await?;
         let mut faults = unexpected(&events, event);
         for answer in &answers {
             let success = answer.as_ref().is_ok_and(Answer::is_success);
@@ -146,16 +156,17 @@ impl Stage {
         let mut events = Vec::new();
         let mut until = Instant::now() + if expected == 0 { SILENCE } else { patience };
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let Some(tapped) = self.tap.next(left).await.map_err(gone)? else { return Ok(events) };
-            let body: Value = serde_json::from_slice(&tapped.body).unwrap_or_default();
-            // Somebody else's trades may go through the same exchange.
-            if body.get("trade_no").and_then(Value::as_str) == Some(trade.trade_no()) {
-                events.push(tapped.routing_key);
-                if events.len() == expected {
-                    until = Instant::now() + SILENCE;
-                }
+            let before = events.len();
+            self.early.append(&mut self.watch.look().await?.events);
+            // Somebody else's trades may be announced, too.
+            events.extend(self.early.drain(..).filter_map(|event| event_of(&event, trade)));
+            if before < expected && events.len() >= expected {
+                until = Instant::now() + SILENCE;
             }
+            if Instant::now() >= until {
+                return Ok(events);
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -186,22 +197,36 @@ impl Stage {
         }
     }
 
-    /// Bound: [`COMMAND_DEADLINE`].
-    async fn shell(&self, command: Option<&str>) -> Result<(), Failure> {
-        let Some(command) = command.map(str::to_owned) else { return Ok(()) };
+    /// Looks meanwhile, so that the gateway goes on gathering. Bound: [`COMMAND_DEADLINE`].
+    async fn shell(&mut self, command: Option<String>) -> Result<(), Failure> {
+        let Some(command) = command else { return Ok(()) };
         let running = command.clone();
-        let running = tokio::task::spawn_blocking(move || {
+        let mut running = tokio::task::spawn_blocking(move || {
             let mut shell = Command::new("sh");
             shell.args(["-c", &running]).stdin(Stdio::null()).stdout(Stdio::null()).status()
         });
-        match tokio::time::timeout(COMMAND_DEADLINE, running).await {
-            Ok(Ok(Ok(status))) if status.success() => Ok(()),
-            Ok(Ok(Ok(status))) => Err(Failure::running(format!("`{command}` ended with {status}"))),
-            Ok(Ok(Err(error))) => Err(Failure::running(format!("`{command}`: {error}"))),
-            Ok(Err(error)) => Err(Failure::running(format!("`{command}`: {error}"))),
-            Err(_) => Err(Failure::running(format!("`{command}` took longer than {COMMAND_DEADLINE:?}"))),
+        let until = Instant::now() + COMMAND_DEADLINE;
+        while Instant::now() < until {
+            match tokio::time::timeout(SILENCE, &mut running).await {
+                Ok(Ok(Ok(status))) if status.success() => return Ok(()),
+                Ok(Ok(Ok(status))) => {
+                    return Err(Failure::running(format!("`{command}` ended with {status}")));
+                }
+                Ok(Ok(Err(error))) => return Err(Failure::running(format!("`{command}`: {error}"))),
+                Ok(Err(error)) => return Err(Failure::running(format!("`{command}`: {error}"))),
+                Err(_) => self.early.append(&mut self.watch.look().await?.events),
+            }
         }
+        Err(Failure::running(format!("`{command}` took longer than {COMMAND_DEADLINE:?}")))
     }
+}
+
+/// The type of an event, if it is the trade's.
+fn event_of(event: &Value, trade: &Trade) -> Option<String> {
+    let text = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or_default();
+    // An id is app, trade, type, and more.
+    let is_of_it = text("event_id").split('.').nth(1) == Some(trade.trade_no());
+    is_of_it.then(|| text("event_type").to_owned())
 }
 
 /// What it is, and the part of its `notify_id` that no other has.
@@ -260,14 +285,12 @@ fn plain(body: &[u8]) -> String {
     body.iter().take(40).map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' }).collect()
 }
 
-fn gone(error: LinkError) -> Failure {
-    Failure::running(format!("--amqp: {error}"))
-}
-
 /// How long an event that must come may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The gateway's back-off, and the broker's own time to recover.
 const PATIENCE_AFTER_AN_OUTAGE: Duration = Duration::from_secs(90);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
 /// How long to look for one that must not come: long after the answer, which comes after the confirm.
 const SILENCE: Duration = Duration::from_millis(500);
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
