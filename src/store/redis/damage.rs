@@ -20,7 +20,7 @@ impl Damage {
             tracing::error!(
                 key,
                 error,
-                "redis: what lies there, or belongs to it, is not ours or is damaged"
+                "redis: what lies there, or belongs to it, is not ours or is damaged, or its slot is moving"
             );
         }
     }

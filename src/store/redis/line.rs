@@ -234,10 +234,13 @@ fn is_of_the_line(error: &RedisError) -> bool {
         || error.code().is_some_and(|code| elsewhere.contains(&code))
 }
 
-/// Whether a script met what it cannot read: another type, or what does not unpack as a row.
+/// Whether a script met what it cannot read: another type, or what does not unpack as a row; or what a cluster is just
+/// moving, which is one slot's and keeps no other bucket from being asked.
 fn is_of_a_key(error: &RedisError) -> bool {
     let error = error.to_string();
-    ["WRONGTYPE", "bytes in input", "format in input", "attempt to "].iter().any(|word| error.contains(word))
+    let words =
+        ["WRONGTYPE", "bytes in input", "format in input", "attempt to ", "non local key", "TRYAGAIN"];
+    words.iter().any(|word| error.contains(word))
 }
 
 fn late() -> String {
