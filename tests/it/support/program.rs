@@ -1,9 +1,11 @@
 //! The real binary, on ports of its own, with an exchange of its own at the real broker.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::alipay;
@@ -292,11 +294,16 @@ alipay_public_keys = ["alipay.pem"]
     format!("{more}\n{base}")
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that nobody else of this process was given: once in some twenty runs of all tests
+/// two listeners of one program had the same.
 pub fn free_port() -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     // Below those that the kernel hands out to connections, one of which could take it before its owner listens.
     loop {
         let port = rand::random_range(20_000..32_000);
+        if !GIVEN.lock().unwrap().insert(port) {
+            continue;
+        }
         if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
             return listener.local_addr().unwrap();
         }
