@@ -61,12 +61,18 @@ use crate::event::Event;
 
 /// Decides what a body is.
 pub fn admit(body: &[u8], policy: &Policy, now: Timestamp) -> Verdict {
-    admit_released(body, policy, now, Waived::Nothing)
+    admit_released(body, policy, now, Waived::Nothing, now)
 }
 
 /// Decides what a held body is, with what its operator lets pass. Its signature is verified like any other's, with the
-/// keys of today.
-pub fn admit_released(body: &[u8], policy: &Policy, now: Timestamp, waived: Waived) -> Verdict {
+/// keys of today; its age is what it was when it was first held, for it grows old while somebody looks into it.
+pub fn admit_released(
+    body: &[u8],
+    policy: &Policy,
+    now: Timestamp,
+    waived: Waived,
+    held_at: Timestamp,
+) -> Verdict {
     let form = match Form::parse(body) {
         Ok(form) => form,
         Err(error) => return Verdict::Rejected(Rejection::Malformed(error), Cost::Nothing),
@@ -80,8 +86,8 @@ pub fn admit_released(body: &[u8], policy: &Policy, now: Timestamp, waived: Waiv
     match verified.accept(waived) {
         Ok(accepted) => {
             let mut admitted = accepted.classify(policy, now);
-            // Somebody has looked into this very notification. However long that took is no objection.
-            admitted.event.stale &= waived == Waived::Nothing;
+            let was_stale = acceptance::is_stale(Some(admitted.event.notified_at), held_at, policy.max_age);
+            admitted.event.stale &= was_stale && waived != Waived::Age;
             Verdict::Admitted(admitted, key)
         }
         Err(Refused::Rejected(rejection)) => Verdict::Rejected(rejection, Cost::Verification),

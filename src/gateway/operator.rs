@@ -81,7 +81,7 @@ impl Gateway {
 
     async fn replay_body(&self, body: Bytes) -> Replayed {
         let (policy, now) = (self.inner.policy(), self.inner.clock.now());
-        match admission::admit_released(&body, &policy, now, Waived::Age) {
+        match admission::admit_released(&body, &policy, now, Waived::Age, now) {
             Verdict::Rejected(rejection, _) => Replayed::Rejected(rejection.to_string()),
             Verdict::Shadowed(_) => Replayed::Rejected(admission::Rejection::ShadowKey.to_string()),
             Verdict::Withheld(withheld, key) => self.hold_replayed(&withheld, &body, &key).await,
@@ -171,7 +171,8 @@ impl Gateway {
             Some(waiting) => waiting,
         };
         let (policy, now) = (self.inner.policy(), self.inner.clock.now());
-        let verdict = admission::admit_released(&waiting.content, &policy, now, Waived::of(&waiting.reason));
+        let waived = Waived::of(&waiting.reason);
+        let verdict = admission::admit_released(&waiting.content, &policy, now, waived, waiting.first_at);
         let (admitted, key) = match verdict {
             Verdict::Admitted(admitted, key) => (admitted, key),
             Verdict::Withheld(withheld, _) => return Ok(Done::Impossible(withheld.objection().to_string())),

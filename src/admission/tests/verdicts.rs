@@ -679,18 +679,26 @@ fn an_operator_lets_pass_one_objection_and_no_other() {
     let ambiguous = Draft::payment().set("subject", "x&refund_fee=1.00").signed().body();
     let old = Draft::payment().set("notify_time", "2026-01-02 03:04:05").signed().body();
     let odd = Draft::payment().set("total_amount", "88,88").signed().body();
-    let passes = |body: &[u8], reason: &str| match admit_released(body, &policy(), now(), Waived::of(reason))
-    {
+    let passes_later = |body: &[u8], reason: &str, held_at| match admit_released(
+        body,
+        &policy(),
+        now(),
+        Waived::of(reason),
+        held_at,
+    ) {
         Verdict::Admitted(admitted, _) => !admitted.event().stale,
         Verdict::Withheld(..) => false,
         Verdict::Rejected(rejection, _) => panic!("{rejection}"),
         Verdict::Shadowed(key) => panic!("{key:?}"),
     };
+    let passes = |body: &[u8], reason: &str| passes_later(body, reason, now());
+    let in_time = Timestamp::from_beijing((2026, 1, 2), (4, 0, 0, 0)).unwrap();
     for reason in Objection::REASONS {
         assert_eq!(passes(&foreign, reason), reason == "seller", "{reason}");
         assert_eq!(passes(&ambiguous, reason), reason == "ambiguous", "{reason}");
-        // What was held for anything that can be let pass grows old while somebody looks into it.
-        assert_eq!(passes(&old, reason), reason != "grammar", "{reason}");
+        // Its age is of when it was held: it grows old while somebody looks into it.
+        assert_eq!(passes(&old, reason), reason == "stale", "{reason}");
+        assert!(passes_later(&old, reason, in_time), "{reason}");
         assert!(!passes(&odd, reason), "{reason}");
     }
 }
@@ -700,7 +708,7 @@ fn the_seller_is_never_let_pass_where_all_merchants_share_the_key() {
     let policy = policy_of([app(APP, shared(), SignType::Rsa)]);
     let draft = Draft::payment().set("sign_type", "RSA").set("seller_id", "2088000000000042");
     let body = draft.signed_by(shared(), Hash::Sha1, Version::V1).body();
-    let verdict = admit_released(&body, &policy, now(), Waived::Seller);
+    let verdict = admit_released(&body, &policy, now(), Waived::Seller, now());
     assert!(
         matches!(&verdict, Verdict::Withheld(held, _) if held.objection() == Objection::Seller),
         "{verdict:?}"
@@ -710,7 +718,7 @@ fn the_seller_is_never_let_pass_where_all_merchants_share_the_key() {
 #[test]
 fn what_is_released_must_verify_like_any_other() {
     let forged = Draft::payment().signed().set("seller_id", "2088000000000042").body();
-    let verdict = admit_released(&forged, &policy(), now(), Waived::Seller);
+    let verdict = admit_released(&forged, &policy(), now(), Waived::Seller, now());
     assert!(matches!(verdict, Verdict::Rejected(Rejection::Signature, _)), "{verdict:?}");
 }
 

@@ -232,11 +232,8 @@ impl<'a> Comparison<'a> {
         if let Some(held) = kept.iter().find(|kept| kept.state == State::Held) {
             return Verdict::Found(What::Unannounced, waits(held));
         }
-        if kept.iter().any(|kept| kept.event_type.is_none() && kept.state == State::Dropped) {
-            return Verdict::Found(
-                What::Decided,
-                "what was held of it was dropped by the operator".to_owned(),
-            );
+        if kept.iter().any(was_held_and_dropped) {
+            return Verdict::Found(What::Unannounced, HELD_AND_DROPPED.to_owned());
         }
         let others: BTreeSet<&str> =
             kept.iter().filter_map(|kept| kept.event_type.map(EventType::as_str)).collect();
@@ -262,6 +259,9 @@ impl<'a> Comparison<'a> {
         let Some(event) = refund.event else {
             if let Some(held) = kept.iter().find(|kept| kept.state == State::Held) {
                 return Verdict::Found(What::Unannounced, waits(held));
+            }
+            if kept.iter().any(was_held_and_dropped) {
+                return Verdict::Found(What::Unannounced, HELD_AND_DROPPED.to_owned());
             }
             // One without a number may be this one's, where the total that it should bear is not known; and no other's.
             let may_be = |event: &&Kept| refunds::fee_of_unnamed(event).is_some_and(|fee| fee >= row.amount);
@@ -357,6 +357,14 @@ fn unsettled(event: &Kept) -> Verdict {
         State::Recorded => Verdict::Agrees,
     }
 }
+
+/// What is held has no type, so nobody knows what of its trade was dropped with it: an earlier notification, perhaps.
+fn was_held_and_dropped(kept: &Kept) -> bool {
+    kept.event_type.is_none() && kept.state == State::Dropped
+}
+
+const HELD_AND_DROPPED: &str = "something that was held of this trade was dropped by the operator: `alipay.trade.query` \
+                                tells whether it was this";
 
 fn waits(kept: &Kept) -> String {
     format!("{}: {}", kept.state.as_str(), kept.reason.as_deref().unwrap_or("no reason is kept"))

@@ -213,8 +213,19 @@ fn what_the_operator_dropped_is_decided_and_nothing_is_to_be_done() {
     let report = compare(&bill, &[dropped(payment_event()), dropped(named("R2", 2000))]);
     assert_eq!(found(&report), [(What::Decided, "100.00"), (What::Decided, "20.00")]);
     assert!(report.is_clean() && report.findings[0].detail.contains("a test's"));
-    let held = Entry { event_type: None, digest: None, ..dropped(payment_event()) };
-    assert_eq!(found(&compare(&bill, &[held, named("R2", 2000)]))[0], (What::Decided, "100.00"));
+}
+
+#[test]
+fn what_was_held_and_dropped_is_taken_for_nothing_that_the_bill_has() {
+    let bill = bill(1, &[paid(), refund(2000, 14, "R2")]);
+    let dropped = Entry { state: State::Dropped, event_type: None, digest: None, ..payment_event() };
+    let report = compare(&bill, &[dropped.clone(), named("R2", 2000)]);
+    assert_eq!(found(&report), [(What::Unannounced, "100.00")]);
+    assert!(!report.is_clean() && report.findings[0].detail.contains("alipay.trade.query"));
+    let of_the_refund =
+        Entry { key: crate::event::Key { id: "held".to_owned(), ..dropped.key.clone() }, ..dropped };
+    let report = compare(&bill, &[payment_event(), of_the_refund]);
+    assert_eq!(found(&report), [(What::Unannounced, "20.00")]);
 }
 
 /// A payment of another trade, which no bill has.
