@@ -106,6 +106,7 @@ impl App {
         let metrics = Arc::new(metrics.map_err(|error| StartError::Inside(error.to_string()))?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (listen, listen_admin) = (config.http.listen, config.admin.listen);
+        let low_priority_bytes = config.http.max_bodies / 2;
         process::use_small_pages();
         process::keep_descriptors_back(&mut config.http.max_connections);
         let listener = Listener::bind(config.http).await;
@@ -136,6 +137,7 @@ impl App {
             publication: publication.clone(),
             answer_timeout,
             failure_budget: config.failure_budget,
+            low_priority_bytes,
             clock,
             tasks,
             metrics: Arc::clone(&metrics),

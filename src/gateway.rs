@@ -49,6 +49,9 @@ pub struct Parts {
     pub answer_timeout: Duration,
     /// `http.failure_budget`: signatures that one origin may have verified in vain in a minute, at usual priority.
     pub failure_budget: u32,
+    /// Bound: what waits at low priority may hold, in bytes. Half of `http.max_bodies`: a body that waits here is whole and
+    /// gives way to none, and must leave room for a genuine one that comes in two pieces.
+    pub low_priority_bytes: usize,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where it spawns.
@@ -115,7 +118,7 @@ impl Gateway {
             answer_timeout: parts.answer_timeout,
             clock: parts.clock,
             tasks: parts.tasks,
-            low_priority: LowPriority::new(Arc::clone(&parts.metrics)),
+            low_priority: LowPriority::new(parts.low_priority_bytes, Arc::clone(&parts.metrics)),
             metrics: parts.metrics,
             tracer: parts.tracer,
             refusals: Sparingly::default(),

@@ -43,8 +43,10 @@ pub(super) struct Job {
 }
 
 impl LowPriority {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        let queue = Arc::new(Queue { waiting: Mutex::default(), wake: Condvar::new() });
+    /// What waits may hold `max_bytes`, and never more than [`MAX_BYTES`].
+    pub(super) fn new(max_bytes: usize, metrics: Arc<Metrics>) -> Self {
+        let turns = Turns::new(max_bytes.min(MAX_BYTES));
+        let queue = Arc::new(Queue { waiting: Mutex::new(turns), wake: Condvar::new() });
         Self { queue, is_started: Mutex::default(), metrics }
     }
 
@@ -135,9 +137,11 @@ struct Queue {
 
 /// A queue for each origin, and whose turn it is.
 ///
-/// Bound: [`MAX_JOBS`] and [`MAX_BYTES`] over all.
+/// Bound: [`MAX_JOBS`] and `max_bytes` over all; one body that is larger by itself waits where no other does, so that none is
+/// refused for what its origin has sent before.
 #[derive(Debug, Default)]
 struct Turns {
+    max_bytes: usize,
     queues: HashMap<Origin, Line>,
     /// The queues by their length and by what they hold, so that the first of them is found without looking at thousands.
     lengths: BTreeSet<(usize, Origin)>,
@@ -181,6 +185,10 @@ impl Queue {
 }
 
 impl Turns {
+    fn new(max_bytes: usize) -> Self {
+        Self { max_bytes, ..Self::default() }
+    }
+
     /// What is dropped here, this one or another, finds out by its channel.
     fn push(&mut self, waiting: Waiting) {
         let (origin, bytes) = (waiting.job.origin, waiting.job.body.len());
@@ -206,7 +214,7 @@ impl Turns {
     }
 
     fn short_of(&self, bytes: usize) -> Option<Short> {
-        if self.bytes + bytes > MAX_BYTES {
+        if self.bytes > 0 && self.bytes + bytes > self.max_bytes {
             Some(Short::Bytes)
         } else {
             (self.jobs >= MAX_JOBS).then_some(Short::Jobs)
@@ -262,8 +270,7 @@ enum Short {
 
 /// Bound: what waits, of all origins.
 const MAX_JOBS: usize = 4096;
-/// Bound: what they hold. Half of what `http.max_bodies` is by default: what waits here cannot give way there, and must
-/// leave room for a genuine body that comes in two pieces.
+/// Bound: what they hold, however large `http.max_bodies` is.
 const MAX_BYTES: usize = 8 << 20;
 /// How far behind the others the threads are: they still get a tenth of a core that everybody wants.
 const NICENESS: i32 = 10;
@@ -306,7 +313,7 @@ mod tests {
 
     #[test]
     fn origins_take_turns() {
-        let mut turns = Turns::default();
+        let mut turns = Turns::new(MAX_BYTES);
         let _answers: Vec<_> = [1, 1, 1, 2, 3, 2].map(|from| push(&mut turns, from, 1)).into();
         let order: Vec<Origin> =
             std::iter::from_fn(|| turns.pop()).map(|waiting| waiting.job.origin).collect();
@@ -317,7 +324,7 @@ mod tests {
 
     #[test]
     fn where_there_is_no_room_the_longest_queue_gives_way() {
-        let mut turns = Turns::default();
+        let mut turns = Turns::new(MAX_BYTES);
         let mut noisy: Vec<_> = (0..MAX_JOBS).map(|_| push(&mut turns, 1, 1)).collect();
         let mut late = push(&mut turns, 1, 1);
         assert!(late.try_recv().is_err(), "the noisy one finds no room for more");
@@ -334,16 +341,34 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded_in_bytes_too() {
-        let mut turns = Turns::default();
+        let mut turns = Turns::new(MAX_BYTES);
         let _answers: Vec<_> = (0..2000).map(|_| push(&mut turns, 1, 64 * 1024)).collect();
         assert_eq!(turns.bytes, MAX_BYTES);
         let mut larger = push(&mut turns, 2, MAX_BYTES + 1);
         assert!(larger.try_recv().is_err());
+        while turns.pop().is_some() {}
+        let mut alone = push(&mut turns, 2, MAX_BYTES + 1);
+        let empty = Err(oneshot::error::TryRecvError::Empty);
+        assert_eq!(alone.try_recv().map(|_| ()), empty, "it waits where no other does");
+        let mut behind = push(&mut turns, 1, 1);
+        assert_eq!(behind.try_recv().map(|_| ()), empty);
+        assert!(
+            alone.try_recv().is_err_and(|error| error != oneshot::error::TryRecvError::Empty),
+            "and gives way"
+        );
+    }
+
+    #[test]
+    fn what_waits_holds_no_more_than_its_share_of_a_small_shelf_and_a_great_one_gives_no_more() {
+        for (share, most) in [(100, 100), (MAX_BYTES * 100, MAX_BYTES)] {
+            let low = LowPriority::new(share, Arc::new(Metrics::new(&[], &[]).unwrap()));
+            assert_eq!(low.queue.lock().max_bytes, most);
+        }
     }
 
     #[test]
     fn where_bytes_are_short_who_holds_most_of_them_gives_way() {
-        let mut turns = Turns::default();
+        let mut turns = Turns::new(MAX_BYTES);
         let empty = Err(oneshot::error::TryRecvError::Empty);
         let mut small: Vec<_> = (0..1000).map(|_| push(&mut turns, 1, 1)).collect();
         let large = MAX_BYTES / 64;
@@ -364,7 +389,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_finds_no_time_or_no_room_is_not_judged_and_counted() {
         let metrics = Arc::new(Metrics::new(&[], &[]).unwrap());
-        let low = LowPriority::new(Arc::clone(&metrics));
+        let low = LowPriority::new(MAX_BYTES, Arc::clone(&metrics));
         // Nobody works.
         *low.is_started.lock().unwrap() = true;
         let count = |result| metrics.low_priority_verifications.with_label_values(&[result]).get();
@@ -379,7 +404,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_pushed_is_judged_and_counted_and_the_threads_end_with_it() {
         let metrics = Arc::new(Metrics::new(&[], &[]).unwrap());
-        let low = LowPriority::new(Arc::clone(&metrics));
+        let low = LowPriority::new(MAX_BYTES, Arc::clone(&metrics));
         let queue = Arc::downgrade(&low.queue);
         let verdict = low.admit(job(1, 3)).await;
         assert!(matches!(verdict, Some(Verdict::Rejected(..))), "{verdict:?}");

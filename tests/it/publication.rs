@@ -71,6 +71,7 @@ impl Bench {
             publication: publication.clone(),
             answer_timeout,
             failure_budget: u32::MAX,
+            low_priority_bytes: 8 << 20,
             clock: Arc::<StillClock>::clone(&clock),
             tasks,
             metrics: Arc::clone(&metrics),

@@ -76,6 +76,7 @@ impl Stage {
             publication,
             answer_timeout: Duration::from_secs(5),
             failure_budget: u32::MAX,
+            low_priority_bytes: 8 << 20,
             clock,
             tasks,
             metrics: Arc::clone(&metrics),

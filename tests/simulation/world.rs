@@ -164,6 +164,7 @@ pub fn start(world: &Arc<World>) -> (Gateway, Publication) {
         answer_timeout,
         // Threads of their own have no place in simulated time.
         failure_budget: u32::MAX,
+        low_priority_bytes: 8 << 20,
         clock,
         tasks,
         metrics,

@@ -143,6 +143,7 @@ impl Inside {
             publication,
             answer_timeout,
             failure_budget: u32::MAX,
+            low_priority_bytes: 8 << 20,
             clock,
             tasks,
             metrics: Arc::clone(&metrics),
