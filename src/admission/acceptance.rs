@@ -50,7 +50,7 @@ pub enum Waived {
     Seller,
     /// A text that holds what looks like a missing field.
     Borders,
-    /// The age. Whatever is waived, this is: what is held grows old while somebody looks into it.
+    /// The age that it had when it came. That which it came to while it was held is nobody's objection.
     Age,
 }
 

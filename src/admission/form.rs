@@ -389,7 +389,8 @@ mod tests {
 
     #[test]
     fn names_are_told_apart_behind_their_first_sixteen_bytes() {
-        let form = Form::parse(b"alipay_open_id_of_a=1&alipay_open_id_of_b=2&alipay_open_id_of=3&alipay_open_id_o=4&alipay_open_id_=5").unwrap();
+        let body = "alipay_open_id_of_a=1&alipay_open_id_of_b=2&alipay_open_id_of=3&alipay_open_id_o=4&alipay_open_id_=5";
+        let form = Form::parse(body.as_bytes()).unwrap();
         for (name, value) in [
             ("alipay_open_id_of_a", &b"1"[..]),
             ("alipay_open_id_of_b", b"2"),

@@ -1,9 +1,9 @@
 //! What an operator may do: release what waits (a held notification, or a deferred event ahead of its back-off), drop it,
 //! or feed a captured body through the gateway again. Each is logged with who did it and why.
 //!
-//! Releasing lets pass one objection of one notification, and its age, and nothing else: the signature is verified again, with the
-//! keys of today, and the event goes publication's ordinary way, with its confirm and its record. Replaying lets pass the
-//! age alone; what acceptance refuses otherwise is held like any delivery of it, and can be released.
+//! Releasing lets pass one objection of one notification, and the age that it came to while it was held, and nothing
+//! else: the signature is verified again, with the keys of today, and the event goes publication's ordinary way, with its
+//! confirm and its record. Replaying lets pass the age alone; what acceptance refuses otherwise is held like any delivery of it, and can be released.
 
 use bytes::Bytes;
 use tokio::time::Instant;

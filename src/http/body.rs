@@ -183,10 +183,12 @@ impl Place {
 
     fn append(&self, next: &[u8]) -> Result<(), BodyFault> {
         let mut places = self.shelf.lock();
+        let held = places.unfinished.get(&self.number).map_or(0, |unfinished| unfinished.bytes.len());
+        // Before anybody gives way to what is refused.
+        self.shelf.within_bound(held + next.len())?;
         self.shelf.make_room(&mut places, next.len(), Instant::now())?;
         // It may be this one that had to go.
         let unfinished = places.unfinished.get_mut(&self.number).ok_or(BodyFault::NoRoom)?;
-        self.shelf.within_bound(unfinished.bytes.len() + next.len())?;
         unfinished.bytes.extend_from_slice(next);
         self.shelf.hold(&mut places, next.len());
         Ok(())
