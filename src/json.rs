@@ -96,7 +96,11 @@ mod tests {
     #[test]
     fn every_text_comes_out_as_it_went_in() {
         let odd: String = (0..0x30).map(char::from).chain("\"\\/é商\u{2028}\u{7f}😀".chars()).collect();
-        let each = odd.chars().flat_map(|odd| (0..18).map(move |at| format!("{:a<at$}{odd}{:a<9}", "", "")));
+        // At the end too, where the last bytes are no whole word.
+        let places = || (0..18).flat_map(|at| [0, 1, 5, 9].map(|behind| (at, behind)));
+        let each = odd
+            .chars()
+            .flat_map(|odd| places().map(move |(at, behind)| format!("{:a<at$}{odd}{:a<behind$}", "", "")));
         for text in ["", "plain", "商品", "{", "a{", &odd].map(str::to_owned).into_iter().chain(each) {
             let text = &text;
             let mut json = Members(String::new());
