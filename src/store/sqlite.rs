@@ -11,6 +11,7 @@
 //! it failed ([`slot`]). A damaged one is set aside, never repaired and never deleted; `store salvage` reads it page
 //! by page ([`pages`]).
 
+mod change;
 mod core;
 mod load;
 pub mod pages;
@@ -30,7 +31,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use self::core::{Change, Core, Error};
+use self::change::Change;
+use self::core::{Core, Error};
 use self::load::Load;
 use self::slot::Slot;
 use super::{Claim, Decision, Deferral, Holding, Kept, Record, Row, Store, StoreError, Tally, Waiting};

@@ -2,7 +2,8 @@
 
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
-use super::core::{Result, weight_at};
+use super::change::weight_at;
+use super::core::Result;
 use super::load::{Books, Weight};
 use crate::clock::Timestamp;
 use crate::event::{Digest, Key};

@@ -1,3 +1,4 @@
+use super::super::change::INSERT_RECORD;
 use super::schema::{APPLICATION_ID, SCHEMA, VERSION, versions};
 use super::*;
 
