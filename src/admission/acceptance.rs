@@ -233,12 +233,8 @@ fn check_borders(form: &Form) -> Result<(), Objection> {
     if !form.has_ampersand() {
         return Ok(());
     }
-    let signed: Vec<(&[u8], &[u8])> = form
-        .parameters()
-        .filter(|(name, value)| {
-            !value.is_empty() && !matches!(*name, b"sign" | b"sign_type" | b"alipay_cert_sn")
-        })
-        .collect();
+    let signed = form
+        .only(|name, value| !value.is_empty() && !matches!(name, b"sign" | b"sign_type" | b"alipay_cert_sn"));
     for (at, (swallower, value)) in holders(&signed) {
         let next = signed.get(at + 1).map(|(name, _)| *name);
         for (name, _) in pieces(value) {
@@ -259,12 +255,13 @@ fn check_borders(form: &Form) -> Result<(), Objection> {
 /// amount. So a text and what stands behind it are joined again: where that gives a notification that is complete as
 /// well, and the two differ in a field that decides, nobody knows which of them Alipay signed.
 fn find_replaced(form: &Form) -> Option<&'static str> {
-    let signed: Vec<(&[u8], &[u8])> =
-        form.parameters().filter(|(name, _)| !matches!(*name, b"sign" | b"sign_type")).collect();
+    let signed = form.only(|name, _| !matches!(name, b"sign" | b"sign_type"));
     let holders: Vec<_> = holders(&signed).collect();
+    // What is signed is sorted, so no text swallowed it that is called more than all that was swallowed.
+    let greatest = holders.iter().flat_map(|(_, (_, value))| pieces(value)).map(|(name, _)| name).max()?;
+    let before = signed.iter().enumerate().take_while(|(_, (name, _))| *name < greatest);
     // Bound: each text with each parameter behind it; only an authentic body comes this far.
-    let texts = signed.iter().enumerate().filter(|(_, (name, _))| is_free_text(name));
-    texts.into_iter().find_map(|(at, (text, _))| {
+    before.filter(|(_, (name, _))| is_free_text(name)).find_map(|(at, (text, _))| {
         let mut swallowed = Vec::new();
         holders.iter().filter(|(end, _)| *end > at).find_map(|(end, (last, value))| {
             let before = swallowed.len();

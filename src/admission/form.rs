@@ -118,6 +118,14 @@ impl Form {
             .map(|span| (slice(&self.decoded, &span.name), slice(&self.decoded, &span.value)))
     }
 
+    /// Those of [`parameters`](Self::parameters) that are wanted.
+    pub fn only(&self, wanted: impl Fn(&[u8], &[u8]) -> bool) -> Vec<(&[u8], &[u8])> {
+        // To collect them would make room four times.
+        let mut only = Vec::with_capacity(self.parameters.len());
+        only.extend(self.parameters().filter(|(name, value)| wanted(name, value)));
+        only
+    }
+
     /// The value of a parameter that is present and not empty. An empty value is absent for everything but
     /// the signature: anyone on the path could append one without breaking it (protocol.md §2).
     #[inline]
@@ -130,8 +138,11 @@ impl Form {
     /// one go, which takes a fraction of looking at each.
     pub fn texts(&self) -> Option<Vec<(&str, &str)>> {
         let all = std::str::from_utf8(&self.decoded).ok()?;
-        let text = |span: &Span| Some((all.get(span.name.clone())?, all.get(span.value.clone())?));
-        self.parameters.iter().map(text).collect()
+        let mut texts = Vec::with_capacity(self.parameters.len());
+        for span in &self.parameters {
+            texts.push((all.get(span.name.clone())?, all.get(span.value.clone())?));
+        }
+        Some(texts)
     }
 
     /// Where a parameter stands among all [`parameters`](Self::parameters).

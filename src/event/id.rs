@@ -125,7 +125,9 @@ impl EventId {
         conflict: Option<String>,
     ) -> Self {
         let render = |hashed: bool| {
-            let mut text = format!("{app_id}.");
+            let mut text = String::with_capacity(USUAL_ID_BYTES);
+            text.push_str(app_id);
+            text.push('.');
             match &part {
                 Part::Notification(_) => text.push_str("notification"),
                 Part::None | Part::OutBizNo(_) | Part::RefundAt(..) => {
@@ -216,6 +218,8 @@ fn push_hex(text: &mut String, byte: u8, upper: bool) {
 
 /// `message_id` is an AMQP short string of at most 255 bytes; contract.md leaves room.
 const MAX_ID_BYTES: usize = 200;
+/// A payment's has 63.
+const USUAL_ID_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {
