@@ -78,7 +78,9 @@ public class OrderEvents {
         String body = clean(new String(message.getBody(), StandardCharsets.UTF_8));
         try {
             transaction.executeWithoutResult(status -> apply(id, body));
-        } catch (NotAnEvent | DataIntegrityViolationException error) {
+        } catch (DataIntegrityViolationException error) {
+            review(id, "the database refuses it, as a shipment that is there already: look", body);
+        } catch (NotAnEvent error) {
             // No try will mend it: a member is missing or of another kind. A queue that it blocks delivers nothing.
             review(id, "not an event of the gateway", body);
         }

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	_ "github.com/jackc/pgx/v5/stdlib"
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -33,7 +34,10 @@ type event struct {
 }
 
 // What no try will mend, as an event that lacks a member.
-const notAnEvent = "not an event of the gateway"
+const (
+	notAnEvent = "not an event of the gateway"
+	refused    = "the database refuses it, as a shipment that is there already: look"
+)
 
 type order struct {
 	amount, refunded int64
@@ -137,8 +141,20 @@ func act(tx *sql.Tx, e event) (string, error) {
 	return "an event type that this program does not know", nil
 }
 
-// handle is one message, one transaction: everything of it, or nothing.
+// handle has what the database refuses looked at: no try will mend it, and a queue that it blocks delivers nothing. (Repeats
+// do not come here: see ON CONFLICT.)
 func handle(db *sql.DB, d amqp.Delivery, environment string) error {
+	err := apply(db, d, environment)
+	var refusal *pgconn.PgError
+	// Classes 22, "data exception", and 23, "integrity constraint violation".
+	if errors.As(err, &refusal) && (strings.HasPrefix(refusal.Code, "22") || strings.HasPrefix(refusal.Code, "23")) {
+		_, err = db.Exec(`INSERT INTO reviews VALUES ($1, $2, $3)`, clean(d.MessageId), refused, clean(string(d.Body)))
+	}
+	return err
+}
+
+// apply is one message, one transaction: everything of it, or nothing.
+func apply(db *sql.DB, d amqp.Delivery, environment string) error {
 	tx, err := db.BeginTx(context.Background(), nil)
 	if err != nil {
 		return err

@@ -96,10 +96,14 @@ function handleAtOnce(messageId, content) {
   try {
     transaction(() => handle(messageId, body, review))
   } catch (error) {
+    // A constraint that is not kept, by the one library or the other.
+    const isRefusal = /SQLITE_CONSTRAINT/.test(error.code) || (error.errcode & 0xff) === 19
     // Ours, and it passes: the database is away.
-    if (/SQLITE/.test(error.code)) throw error
+    if (/SQLITE/.test(error.code) && !isRefusal) throw error
     // No try will mend it: a member is missing or of another kind. A queue that it blocks delivers nothing.
-    transaction(() => review('not an event of the gateway'))
+    transaction(() =>
+      review(isRefusal ? 'the database refuses it, as a shipment that is there already: look' : 'not an event of the gateway'),
+    )
   }
 }
 

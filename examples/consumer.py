@@ -89,6 +89,9 @@ def handle(db, message_id, body, environment):
     except sqlite3.OperationalError:
         # Ours, and it passes: the database is away.
         raise
+    except sqlite3.IntegrityError:
+        with db:
+            review("the database refuses it, as a shipment that is there already: look")
     except Exception:
         # No try will mend it: a member is missing or of another kind. A queue that it blocks delivers nothing.
         with db:

@@ -17,7 +17,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
-use rusqlite::{OptionalExtension as _, Transaction, params};
+use rusqlite::{ErrorCode, OptionalExtension as _, Transaction, params};
 use serde_json::Value;
 
 const TABLES: &str = "
@@ -121,14 +121,33 @@ fn act(db: &Transaction<'_>, event: &Value) -> rusqlite::Result<Review> {
     }
 }
 
-/// One message, one transaction: everything of it, or nothing.
+/// What the database refuses is to be looked at: no try will mend it, and a queue that it blocks delivers nothing. (Repeats
+/// do not come here: see `OR IGNORE`.)
 fn handle(db: &mut rusqlite::Connection, delivery: &Delivery, environment: &str) -> rusqlite::Result<()> {
+    let done = apply(db, delivery, environment);
+    if let Err(error) = &done
+        && error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
+    {
+        return review(db, delivery, "the database refuses it, as a shipment that is there already: look");
+    }
+    done
+}
+
+fn review(db: &rusqlite::Connection, delivery: &Delivery, why: &str) -> rusqlite::Result<()> {
+    let message_id = delivery.properties.message_id().as_ref().map(|id| id.as_str());
+    let body = String::from_utf8_lossy(&delivery.data);
+    db.execute("INSERT INTO reviews VALUES (?, ?, ?)", params![message_id, why, body])?;
+    Ok(())
+}
+
+/// One message, one transaction: everything of it, or nothing.
+fn apply(db: &mut rusqlite::Connection, delivery: &Delivery, environment: &str) -> rusqlite::Result<()> {
     let db = db.transaction()?;
     let message_id = delivery.properties.message_id().as_ref().map(|id| id.as_str());
     let event = serde_json::from_slice::<Value>(&delivery.data).ok();
     let event =
         event.filter(|event| ["/event_type", "/environment"].iter().all(|name| text(event, name).is_some()));
-    let review = match (message_id, event) {
+    let why = match (message_id, event) {
         (Some(id), Some(event)) => {
             // The unique constraint decides, and not a SELECT before it: two copies may be handled at once.
             match db.execute("INSERT OR IGNORE INTO seen VALUES (?)", [id])? {
@@ -141,9 +160,8 @@ fn handle(db: &mut rusqlite::Connection, delivery: &Delivery, environment: &str)
         }
         _ => NOT_AN_EVENT,
     };
-    if let Some(why) = review {
-        let body = String::from_utf8_lossy(&delivery.data);
-        db.execute("INSERT INTO reviews VALUES (?, ?, ?)", params![message_id, why, body])?;
+    if let Some(why) = why {
+        review(&db, delivery, why)?;
     }
     db.commit()
 }

@@ -194,7 +194,14 @@ fn order(desk: &Arc<Desk>, path: &str, body: &[u8]) -> Result<(), Words> {
     let order: Order = match body {
         [] => Order::default(),
         body => {
-            serde_json::from_slice(body).map_err(|error| Words::new(error.to_string(), error.to_string()))?
+            let wrong = |error: serde_json::Error| {
+                let (line, column) = (error.line(), error.column());
+                Words::new(
+                    error.to_string(),
+                    format!("请求体不是所要的 JSON：第 {line} 行第 {column} 列有误"),
+                )
+            };
+            serde_json::from_slice(body).map_err(wrong)?
         }
     };
     let release = if order.hold == Some(true) { Release::Later } else { Release::Now };

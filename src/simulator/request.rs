@@ -278,7 +278,11 @@ fn decoded_again(value: &str) -> String {
 fn judge_order(parameters: &Parameters<'_>, product: Product) -> Result<PayRequest, Refusal> {
     let wrong = |en: String, zh: String| Refusal::new("isv.invalid-parameter", en, zh);
     let content: Value = serde_json::from_str(parameters.value("biz_content")).map_err(|error| {
-        wrong(format!("biz_content is not JSON: {error}"), format!("biz_content 不是 JSON：{error}"))
+        let (line, column) = (error.line(), error.column());
+        wrong(
+            format!("biz_content is not JSON: {error}"),
+            format!("biz_content 不是 JSON：第 {line} 行第 {column} 列有误"),
+        )
     })?;
     let member = |name: &str| match content.get(name) {
         Some(Value::String(text)) => text.clone(),

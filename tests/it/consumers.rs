@@ -130,12 +130,16 @@ fn plays_its_part(language: &str) {
             parts.clone(),
             refund(&parts, "50.00"),
             refund(&parts, "20.00"),
+            // Somebody shipped it by hand, before the payment was heard of.
+            paid(9, "SHIPPED"),
         ] {
             let answer = program.post(&notification.body());
             assert!(answer.is_success(), "{answer:?}\n{}", program.log());
         }
         let database = program.folder().path().join("orders.db");
-        orders(&database, &["PLAIN", "EARLY-REFUND", "PART", "CHEAP", "TWICE", "PARTS"]);
+        orders(&database, &["PLAIN", "EARLY-REFUND", "PART", "CHEAP", "TWICE", "PARTS", "SHIPPED"]);
+        let by_hand = "INSERT INTO shipments VALUES ('SHIPPED')";
+        Database::open(&database).unwrap().execute(by_hand, []).unwrap();
         repeat(&queue, &plain.event_id("payment.succeeded")).await;
         let _consumer = consumer(language, &queue, &database, |command| command);
         comes_to_the_last(&database).await;
@@ -146,7 +150,7 @@ fn plays_its_part(language: &str) {
 /// What was shipped, what the orders say, and what somebody is to look at.
 fn has_done_right(language: &str, database: &Path) {
     let shipped = rows(database, "SELECT out_trade_no FROM shipments ORDER BY 1");
-    assert_eq!(shipped, ["PART", "PARTS", "PLAIN", "TWICE"], "{language}");
+    assert_eq!(shipped, ["PART", "PARTS", "PLAIN", "SHIPPED", "TWICE"], "{language}");
     let states = "SELECT out_trade_no || ' ' || state || ' ' || refunded_minor FROM orders ORDER BY 1";
     let expected = [
         "CHEAP new 0",
@@ -154,6 +158,7 @@ fn has_done_right(language: &str, database: &Path) {
         "PART partly_refunded 1000",
         "PARTS partly_refunded 5000",
         "PLAIN paid 0",
+        "SHIPPED new 0",
         "TWICE paid 0",
     ];
     assert_eq!(rows(database, states), expected, "{language}");
@@ -166,6 +171,7 @@ fn has_done_right(language: &str, database: &Path) {
         "not an event of the gateway",
         "refunded before its payment was heard of: look before you ship",
         "the amount is not the order's",
+        "the database refuses it, as a shipment that is there already: look",
         "the money of another environment",
         "the order was paid by two trades: give one back",
         "the same identity with other money: look",

@@ -128,7 +128,7 @@ fn a_bill_that_agrees_exits_0_beside_the_running_gateway_and_beside_its_export()
         program.folder().write("refunds.zip", bill(&lines[1..]));
         let output = gateway(&program, &["reconcile", "refunds.zip"]);
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(text.contains("2 announced refunds whose amount cannot be compared"), "{text}");
+        assert!(text.contains("2 announced payments or refunds whose amount cannot be compared"), "{text}");
         assert!(text.contains("compared 0\n") && !text.contains("agrees"), "{text}");
         assert!(gateway(&program, &["store", "export", "--out", "export.jsonl"]).status.success());
         let output = gateway(&program, &["reconcile", "--export", "export.jsonl", "bill.zip"]);

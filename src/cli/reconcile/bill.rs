@@ -49,6 +49,8 @@ pub(super) struct Row {
     pub(super) amount: Money,
     /// 退款批次号/请求号; empty for a payment.
     pub(super) request_no: String,
+    /// How many that look alike stand before it in what was given at once ([`Bill::tell_apart`]).
+    pub(super) earlier: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,14 +109,27 @@ impl Bill {
         let mut magic = [0; 4];
         let is_zip = file.read_exact(&mut magic).is_ok() && magic == *b"PK\x03\x04";
         file.rewind().map_err(failed)?;
+        let before = self.rows.len();
         if is_zip {
-            return self.read_zip(&name, file);
+            self.read_zip(&name, file)?;
+        } else if matches!(self.read_csv(&name, file)?, Found::Summary) {
+            return Err(content(
+                &name,
+                "this is the summary (汇总): give the details (业务明细), or the ZIP",
+            ));
         }
-        match self.read_csv(&name, file)? {
-            Found::Detail => Ok(()),
-            Found::Summary => {
-                Err(content(&name, "this is the summary (汇总): give the details (业务明细), or the ZIP"))
-            }
+        self.tell_apart(before);
+        Ok(())
+    }
+
+    /// Refunds of one trade that look alike and bear no number are as many as one file has of them; what a second file
+    /// has again is the same.
+    fn tell_apart(&mut self, before: usize) {
+        let of_refund = |row: &&mut Row| row.kind == Kind::Refund && row.request_no.is_empty();
+        let mut refunds: Vec<&mut Row> = self.rows.iter_mut().skip(before).filter(of_refund).collect();
+        refunds.sort();
+        for alike in refunds.chunk_by_mut(|one, next| one == next) {
+            alike.iter_mut().enumerate().for_each(|(earlier, row)| row.earlier = earlier);
         }
     }
 
@@ -290,6 +305,10 @@ struct Columns {
     amount: usize,
     completed_at: usize,
     request_no: Option<usize>,
+    /// What people name as they like, with commas.
+    texts: Vec<usize>,
+    times: Vec<usize>,
+    amounts: Vec<usize>,
 }
 
 impl Table {
@@ -305,30 +324,13 @@ impl Table {
     fn row(&self, text: &str) -> Result<Option<Row>, String> {
         let columns = self.columns.as_ref().ok_or("there is no header")?;
         let cells = cells(text);
-        if cells.len() != columns.count {
-            return Err(format!("it has {} columns, and the header {}", cells.len(), columns.count));
+        let extra = cells.len().checked_sub(columns.count);
+        if extra == Some(0) {
+            return columns.row(&cells);
         }
-        let cell = |at: usize| cells.get(at).copied().unwrap_or_default();
-        let kind = match cell(columns.kind) {
-            "交易" => Kind::Payment,
-            "退款" => Kind::Refund,
-            _ => return Ok(None),
-        };
-        let trade_no = notification::trade_no(cell(columns.trade_no).as_bytes());
-        let amount = match (kind, cell(columns.amount)) {
-            (Kind::Refund, amount) => amount.strip_prefix('-').unwrap_or(amount),
-            // A sign is none of a payment's: it is no amount then.
-            (Kind::Payment, amount) => amount,
-        };
-        let amount = Money::parse(amount.as_bytes());
-        Ok(Some(Row {
-            kind,
-            trade_no: trade_no.ok_or("its 支付宝交易号 is none; was it saved by a spreadsheet?")?.to_owned(),
-            out_trade_no: cell(columns.out_trade_no).to_owned(),
-            amount: amount.ok_or("its 订单金额 is no amount")?,
-            completed_at: moment(cell(columns.completed_at)).ok_or("its 完成时间 is no time")?,
-            request_no: columns.request_no.map(cell).unwrap_or_default().to_owned(),
-        }))
+        extra
+            .and_then(|extra| columns.row_with_commas(&cells, extra).map(Some))
+            .ok_or_else(|| format!("it has {} columns, and the header {}", cells.len(), columns.count))
     }
 
     /// The trade of a line, whatever else is wrong with it.
@@ -338,9 +340,59 @@ impl Table {
     }
 }
 
+impl Columns {
+    /// Alipay quotes nothing, so a name with commas takes several cells. It is read where only one column can have been
+    /// it, by the form of all others, or where it is the same row whichever it was.
+    fn row_with_commas(&self, cells: &[&str], extra: usize) -> Option<Row> {
+        let mut readings = self.texts.iter().filter_map(|at| {
+            let mut read = cells.to_vec();
+            read.drain(*at..*at + extra);
+            let is =
+                |column: &usize, form: fn(&str) -> bool| read.get(*column).is_some_and(|cell| form(cell));
+            let is_in_form = self.amounts.contains(&self.amount)
+                && self.times.iter().all(|at| is(at, |cell| moment(cell).is_some()))
+                && self.amounts.iter().all(|at| is(at, is_amount));
+            // Another kind is none that could be told from a comma before it.
+            is_in_form.then(|| self.row(&read).ok()?)?
+        });
+        let row = readings.next()?;
+        readings.all(|other| other == row).then_some(row)
+    }
+
+    /// `None`: a line of another kind.
+    fn row(&self, cells: &[&str]) -> Result<Option<Row>, String> {
+        let cell = |at: usize| cells.get(at).copied().unwrap_or_default();
+        let kind = match cell(self.kind) {
+            "交易" => Kind::Payment,
+            "退款" => Kind::Refund,
+            _ => return Ok(None),
+        };
+        let trade_no = notification::trade_no(cell(self.trade_no).as_bytes());
+        let amount = match (kind, cell(self.amount)) {
+            (Kind::Refund, amount) => amount.strip_prefix('-').unwrap_or(amount),
+            // A sign is none of a payment's: it is no amount then.
+            (Kind::Payment, amount) => amount,
+        };
+        let amount = Money::parse(amount.as_bytes());
+        Ok(Some(Row {
+            kind,
+            trade_no: trade_no.ok_or("its 支付宝交易号 is none; was it saved by a spreadsheet?")?.to_owned(),
+            out_trade_no: cell(self.out_trade_no).to_owned(),
+            amount: amount.ok_or("its 订单金额 is no amount")?,
+            completed_at: moment(cell(self.completed_at)).ok_or("its 完成时间 is no time")?,
+            request_no: self.request_no.map(cell).unwrap_or_default().to_owned(),
+            earlier: 0,
+        }))
+    }
+}
+
 fn header(text: &str, name: &str) -> Result<Columns, BillError> {
     let cells = cells(text);
     let maybe = |title: &str| cells.iter().position(|cell| cell.starts_with(title));
+    let all = |fits: &dyn Fn(&str) -> bool| {
+        let fitting = cells.iter().enumerate().filter(|(_, cell)| fits(cell));
+        fitting.map(|(at, _)| at).collect::<Vec<_>>()
+    };
     let find = |title: &str| {
         let missing = format!("this is no bill of trades (业务明细): its header has no {title}");
         maybe(title).ok_or_else(|| content(name, missing))
@@ -353,6 +405,9 @@ fn header(text: &str, name: &str) -> Result<Columns, BillError> {
         amount: find("订单金额")?,
         completed_at: find("完成时间")?,
         request_no: maybe("退款批次号"),
+        texts: all(&|title| TEXTS.contains(&title)),
+        times: all(&|title| title.ends_with("时间") || title.starts_with("完成时间")),
+        amounts: all(&|title| title.contains('元')),
     })
 }
 
@@ -377,6 +432,12 @@ fn cells(line: &str) -> Vec<&str> {
             None => return cells,
         }
     }
+}
+
+/// As Alipay writes each amount: with two decimals.
+fn is_amount(cell: &str) -> bool {
+    let amount = cell.strip_prefix('-').unwrap_or(cell);
+    Money::parse(amount.as_bytes()).is_some_and(|money| money.to_string() == amount)
 }
 
 fn after<'t>(text: &'t str, word: &str) -> Option<&'t str> {
@@ -404,6 +465,8 @@ fn content(name: &str, what: impl ToString) -> BillError {
 
 /// What an editor sets before UTF-8, or before whatever it takes for it.
 const UTF_8_MARK: &[u8] = b"\xef\xbb\xbf";
+/// The columns with names in them.
+const TEXTS: [&str; 6] = ["商品名称", "门店名称", "操作员", "对方账户", "券名称", "备注"];
 /// 2088 and twelve digits; the account's number has 0156 behind it.
 const SELLER_DIGITS: usize = 16;
 /// Bound: a downloaded ZIP. A trade takes some 30 bytes of it.

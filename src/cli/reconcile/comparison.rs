@@ -67,13 +67,15 @@ pub(super) struct Report {
     pub(super) too_old: u64,
     /// How many were not, because their notification may still come.
     pub(super) too_new: u64,
-    /// How many are announced refunds whose payment, or an earlier refund of it, is in no bill given: the amount of the
-    /// event cannot be compared.
+    /// How many are announced, and the amount of the event cannot be compared: refunds whose payment, or an earlier refund
+    /// of it, is in no bill given; payments that were first heard of as TRADE_FINISHED, with what was given back by then.
     pub(super) amount_unknown: u64,
     /// How many lines were given more than once, as by a ZIP and its CSV, or by periods that overlap.
     pub(super) repeated: u64,
     /// How many announced payments were not found in the bill, which could not be read in whole: nothing is said of them.
     pub(super) not_looked_for: u64,
+    /// Why no announced payment was looked for in the bill.
+    pub(super) why_none_was_looked_for: Option<&'static str>,
     /// What is to be looked at, in the order of the bill.
     pub(super) findings: Vec<Finding>,
 }
@@ -154,9 +156,7 @@ impl<'a> Comparison<'a> {
     /// between. It is told only where its app sells for this account and no other.
     fn should_be_billed(&self, entry: &Entry) -> bool {
         let app = entry.key.id.split('.').next().unwrap_or_default();
-        let sells_here = self.grounds.sellers.iter().any(|(id, sellers)| {
-            id == app && sellers.len() == 1 && sellers.first().map(String::as_str) == self.bill.seller()
-        });
+        let sells_here = self.apps_that_sell_here().any(|id| id == app);
         let created = notification::trade_date(&entry.key.subject);
         let within = |(from, until): &(Timestamp, Timestamp)| {
             created.is_some_and(|created| created >= *from) && entry.first_at.plus(CLOCKS) < *until
@@ -164,8 +164,31 @@ impl<'a> Comparison<'a> {
         entry.state == State::Recorded && sells_here && self.bill.periods.iter().any(within)
     }
 
+    fn apps_that_sell_here(&self) -> impl Iterator<Item = &str> {
+        let seller = self.bill.seller();
+        let apps = self.grounds.sellers.iter();
+        apps.filter(move |(_, sellers)| {
+            sellers.len() == 1 && seller.is_some_and(|seller| sellers.contains(seller))
+        })
+        .map(|(id, _)| id.as_str())
+    }
+
+    fn why_none_is_looked_for(&self) -> Option<&'static str> {
+        let Bill { periods, names, .. } = self.bill;
+        if self.bill.seller().is_none() {
+            Some("no bill names its account (账号)")
+        } else if periods.is_empty() || periods.len() < names.len() {
+            Some("a bill does not name its period (起始日期)")
+        } else if self.apps_that_sell_here().next().is_none() {
+            Some("no app of the configuration has the bill's account as its only seller (apps[].seller_ids)")
+        } else {
+            None
+        }
+    }
+
     pub(super) fn report(mut self) -> Report {
-        let mut report = Report::default();
+        let why_none_was_looked_for = self.why_none_is_looked_for();
+        let mut report = Report { why_none_was_looked_for, ..Report::default() };
         // In the order of the bill, each trade once.
         for row in &self.bill.rows {
             if let Some(trade) = self.trades.remove(row.trade_no.as_str()) {
@@ -227,7 +250,15 @@ impl<'a> Comparison<'a> {
     fn payment(&self, row: &Row, kept: &[Kept], fees: &BTreeSet<Money>) -> Verdict {
         let of = |event_type| kept.iter().find(|kept| kept.event_type == Some(event_type));
         if let Some(event) = of(EventType::PaymentSucceeded).or_else(|| of(EventType::PaymentLate)) {
-            return self.judge(event, row, row.amount, fees, kept);
+            let verdict = self.judge(event, row, row.amount, fees, kept);
+            // Heard of when Alipay no longer tells of a payment, it is the TRADE_FINISHED, with what was given back by then.
+            let is_finish = row.completed_at.plus(LAST_TRY) < event.first_at;
+            let is_fee_known = self.has_every_line_of(row)
+                && is_covered(&self.bill.periods, row.completed_at, event.first_at);
+            return match verdict {
+                Verdict::Found(What::Differs, _) if is_finish && !is_fee_known => Verdict::AmountUnknown,
+                verdict @ (Verdict::Agrees | Verdict::AmountUnknown | Verdict::Found(..)) => verdict,
+            };
         }
         if let Some(held) = kept.iter().find(|kept| kept.state == State::Held) {
             return Verdict::Found(What::Unannounced, waits(held));
@@ -285,7 +316,7 @@ impl<'a> Comparison<'a> {
 
     /// Whether the bills given have every refund from a payment to one of its refunds.
     fn has_all_between(&self, paid: &Row, refund: &Row, left: &[&Kept]) -> bool {
-        if !self.bill.names_every_trade || self.bill.unread.contains(&paid.trade_no) {
+        if !self.has_every_line_of(paid) {
             return false;
         }
         let periods = &self.bill.periods;
@@ -298,6 +329,11 @@ impl<'a> Comparison<'a> {
         !left.iter().any(|event| event.first_at < refund.completed_at.plus(LAST_TRY))
     }
 
+    /// Whether the bills given could be read, as far as its trade goes.
+    fn has_every_line_of(&self, row: &Row) -> bool {
+        self.bill.names_every_trade && !self.bill.unread.contains(&row.trade_no)
+    }
+
     fn judge(&self, event: &Kept, row: &Row, total: Money, fees: &BTreeSet<Money>, kept: &[Kept]) -> Verdict {
         if event.state != State::Recorded {
             return unsettled(event);
@@ -306,7 +342,11 @@ impl<'a> Comparison<'a> {
             return Verdict::Agrees;
         }
         let mut conflicts = kept.iter().filter(|kept| kept.event_type == Some(EventType::PaymentConflict));
-        let detail = if conflicts.any(|conflict| self.agrees(conflict, row, total, fees)) {
+        let names_no_fee =
+            row.kind == Kind::Refund && self.agrees(event, row, total, &[Money::default()].into());
+        let detail = if names_no_fee {
+            "the event names no refund_fee (or 0.00), so that nobody was told how much was given back"
+        } else if conflicts.any(|conflict| self.agrees(conflict, row, total, fees)) {
             "amount, order number or seller of the event are not the bill's; those of its payment.conflict are"
         } else {
             "amount, order number or seller of the event are not the bill's"

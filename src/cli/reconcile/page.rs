@@ -17,7 +17,7 @@ pub(super) fn text(bill: &Bill, report: &Report, out: &mut dyn Write) -> io::Res
         (report.too_new, "so new that their notification may still come: not compared"),
         (
             report.amount_unknown,
-            "announced refunds whose amount cannot be compared: give the bills from the payment's day on, too",
+            "announced payments or refunds whose amount cannot be compared: give the bills from the payment's day on, too",
         ),
         (report.repeated, "lines given more than once: counted once"),
         (
@@ -28,6 +28,9 @@ pub(super) fn text(bill: &Bill, report: &Report, out: &mut dyn Write) -> io::Res
         if count > 0 {
             writeln!(out, "         {count} {why}")?;
         }
+    }
+    if let Some(why) = report.why_none_was_looked_for {
+        writeln!(out, "         announced payments that are not in the bill: not looked for, because {why}")?;
     }
     for fault in &bill.faults {
         writeln!(out, "UNREADABLE  {}", plain(fault))?;
@@ -46,7 +49,7 @@ pub(super) fn text(bill: &Bill, report: &Report, out: &mut dyn Write) -> io::Res
         let count = report.amount_unknown;
         writeln!(
             out,
-            "\nOf {count} refunds it is known that they were announced, and not with which amount."
+            "\nOf {count} payments or refunds it is known that they were announced, and not with which amount."
         )?;
     }
     Ok(())

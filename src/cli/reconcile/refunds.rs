@@ -40,8 +40,8 @@ pub(super) fn of<'t>(rows: &[&'t Row]) -> Vec<Refund<'t>> {
 }
 
 /// Gives each refund the event that answers for it, and returns the events that answer for none. First by the refund's
-/// number; then what bears no number goes where its figure fits: a notification without `out_biz_no`, and a line without
-/// 退款批次号, for which `agrees` tells whether an event fits.
+/// number; then what bears no number goes to the refund of its second, and then where its figure fits: a notification
+/// without `out_biz_no`, and a line without 退款批次号, for which `agrees` tells whether an event fits.
 pub(super) fn answer<'t>(
     refunds: &mut [Refund<'t>],
     events: Vec<&'t Kept>,
@@ -55,6 +55,13 @@ pub(super) fn answer<'t>(
         }
     };
     refunds.iter_mut().for_each(|refund| take(refund, &bears_its_number));
+    for refund in refunds.iter_mut() {
+        // One that names no fee is nobody's by its figure.
+        take(refund, &|refund, event| {
+            fee_of_unnamed(event).is_some_and(|fee| fee == Money::default() || refund.figures.contains(&fee))
+                && is_of_its_second(refund, event)
+        });
+    }
     for refund in refunds.iter_mut() {
         take(refund, &|refund, event| {
             fee_of_unnamed(event).is_some_and(|fee| refund.figures.contains(&fee))
@@ -70,6 +77,14 @@ fn bears_its_number(refund: &Refund<'_>, event: &Kept) -> bool {
         && forms(&refund.row.request_no)
             .iter()
             .any(|number| EventId::of_refund(app, &refund.row.trade_no, number).as_str() == event.id)
+}
+
+/// Whether it was given back in the second that the line says: the id of an event without a number has it.
+fn is_of_its_second(refund: &Refund<'_>, event: &Kept) -> bool {
+    let app = event.id.split('.').next().unwrap_or_default();
+    let second = refund.row.completed_at.alipay();
+    let id = EventId::of_refund_at(app, &refund.row.trade_no, second.as_bytes(), 0);
+    id.as_str().strip_suffix("-0").is_some_and(|start| event.id.starts_with(start))
 }
 
 /// The figure of a refund that bears no number: its id ends in it.

@@ -219,6 +219,8 @@ fn an_order_that_alipay_would_not_take_is_told_with_its_member() {
         let refusal = merchant.judge(&merchant.with("biz_content", &content)).unwrap_err();
         assert!(refusal.problem.en.contains(says), "{says}: {refusal:?}");
     }
+    let refusal = merchant.judge(&merchant.with("biz_content", "{\"subject\": x}")).unwrap_err();
+    assert_eq!(refusal.problem.zh, "biz_content 不是 JSON：第 1 行第 13 列有误");
     let number = changed("total_amount", serde_json::json!(88.8));
     assert_eq!(merchant.judge(&merchant.with("biz_content", &number)).unwrap().total_amount.minor(), 8880);
 }

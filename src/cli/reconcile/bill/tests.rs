@@ -51,6 +51,7 @@ fn a_bill_is_read_as_alipay_writes_it_and_as_an_editor_saves_it() {
             amount: Money::from_minor(amount),
             completed_at: Timestamp::from_beijing((2026, 11, 23), (10, 15, 31, 0)).unwrap(),
             request_no: request_no.to_owned(),
+            earlier: 0,
         };
         assert_eq!(bill.rows, [row(Kind::Payment, 8888, ""), row(Kind::Refund, 1000, "RF-1")]);
         let day = |day| Timestamp::from_beijing((2026, 11, day), (0, 0, 0, 0)).unwrap();
@@ -72,13 +73,13 @@ fn the_totals_that_a_bill_names_show_a_line_that_was_not_read() {
 
 #[test]
 fn a_line_that_is_not_understood_is_told_and_the_others_are_read() {
-    let comma = line("交易", "1.00", "").replace("杯子", "杯子,大");
+    let commas = line("交易", "1.00", "").replace("杯子", "杯子,大").replace("186", "1,86");
     let spreadsheet = line("交易", "1.00", "").replace(TRADE, "2.02611E+27");
     let amount = line("交易", "1,000.00", "");
     let time = line("交易", "1.00", "").replace("10:15:31", "25:00:00");
     // A payment has no sign, and a refund has one.
     let (negative, doubly) = (line("交易", "-1.00", ""), line("退款", "--1.00", "RF"));
-    let bad = [comma, spreadsheet, amount, time, negative, doubly];
+    let bad = [commas, spreadsheet, amount, time, negative, doubly];
     let bill = read(&gbk(&bill(&[&bad[..], &[line("交易", "2.00", "")]].concat()))).unwrap();
     assert_eq!(bill.rows.len(), 1);
     assert_eq!(bill.faults.len(), bad.len(), "{:?}", bill.faults);
@@ -88,8 +89,8 @@ fn a_line_that_is_not_understood_is_told_and_the_others_are_read() {
 
 #[test]
 fn of_a_line_that_is_not_understood_the_trade_is_known_if_its_number_is_one() {
-    let comma = line("交易", "1.00", "").replace("杯子", "杯子,大");
-    let text = bill(&[comma, line("交易", "2.00", "")]);
+    let bad = line("交易", "1.00", "").replace("10:15:31", "25:00:00");
+    let text = bill(&[bad, line("交易", "2.00", "")]);
     let said = |payments: u64| {
         let total = format!("#交易合计：{payments}笔，商家实收共3.00元\r\n");
         read(&gbk(&text.replace("#导出", &format!("{total}#导出")))).unwrap()
@@ -123,6 +124,52 @@ fn what_a_spreadsheet_quotes_is_one_cell() {
     let bill = read(&gbk(&bill(&[quoted, open, line("交易", "3.00", "")]))).unwrap();
     assert_eq!(bill.rows.iter().map(|row| row.amount.minor()).collect::<Vec<_>>(), [100, 200, 300]);
     assert!(bill.is_whole(), "{:?}", bill.faults);
+}
+
+#[test]
+fn a_comma_in_a_name_is_read_around_where_the_form_of_all_else_leaves_no_doubt() {
+    let plain = line("退款", "-10.00", "RF-1");
+    let whole = read(&gbk(&bill(std::slice::from_ref(&plain)))).unwrap();
+    let renamed = [
+        plain.replace("杯子", "杯子,大,红"),
+        plain.replace("杯子", "\"特价\",杯子"),
+        plain.replace("*某", "*某,1.00"),
+        format!("{plain}送货,上门"),
+    ];
+    let bill = read(&gbk(&bill(&renamed))).unwrap();
+    assert!(bill.is_whole(), "{:?}", bill.faults);
+    assert_eq!(bill.rows, vec![whole.rows[0].clone(); renamed.len()]);
+}
+
+#[test]
+fn a_line_with_commas_that_can_be_read_in_two_ways_is_told_and_neither_is_believed() {
+    // As the name of a thing that looks like a line of 2.00.
+    let times = "2026-11-22 10:15:30,2026-11-22 10:15:31";
+    let rest = ",2.00,2.00,0.00,0.00,0.00,0.00,0.00,,0.00,0.00,,-0.01,0.00,";
+    let twofold = line("交易", "1.00", "").replace("杯子", &format!("杯子,{times},,,,,某{rest}"));
+    // A thousand with a comma in each of its columns is no 1.
+    let thousand = line("交易", "1,000.00", "");
+    // Nor is one whose kind cannot be seen of another kind.
+    let order = line("交易", "1.00", "").replace("R-1", "R-1,2");
+    let bill = read(&gbk(&bill(&[twofold, thousand, order]))).unwrap();
+    assert_eq!((bill.rows.len(), bill.faults.len()), (0, 3), "{:?} {:?}", bill.rows, bill.faults);
+}
+
+#[test]
+fn refunds_that_look_alike_in_one_file_are_two_unless_they_bear_one_number_and_in_two_files_the_same() {
+    let folder = std::env::temp_dir().join(format!("bill-alike-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("bill.csv");
+    let distinct = |request_no: &str| {
+        let lines = [line("交易", "88.88", ""), line("退款", "-1.00", request_no)];
+        std::fs::write(&file, gbk(&bill(&[&lines[..], &lines[1..]].concat()))).unwrap();
+        let mut bill = Bill::default();
+        bill.read(&file).unwrap();
+        bill.read(&file).unwrap();
+        bill.rows.iter().collect::<BTreeSet<_>>().len()
+    };
+    assert_eq!((distinct(""), distinct("RF-1")), (3, 2));
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -20,6 +20,7 @@ fn row(kind: Kind, amount: u64, completed_at: Timestamp, request_no: &str) -> Ro
         out_trade_no: ORDER.to_owned(),
         amount: Money::from_minor(amount),
         request_no: request_no.to_owned(),
+        earlier: 0,
     }
 }
 
@@ -72,7 +73,11 @@ fn named(request_no: &str, fee: u64) -> Entry {
 
 /// Of a refund without one.
 fn unnamed(fee: u64) -> Entry {
-    let id = EventId::of_refund_at(APP, TRADE, b"2026-11-23 13:00:00.100", fee);
+    unnamed_at(13, fee)
+}
+
+fn unnamed_at(hour: u8, fee: u64) -> Entry {
+    let id = EventId::of_refund_at(APP, TRADE, format!("2026-11-23 {hour}:00:00.100").as_bytes(), fee);
     entry(&id, EventType::PaymentRefunded, fee)
 }
 
@@ -146,6 +151,82 @@ fn a_notification_without_a_number_answers_for_the_one_refund_that_its_figure_fi
     // It fits both, and is one's.
     let alike = self::bill(1, &[paid(), refund(300, 13, "X"), refund(300, 14, "Y")]);
     assert_eq!(found(&compare(&alike, &[payment_event(), unnamed(300)])), [(What::NeverNotified, "3.00")]);
+}
+
+#[test]
+fn a_notification_without_a_number_is_of_the_refund_of_its_second_before_any_other_that_its_figure_fits() {
+    let missed = |rows: &[Row], kept: &[Entry]| {
+        let report = compare(&bill(1, rows), kept);
+        report.findings.iter().map(|finding| finding.detail.clone()).collect::<Vec<_>>()
+    };
+    let alike = [paid(), refund(300, 13, "X"), refund(300, 14, "Y")];
+    for (hour, other) in [(13, "Y"), (14, "X")] {
+        let details = missed(&alike, &[payment_event(), unnamed_at(hour, 300)]);
+        assert_eq!(details, [format!("no notification of the refund {other} was seen")]);
+    }
+    // 800 fits the second as the total, and is the third's own.
+    let rows = [paid(), refund(500, 13, "X"), refund(300, 14, "Y"), refund(800, 15, "Z")];
+    let own = [payment_event(), unnamed_at(15, 800), unnamed_at(14, 300), unnamed_at(13, 500)];
+    assert_eq!(missed(&rows, &own), Vec::<String>::new());
+}
+
+#[test]
+fn a_refund_whose_notification_names_no_fee_was_notified_and_is_told_as_that() {
+    let bill = bill(1, &[paid(), refund(300, 13, "X"), refund(4000, 14, "Y")]);
+    for kept in [[named("X", 0), named("Y", 4300)], [unnamed_at(13, 0), named("Y", 4300)]] {
+        let report = compare(&bill, &[&[payment_event()][..], &kept].concat());
+        assert_eq!(found(&report), [(What::Differs, "3.00")]);
+        assert!(report.findings[0].detail.starts_with("the event names no refund_fee"));
+    }
+}
+
+#[test]
+fn refunds_without_a_number_that_look_alike_do_not_hide_one_another() {
+    let twin = |earlier| Row { earlier, ..refund(300, 13, "") };
+    let twice = bill(2, &[paid(), twin(0), twin(1), twin(0), twin(1)]);
+    let one = [payment_event(), named("A", 300)];
+    let report = compare(&twice, &one);
+    assert_eq!((found(&report), report.repeated), (vec![(What::NeverNotified, "3.00")], 2));
+    let both = [&one[..], &[named("B", 600)]].concat();
+    assert!(compare(&twice, &both).is_clean());
+}
+
+#[test]
+fn a_payment_first_heard_of_as_finished_is_not_called_another_for_what_was_given_back_on_a_day_without_a_bill()
+ {
+    let id = EventId::of_trade(APP, TRADE, EventType::PaymentSucceeded);
+    let heard = |day, fee| [Entry { first_at: at(day, 13), ..entry(&id, EventType::PaymentSucceeded, fee) }];
+    let outcome = |bill: &Bill, kept: &[Entry]| {
+        let report = compare(bill, kept);
+        (report.findings.len(), report.amount_unknown)
+    };
+    let one_day = bill(1, &[paid()]);
+    assert_eq!(outcome(&one_day, &heard(27, 2000)), (0, 1));
+    assert_eq!(outcome(&one_day, &heard(27, 0)), (0, 0), "nothing was given back");
+    // While Alipay still tells of the payment it is the payment; and with all bills there is no such refund.
+    assert_eq!(outcome(&one_day, &heard(24, 2000)), (1, 0));
+    assert_eq!(outcome(&bill(5, &[paid()]), &heard(27, 2000)), (1, 0));
+    let late = row(Kind::Refund, 2000, at(25, 9), "");
+    assert_eq!(
+        found(&compare(&bill(5, &[paid(), late]), &heard(27, 2000))),
+        [(What::NeverNotified, "20.00")]
+    );
+}
+
+#[test]
+fn why_no_announced_payment_was_looked_for_in_the_bill_is_told() {
+    let why = |bill: &Bill, sellers: &[&str]| {
+        compare_with(bill, &[payment_event()], sellers).why_none_was_looked_for.unwrap_or_default()
+    };
+    let whole = bill(1, &[paid()]);
+    assert_eq!(why(&whole, &[SELLER]), "");
+    assert!(why(&whole, &[]).contains("apps[].seller_ids"));
+    let nameless = Bill { account: None, ..bill(1, &[paid()]) };
+    assert!(why(&nameless, &[SELLER]).contains("账号"));
+    let names = vec!["one".to_owned(), "two".to_owned()];
+    for timeless in [Bill { periods: vec![], ..bill(1, &[paid()]) }, Bill { names, ..bill(1, &[paid()]) }] {
+        assert!(why(&timeless, &[SELLER]).contains("起始日期"));
+    }
 }
 
 #[test]
