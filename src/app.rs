@@ -7,8 +7,10 @@ mod reload;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
@@ -202,6 +204,7 @@ impl App {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = give_memory_back() => {}
         }
         tracing::info!(delay = ?self.shutdown.delay, grace = ?self.shutdown.grace, "stopping");
         self.readiness.enter(Phase::Stopping);
@@ -243,6 +246,28 @@ impl App {
     }
 }
 
+/// Has every thread of the runtime give back what it does not use, again and again. Which thread takes a task is not ours to
+/// say, so whoever has one keeps it until each has one, if that is soon. Not to be spawned: what a thread of the runtime
+/// spawns is its own before it is anybody's.
+async fn give_memory_back() {
+    let threads = Handle::current().metrics().num_workers();
+    loop {
+        tokio::time::sleep(GIVE_BACK_EVERY).await;
+        let (given, here) = (Tasks::default(), Arc::new(AtomicUsize::new(0)));
+        for _ in 0..threads {
+            let here = Arc::clone(&here);
+            given.spawn(async move {
+                process::give_memory_back();
+                here.fetch_add(1, Ordering::Relaxed);
+                let began = Instant::now();
+                while here.load(Ordering::Relaxed) < threads && began.elapsed() < WAIT_FOR_ANOTHER {
+                    std::thread::yield_now();
+                }
+            });
+        }
+    }
+}
+
 /// Keeps true what has to be looked at to be known.
 struct Watch {
     gateway: Gateway,
@@ -278,5 +303,9 @@ impl Watch {
 
 /// Bound on closing the store: what it was handed is written or Alipay delivers it again.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long what a flood held is kept, or twice that where a thread was passed over.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(5);
+/// Bound: how long a thread waits for another, which has other things to do then.
+const WAIT_FOR_ANOTHER: Duration = Duration::from_millis(1);
 /// How old the gauges of the backlog may be.
 const GAUGE_EVERY: Duration = Duration::from_secs(2);

@@ -24,6 +24,7 @@ mod trace_context;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub(crate) use body::CONNECTION_BYTES;
 use client_address::TrustedProxies;
 use tls::Identity;
 

@@ -2,7 +2,8 @@
 //!
 //! *File descriptors*: as many as it may have, and some that no connection of a stranger gets, so that somebody who
 //! hoards them cannot keep the gateway from its broker, its store and its operators. *Small pages*: a connection that is
-//! idle has buffers of which it has touched little; in pages of 2 MiB all of it would be memory.
+//! idle has buffers of which it has touched little; in pages of 2 MiB all of it would be memory. *Memory back*: what a
+//! flood has held is the system's again soon after.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::disable_transparent_huge_pages;
@@ -29,6 +30,16 @@ pub(super) fn keep_descriptors_back(max_connections: &mut usize) {
 /// Refused, it has more memory and works as well.
 pub(super) fn use_small_pages() {
     let _ = disable_transparent_huge_pages(true);
+}
+
+/// Gives back what the heap of this thread holds and nobody uses. mimalloc has a heap for each thread, and looks what others
+/// have freed of it in the course of allocating: after a flood, a thread with little to do would keep the flood's memory.
+/// Before it tells anybody that there is no more it looks, too; so it is asked for more than there can be. (To call what it
+/// has for this would be `unsafe`.) Any other allocator says no, and that is all.
+pub(super) fn give_memory_back() {
+    let mut more: Vec<u8> = Vec::new();
+    let _ = more.try_reserve_exact(isize::MAX.unsigned_abs());
+    std::hint::black_box(&more);
 }
 
 /// For the broker's nodes, the store, the admin listener's 64 connections and the files of a reload.

@@ -455,6 +455,14 @@ fn http(reader: &mut Reader) -> Option<http::Config> {
         proxy_protocol,
         tls,
     };
+    let unfinished = max_bodies / http::CONNECTION_BYTES;
+    if config.max_buffered_connections < unfinished {
+        reader.remark(format!(
+            "http.max_buffered_connections is {}: unfinished bodies can take up all of them ({unfinished} fit into \
+             http.max_bodies, 16 KiB each), and a head that comes in two pieces is cut off then",
+            config.max_buffered_connections
+        ));
+    }
     // Only now: every key is read, whatever is wrong with another.
     config.listen = listen?;
     Some(config)

@@ -233,7 +233,7 @@ async fn data(body: &mut Incoming) -> Result<Option<Bytes>, BodyFault> {
 
 /// What the connection of an unfinished body holds beside it, as far as it counts for `http.max_bodies`: so that bodies
 /// of one byte each have a bound, too.
-const CONNECTION_BYTES: usize = 16 * 1024;
+pub(crate) const CONNECTION_BYTES: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -27,7 +27,7 @@ use tokio_util::either::Either;
 
 use super::accept::Acceptor;
 use super::body::{BodyFault, Shelf};
-use super::connection::{self, HasBody, Progress, Stream, Wire};
+use super::connection::{self, HasBody, Merit, Progress, Stream, Wire};
 use super::give_way::{GIVE_WAY, Sitting};
 use super::per_address::{PerAddress, Place};
 use super::reply::{self, Answer, Refusal};
@@ -36,6 +36,7 @@ use super::{Config, proxy_protocol, trace_context};
 use crate::gateway::{Delivery, Gateway, Origin, Reply};
 use crate::lifecycle::{Stopping, Tasks};
 use crate::metrics::{ConnectionRefusal, Metrics, NOT_A_FORM, Retirement};
+use crate::publication::{Announced, How};
 
 /// A bound listener that does not serve yet.
 #[derive(Debug)]
@@ -218,8 +219,8 @@ impl Door {
         let answer = match received {
             Ok(body) => {
                 let reply = self.gateway.notify(Delivery { body, client, arrived, traceparent }).await;
-                if matches!(reply, Reply::Success(_)) {
-                    progress.proved_itself();
+                if let Reply::Success(announced) = &reply {
+                    progress.brought(merit(announced));
                 }
                 reply::of(&reply)
             }
@@ -375,6 +376,13 @@ const KEPT_FREE: usize = 64;
 const FEW: usize = 256;
 /// Bound: connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
+
+fn merit(announced: &Announced) -> Merit {
+    match announced.how() {
+        How::Confirmed(_) | How::Unrouted => Merit::News,
+        How::Followed | How::Recorded | How::Dropped => Merit::Repeat,
+    }
+}
 
 /// Only what says of itself that it is something else. Alipay's Content-Type has been seen odd and absent
 /// (protocol.md), so it is no proof of anything, and the signature decides.

@@ -236,8 +236,8 @@ fn a_broker_with_an_alarm_gets_what_came_meanwhile_when_it_takes_again_and_memor
             assert!(program.get("/readyz").unwrap().body.contains("degraded"));
             kept.extend((2..200).map(|k| refused(&program, n + k)));
             assert!(program.metric("broker_up") > 0.5, "blocked is a state, not a fault\n{}", program.log());
-            let resident = resident_bytes(&program);
-            assert!(resident < 128 << 20, "{resident} bytes");
+            let resident = program.resident_mib();
+            assert!(resident < 128.0, "{resident} MiB");
             farm.ctl(0, &clear);
             program.wait_until("it is unblocked", || program.metric("broker_blocked") < 0.5);
             announced(&program, &kept, Instant::now());
@@ -247,12 +247,6 @@ fn a_broker_with_an_alarm_gets_what_came_meanwhile_when_it_takes_again_and_memor
             assert_eq!(sorted(operator.ids(&queue).await), sorted(expected), "each once");
         }
     });
-}
-
-fn resident_bytes(program: &Program) -> u64 {
-    let text = program.get("/metrics").unwrap().body;
-    let line = text.lines().find(|line| line.starts_with("process_resident_memory_bytes ")).unwrap();
-    line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64
 }
 
 #[test]

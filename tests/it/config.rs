@@ -403,6 +403,19 @@ mod broker {
     }
 
     #[test]
+    fn fewer_buffers_than_unfinished_bodies_can_take_up_are_remarked() {
+        let told = "unfinished bodies can take up all of them";
+        remarked(with_app("[http]\nmax_buffered_connections = 1023"), told);
+        remarked(with_app("[http]\nmax_bodies = \"64MiB\""), told);
+        for fine in
+            ["max_buffered_connections = 1024", "max_buffered_connections = 64\nmax_bodies = \"1MiB\""]
+        {
+            let remarks = with_app(&format!("[http]\n{fine}")).unwrap().remarks;
+            assert!(!remarks.iter().any(|remark| remark.contains(told)), "{fine}: {remarks:?}");
+        }
+    }
+
+    #[test]
     fn a_short_token_is_remarked() {
         remarked(with_app("[admin]\ntoken = \"short\""), "can be guessed");
     }

@@ -197,8 +197,8 @@ fn attack_57_five_thousand_connections_hold_little_whatever_they_have_sent() {
             for trade in 1..=10 {
                 assert!(program.post(&Notification::payment_now(trade).body()).is_success(), "{name}");
             }
-            let resident = process_metric(&program, "process_resident_memory_bytes");
-            assert!(resident < 128.0 * 1024.0 * 1024.0, "{name}: {} MiB", resident / 1_048_576.0);
+            let resident = program.resident_mib();
+            assert!(resident < 128.0, "{name}: {resident} MiB");
         }
     });
 }
@@ -242,6 +242,28 @@ fn attack_57_of_those_who_have_said_something_only_so_many_stay() {
 }
 
 #[test]
+fn attack_57_whoever_repeats_what_he_has_seen_gives_way_before_who_brought_what_was_new() {
+    run(async {
+        let program =
+            Program::with_http("repeats", "max_buffered_connections = 100\nheader_timeout = \"60s\"");
+        let _queue = Queue::bound(&program.exchange, &["#"]).await;
+        let mut kept = RawClient::connect(program.http).await;
+        kept.send(genuine(1)).await;
+        assert_eq!(kept.answer().await.body, b"success");
+        let mut hoarded = Vec::new();
+        for _ in 0..300 {
+            let mut client = RawClient::connect(program.http).await;
+            client.send(genuine(1)).await;
+            assert_eq!(client.answer().await.body, b"success", "a repeat is no offence");
+            hoarded.push(client);
+        }
+        program.wait_until("the others have left", || program.metric("connections") <= 110.0);
+        kept.send(genuine(2)).await;
+        assert_eq!(kept.answer().await.body, b"success", "it was silent for longest");
+    });
+}
+
+#[test]
 fn attack_56_five_thousand_silent_connections_cost_little_and_are_let_go() {
     run(async {
         let program = Program::with_http("silence", "header_timeout = \"2m\"");
@@ -254,8 +276,8 @@ fn attack_56_five_thousand_silent_connections_cost_little_and_are_let_go() {
         for trade in 1..=10 {
             assert!(program.post(&Notification::payment_now(trade).body()).is_success(), "meanwhile");
         }
-        let resident = process_metric(&program, "process_resident_memory_bytes");
-        assert!(resident < 128.0 * 1024.0 * 1024.0, "{resident} bytes");
+        let resident = program.resident_mib();
+        assert!(resident < 128.0, "{resident} MiB");
         assert!(refused(&program, "full") + refused(&program, "accept") == 0.0);
         drop(hoarded);
         program.wait_until("all are gone", || program.metric("connections") == 0.0);
@@ -291,12 +313,6 @@ fn attack_56_whoever_fills_the_door_gives_way_to_who_says_something() {
         drop(hoarded);
         assert_eq!(queue.published(&program, 9999).await.len(), 80);
     });
-}
-
-fn process_metric(program: &Program, name: &str) -> f64 {
-    let text = program.get("/metrics").unwrap().body;
-    let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap().to_owned();
-    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 #[test]

@@ -12,8 +12,7 @@ use crate::support::tls_client::Version::{Tls12, Tls13};
 use crate::support::tls_client::{believing, connect, connect_narrow, deliver};
 use crate::support::{PATIENCE, run};
 
-const KEYS: &str =
-    "tls_certificate_file = \"tls.pem\"\ntls_key_file = \"tls.key\"\nhandshake_timeout = \"1s\"\n";
+const KEYS: &str = "tls_certificate_file = \"tls.pem\"\ntls_key_file = \"tls.key\"\n";
 
 /// A gateway whose certificate is of this authority.
 fn start(name: &str, authority: &Authority, more: &str) -> Program {
@@ -59,7 +58,7 @@ fn inside_of_tls_everything_is_as_ever() {
 fn who_speaks_no_tls_or_never_finishes_his_hello_is_turned_away_in_time() {
     run(async {
         let authority = Authority::new("tests");
-        let program = start("no-tls", &authority, "");
+        let program = start("no-tls", &authority, "handshake_timeout = \"1s\"\n");
         let plain = request("/alipay/notify", &Notification::payment_now(1).body());
         let mut silent = RawClient::connect(program.http).await;
         let mut half = RawClient::connect(program.http).await;
@@ -72,6 +71,31 @@ fn who_speaks_no_tls_or_never_finishes_his_hello_is_turned_away_in_time() {
         program.wait_until("all are counted", || refused() >= 3.0);
         program.wait_until("all are gone", || program.metric("connections") == 0.0);
         assert!(program.rows(Notification::payment_now(1).trade_no()).is_empty());
+    });
+}
+
+#[test]
+fn what_an_attack_has_held_is_given_back_and_the_same_once_more_adds_nothing() {
+    run(async {
+        let authority = Authority::new("tests");
+        let program = start("given-back", &authority, "handshake_timeout = \"60s\"\n");
+        let at_first = program.resident_mib();
+        // Half a hello of 16 KiB: TLS has to keep all of it.
+        let mut hello = b"\x16\x03\x01\x40\0\x01\0\x3f\xfc\x03\x03".to_vec();
+        hello.resize(16_000, b'a');
+        for round in 1..=3 {
+            let mut hoarded = Vec::new();
+            for _ in 0..2000 {
+                let mut client = RawClient::connect(program.http).await;
+                client.send(&hello).await;
+                hoarded.push(client);
+            }
+            program.wait_until("it holds them", || program.resident_mib() > at_first + 40.0);
+            drop(hoarded);
+            program.wait_until("all are gone", || program.metric("connections") == 0.0);
+            let given_back = || program.resident_mib() < at_first + 6.0;
+            program.wait_until(&format!("it is given back, {round}"), given_back);
+        }
     });
 }
 

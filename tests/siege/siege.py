@@ -12,11 +12,16 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import dataclass
+from typing import Callable
 
+# Between the pieces of what comes in two: more than a read, less than a network.
+PIECES_APART = 0.02
 # Bounds that a run must keep to.
 MAX_RESIDENT = 128 * 2**20  # with 5,000 hoarded connections
 MIN_ANSWERED = 0.95  # of the genuine, within the answer deadline, in a flood of ten forged for each
 MAX_GROWTH = 16 * 2**20  # of the process, from before an attack to after it
+MAX_GROWTH_AGAIN = 4 * 2**20  # and from there to after the same attack once more
 MAX_SLOWDOWN = 1.5  # of the CPU time of a genuine notification, from the first measure to the last
 
 POST = b"POST /alipay/notify HTTP/1.1\r\nhost: siege\r\ncontent-length: %d\r\n\r\n"
@@ -32,6 +37,22 @@ class Gateway:
     def __init__(self, arguments):
         self.host, port = arguments.http.rsplit(":", 1)
         self.port, self.admin, self.pid = int(port), arguments.admin, arguments.pid
+        self.tls = ssl.create_default_context() if arguments.tls else None
+        if self.tls:
+            self.tls.check_hostname, self.tls.verify_mode = False, ssl.CERT_NONE
+        # Of handshakes: that of one who begins thousands at once would take longer than it may.
+        self.at_once = asyncio.Semaphore(64)
+
+    async def connect(self, source=None):
+        if not self.tls:
+            return await self.connect_in_the_clear(source)
+        local = (source, 0) if source else None
+        async with self.at_once:
+            return await asyncio.open_connection(self.host, self.port, local_addr=local, ssl=self.tls)
+
+    async def connect_in_the_clear(self, source=None):
+        local = (source, 0) if source else None
+        return await asyncio.open_connection(self.host, self.port, local_addr=local)
 
     def metrics(self):
         with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=30) as answer:
@@ -61,8 +82,9 @@ class Gateway:
 class Genuine:
     """Signed payments, sent at a rate over connections that are kept; what was answered, and when."""
 
-    def __init__(self, gateway, bodies, rate, sources):
-        self.gateway, self.bodies, self.rate, self.sources = gateway, bodies, rate, sources
+    def __init__(self, gateway, bodies, rate, sources=None, pieces=1):
+        self.gateway, self.bodies, self.rate = gateway, bodies, rate
+        self.sources, self.pieces = sources or [None], pieces
 
     async def run(self, seconds):
         count = int(self.rate * seconds)
@@ -84,12 +106,12 @@ class Genuine:
             await asyncio.sleep(at - asyncio.get_running_loop().time())
             try:
                 if connection is None:
-                    connection = await self.connect(source)
+                    connection = await self.gateway.connect(source)
                 reader, writer = connection
-                writer.write(request(body))
-                status, text, last = await asyncio.wait_for(answer(reader), 15)
+                await self.send(writer, request(body))
+                _, text, last = await asyncio.wait_for(answer(reader), 15)
             except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
-                status, text, last = 0, b"", True
+                text, last = b"", True
             took = asyncio.get_running_loop().time() - at
             if text == b"success":
                 self.latencies.append(took)
@@ -101,9 +123,15 @@ class Genuine:
         if connection:
             connection[1].close()
 
-    async def connect(self, source):
-        local = (source, 0) if source else None
-        return await asyncio.open_connection(self.gateway.host, self.gateway.port, local_addr=local)
+    async def send(self, writer, whole):
+        """In one piece; or, as some proxies do, the head first, and every other body in two halves."""
+        if self.pieces > 1:
+            head = whole.index(b"\r\n\r\n") + 4
+            cut = head if len(self.latencies) % 2 else (head + len(whole)) // 2
+            writer.write(whole[:cut])
+            await asyncio.sleep(PIECES_APART)
+            whole = whole[cut:]
+        writer.write(whole)
 
     def summary(self, count):
         latencies = sorted(self.latencies)
@@ -124,18 +152,16 @@ class Attack:
 
     def __init__(self, gateway, forged):
         self.gateway, self.forged, self.made, self.going = gateway, forged, 0, True
+        self.connect = gateway.connect
 
-    async def connect(self, source=None):
-        local = (source, 0) if source else None
-        return await asyncio.open_connection(self.gateway.host, self.gateway.port, local_addr=local)
-
-    async def hoard(self, count, hello, drip=None, await_answer=False, pause=1.0):
+    async def hoard(self, count, hello, drip=None, await_answer=False, pause=1.0, connect=None):
         """Holds `count` connections, each after `hello`, sending `drip` every second; opens anew what is closed."""
+        connect = connect or self.connect
 
         async def one():
             while self.going:
                 try:
-                    reader, writer = await self.connect()
+                    reader, writer = await connect()
                     self.made += 1
                     writer.write(hello)
                     if await_answer:
@@ -215,8 +241,9 @@ class Attack:
 
         await asyncio.gather(*(one() for _ in range(count)))
 
-    async def flood(self, rate, sources):
+    async def flood(self, rate, sources, forged=None):
         """Forged notifications at a rate, from many addresses."""
+        forged = forged or self.forged
         began = asyncio.get_running_loop().time()
 
         async def one(n, source):
@@ -228,7 +255,7 @@ class Attack:
                 try:
                     if connection is None:
                         connection = await self.connect(source)
-                    connection[1].write(request(self.forged[sent % len(self.forged)]))
+                    connection[1].write(request(forged[sent % len(forged)]))
                     self.made += 1
                     _, _, last = await asyncio.wait_for(answer(connection[0]), 15)
                 except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
@@ -272,8 +299,36 @@ def bombs():
     return [line + many + b"\r\n", line + b"x: " + b"y" * (1 << 20) + b"\r\n\r\n", b"POST /" + b"y" * (1 << 20)]
 
 
-def attacks(arguments, rate):
-    """Name, and how it is begun."""
+def half_a_hello():
+    """Of 16 KiB, in one record: TLS cannot say anything to it before its last byte has come."""
+    return b"\x16\x03\x01\x40\x00" + b"\x01\x00\x3f\xfc\x03\x03" + b"a" * 16000
+
+
+@dataclass
+class Row:
+    """An attack, how it is begun, and how the genuine come meanwhile."""
+
+    name: str
+    begin: Callable
+    sources: list = None
+    pieces: int = 1
+    again: bool = False  # it is the one before once more
+
+
+def attacks_on_tls(arguments):
+    """What is said before, and inside of, TLS. Each twice: a second one must find nothing to add to."""
+    hoarders, head = arguments.connections, b"POST /alipay/notify HTTP/1.1\r\nx: "
+    shapes = [
+        ("TLS: half a hello", lambda a: a.hoard(hoarders, half_a_hello(), connect=a.gateway.connect_in_the_clear)),
+        ("TLS: idle after handshake", lambda a: a.hoard(hoarders, b"")),
+        ("TLS: heads of 8 KiB, unfinished", lambda a: a.hoard(hoarders, head + b"y" * (8 * 1024 - len(head) - 60))),
+    ]
+    return [Row(name + more, begin, again=bool(more)) for name, begin in shapes for more in ("", ", again")]
+
+
+def attacks(arguments):
+    """What HTTP is attacked by."""
+    rate = arguments.rate
     hoarders, some = arguments.connections, max(arguments.connections // 10, 50)
     addresses = [f"127.0.{1 + n // 125}.{1 + n % 125}" for n in range(250)]
     head, body = b"POST /alipay/notify HTTP/1.1\r\nx: ", POST % 60000 + b"a"
@@ -281,24 +336,36 @@ def attacks(arguments, rate):
     full = head + b"y" * (8 * 1024 - len(head) - 60)
     many = head + b"".join(b"\r\nx-%02d: " % n + b"y" * 60 for n in range(95))
     length = b"\r\ncontent-length: 60000\r\n\r\n"
+    unfinished = POST % 65000 + b"a" * 60000
+
+    def idle_after_much(attack):
+        return attack.hoard(hoarders, full + length + b"a" * 60000, await_answer=True)
+
+    def forged_of_56_kb(attack):
+        great = [body + b"&x=" + b"a" * (56000 - len(body)) for body in attack.forged[:9]]
+        return attack.flood(rate * 10, (addresses * 2)[:300], great)
+
     return [
-        ("54 slow heads", lambda a: a.hoard(some, head, drip=b"a"), None),
-        ("54 heads of 8 KiB, unfinished", lambda a: a.hoard(hoarders, full), None),
-        ("54 heads of 16 KiB, unfinished", lambda a: a.hoard(hoarders, full * 2), None),
-        ("55 slow bodies", lambda a: a.hoard(some, body, drip=b"a"), None),
-        ("55 great bodies, unfinished", lambda a: a.hoard(some * 2, POST % 65000 + b"a" * 60000), None),
-        ("55 a byte behind 95 headers", lambda a: a.hoard(hoarders, many + length + b"a"), None),
-        ("56 silence", lambda a: a.hoard(hoarders, b""), None),
-        ("57 idle, kept alive", lambda a: a.hoard(hoarders, request(b"a=b"), await_answer=True), None),
-        ("57 idle after 8 and 60 KiB", lambda a: a.hoard(hoarders, full + length + b"a" * 60000, await_answer=True), None),
-        ("58 smuggling", lambda a: a.storm(4, smuggled()), None),
-        ("59 pipelines of 1,000", lambda a: a.storm(2, [request(b"a=b") * 1000]), None),
-        ("60 bombs in the head", lambda a: a.storm(4, bombs()), None),
-        ("61 other protocols", lambda a: a.storm(4, strangers()), None),
-        ("62 hanging up", lambda a: a.hang_up(4), None),
-        ("66 ten forged for each", lambda a: a.flood(rate * 10, addresses), None),
-        ("66 from the same addresses", lambda a: a.flood(rate * 10, addresses), addresses),
-        ("67 never reading", lambda a: a.never_read(10), None),
+        Row("54 slow heads", lambda a: a.hoard(some, head, drip=b"a")),
+        Row("54 heads of 8 KiB, unfinished", lambda a: a.hoard(hoarders, full)),
+        Row("54 heads of 16 KiB, unfinished", lambda a: a.hoard(hoarders, full * 2)),
+        Row("55 slow bodies", lambda a: a.hoard(some, body, drip=b"a")),
+        Row("55 great bodies, unfinished", lambda a: a.hoard(some * 2, unfinished)),
+        Row("55 the same, genuine in pieces", lambda a: a.hoard(some * 2, unfinished), pieces=2),
+        Row("55 a byte behind 95 headers", lambda a: a.hoard(hoarders, many + length + b"a")),
+        Row("56 silence", lambda a: a.hoard(hoarders, b"")),
+        Row("57 idle, kept alive", lambda a: a.hoard(hoarders, request(b"a=b"), await_answer=True)),
+        Row("57 idle after 8 and 60 KiB", idle_after_much),
+        Row("57 idle after as much, again", idle_after_much, again=True),
+        Row("58 smuggling", lambda a: a.storm(4, smuggled())),
+        Row("59 pipelines of 1,000", lambda a: a.storm(2, [request(b"a=b") * 1000])),
+        Row("60 bombs in the head", lambda a: a.storm(4, bombs())),
+        Row("61 other protocols", lambda a: a.storm(4, strangers())),
+        Row("62 hanging up", lambda a: a.hang_up(4)),
+        Row("66 ten forged for each", lambda a: a.flood(rate * 10, addresses)),
+        Row("66 from the same addresses", lambda a: a.flood(rate * 10, addresses), sources=addresses),
+        Row("66 of 56 KB, genuine in pieces", forged_of_56_kb, pieces=2),
+        Row("67 never reading", lambda a: a.never_read(10)),
     ]
 
 
@@ -329,11 +396,15 @@ def signed(arguments):
     return [body for kind, body in kinds if kind != b"forged"], [body for kind, body in kinds if kind == b"forged"]
 
 
+def rows(arguments):
+    return attacks_on_tls(arguments) if arguments.tls else attacks(arguments)
+
+
 async def attack_alone(arguments):
     """One attack in a process of its own, until there is no more to read; then says how much it did."""
     attack = Attack(Gateway(arguments), signed(arguments)[1])
-    begin = next(begin for name, begin, _ in attacks(arguments, arguments.rate) if name == arguments.attack)
-    running = asyncio.create_task(begin(attack))
+    row = next(row for row in rows(arguments) if row.name == arguments.attack)
+    running = asyncio.create_task(row.begin(attack))
     await asyncio.to_thread(sys.stdin.read)
     attack.going = False
     await asyncio.wait([running], timeout=10)
@@ -346,24 +417,20 @@ async def besiege(arguments):
     bodies = iter(signed(arguments)[0])
     problems, lost = [], []
     mib = lambda size: f"{size / 2**20:.0f}"
-
-    def genuine(sources=None):
-        return Genuine(gateway, bodies, arguments.rate, sources or [None])
-
+    besieging = [row for row in rows(arguments) if arguments.only in row.name]
+    if not besieging:
+        return True
     print(f"genuine traffic: {arguments.rate:.0f}/s, a tenth of saturation; {arguments.connections} hoarders")
     print(f"{'attack':31}{'MiB before':>11}{'peak':>6}{'after':>6}{'p99 ms before':>15}{'during':>8}{'after':>8}"
           f"{'answered':>10}  held off")
-    await measured(gateway, genuine(), 1)  # connections and caches are warm
-    first = before = await measured(gateway, genuine(), arguments.seconds)
+    usual = Genuine(gateway, bodies, arguments.rate)
+    await measured(gateway, usual, 1)  # connections and caches are warm
+    first = before = await measured(gateway, usual, arguments.seconds)
     resident = at_first = gateway.resident()
-    for name, _, sources in attacks(arguments, arguments.rate):
-        if arguments.only and arguments.only not in name:
-            continue
-        counted = gateway.metrics()
+    for row in besieging:
+        name, counted = row.name, gateway.metrics()
         command = [sys.executable, *sys.argv, "--attack", name]
         attack = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        await asyncio.sleep(arguments.seconds / 2 + 1)
-        traffic = genuine(sources)
         peak = [gateway.resident()]
 
         async def watch():
@@ -372,6 +439,8 @@ async def besiege(arguments):
                 await asyncio.sleep(0.1)
 
         watching = asyncio.create_task(watch())
+        await asyncio.sleep(arguments.seconds / 2 + 1)
+        traffic = Genuine(gateway, bodies, arguments.rate, row.sources, row.pieces)
         during = await measured(gateway, traffic, arguments.seconds)
         connections = gateway.metrics()["connections"]
         made, _ = await attack.communicate(b"")
@@ -380,7 +449,7 @@ async def besiege(arguments):
             problems.append(f"{name}: connections are left")
         lost += traffic.failed
         told = held_off(counted, gateway.metrics())
-        after = await measured(gateway, genuine(), arguments.seconds)
+        after = await measured(gateway, usual, arguments.seconds)
         now = gateway.resident()
         print(f"{name:31}{mib(resident):>11}{mib(max(peak)):>6}{mib(now):>6}{before['p99_ms']:>15.1f}"
               f"{during['p99_ms']:>8.1f}{after['p99_ms']:>8.1f}{during['in_time']:>10.1%}  {int(made)} made, "
@@ -389,9 +458,11 @@ async def besiege(arguments):
             problems.append(f"{name}: {during['in_time']:.1%} of the genuine were answered in time")
         if max(peak) > MAX_RESIDENT:
             problems.append(f"{name}: {mib(max(peak))} MiB")
-        if now > max(resident, at_first) + MAX_GROWTH:
+        if now > max(resident, at_first) + (MAX_GROWTH_AGAIN if row.again else MAX_GROWTH):
             problems.append(f"{name}: it left {mib(now - resident)} MiB behind")
         before, resident = after, now
+    if resident > at_first + MAX_GROWTH:
+        problems.append(f"it has become larger: {mib(at_first)} MiB at first, {mib(resident)} at last")
     print(f"CPU of a genuine notification: {first['cpu_us']:.0f} us at first, {before['cpu_us']:.0f} us at last")
     if before["cpu_us"] > first["cpu_us"] * MAX_SLOWDOWN:
         problems.append("it has become slower")
@@ -406,7 +477,7 @@ async def not_lost(gateway, bodies):
     if not bodies:
         return []
     left = 0
-    reader, writer = await asyncio.open_connection(gateway.host, gateway.port)
+    reader, writer = await gateway.connect()
     for body in bodies:
         writer.write(request(body))
         _, text, _ = await answer(reader)
@@ -426,6 +497,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--connections", type=int, default=5000)
     parser.add_argument("--only", default="")
+    parser.add_argument("--tls", action="store_true")
     parser.add_argument("--attack", default="")
     arguments = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

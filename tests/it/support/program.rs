@@ -204,6 +204,13 @@ impl Program {
         line.unwrap_or_else(|| panic!("no {sample} in\n{text}")).rsplit(' ').next().unwrap().parse().unwrap()
     }
 
+    /// What it has of memory.
+    pub fn resident_mib(&self) -> f64 {
+        let text = self.get("/metrics").unwrap().body;
+        let line = text.lines().find(|line| line.starts_with("process_resident_memory_bytes ")).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() / 1_048_576.0
+    }
+
     pub fn outcome(&self, outcome: &str) -> f64 {
         self.metric(&format!("notifications_total{{outcome=\"{outcome}\"}}"))
     }
