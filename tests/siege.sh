@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The attacks on the public door (54 to 67), each with its figure: what the process held before, at its peak and after,
 # what became of genuine traffic at a tenth of saturation before, during and after, and what was held off; on HTTP, and
-# on a gateway that speaks TLS. The real binary and a real broker, loopback only, about eight minutes. Exits 1 where a
+# on a gateway that speaks TLS. The real binary and a real broker, loopback only, about ten minutes. Exits 1 where a
 # promise is not kept (tests/siege/siege.py).
 #
 #   tests/siege.sh               everything
-#   SHORT=1 tests/siege.sh       500 hoarders and two seconds for each: the same promises, about two minutes
+#   SHORT=1 tests/siege.sh       500 hoarders and two seconds for each: the same promises, about five minutes
 #   ONLY=66 tests/siege.sh       what has this in its name (all of TLS has TLS)
 #
 # GATEWAY names a program that is built already. Needs Python 3 (standard library), openssl, and 12,000 open files.
