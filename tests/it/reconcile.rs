@@ -133,6 +133,9 @@ fn a_bill_that_agrees_exits_0_beside_the_running_gateway_and_beside_its_export()
         assert!(gateway(&program, &["store", "export", "--out", "export.jsonl"]).status.success());
         let output = gateway(&program, &["reconcile", "--export", "export.jsonl", "bill.zip"]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
+        // Without a configuration nobody knows which app sells for this account.
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("not looked for, because no app of the configuration"), "{text}");
     });
 }
 
