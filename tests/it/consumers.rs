@@ -142,7 +142,7 @@ fn plays_its_part(language: &str) {
         Database::open(&database).unwrap().execute(by_hand, []).unwrap();
         repeat(&queue, &plain.event_id("payment.succeeded")).await;
         let _consumer = consumer(language, &queue, &database, |command| command);
-        comes_to_the_last(&database).await;
+        comes_to("the-last", &database).await;
         has_done_right(language, &database);
     });
 }
@@ -206,7 +206,7 @@ fn passes_the_check(language: &str) {
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         send(&channel, &queue, "the-last", &event("trade.pending", "sandbox", "PLAIN", "x")).await;
         let consumer = consumer(language, &queue, &database, |command| command.env("ENVIRONMENT", "sandbox"));
-        comes_to_the_last(&database).await;
+        comes_to("the-last", &database).await;
         drop(consumer);
         let shipped = rows(&database, "SELECT out_trade_no FROM shipments").join("\n");
         let refunded = rows(&database, "SELECT out_trade_no || ',' || refunded_minor FROM orders").join("\n");
@@ -231,11 +231,9 @@ async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl Fn
     assert!(tokio::time::timeout(Duration::from_secs(60), patience).await.is_ok(), "never happened: {what}");
 }
 
-async fn comes_to_the_last(database: &Path) {
-    eventually("the consumer has come to the last message", || async {
-        !rows(database, "SELECT message_id FROM seen WHERE message_id = 'the-last'").is_empty()
-    })
-    .await;
+async fn comes_to(message_id: &str, database: &Path) {
+    let seen = format!("SELECT message_id FROM seen WHERE message_id = '{message_id}'");
+    eventually("the consumer has come to the message", || async { !rows(database, &seen).is_empty() }).await;
 }
 
 /// A consumer whose database goes away, and comes back; and that is killed with messages in its hands. Its queue drops what
@@ -295,14 +293,18 @@ fn loses_nothing_that_it_has_taken(language: &str) {
         assert_eq!(shipped(), ["AWAY"], "{language}");
         send(&channel, &queue, "the-last", &event("trade.pending", "production", "AWAY", "AWAY")).await;
         let second = start().await;
-        comes_to_the_last(&database).await;
+        comes_to("the-last", &database).await;
         eventually("all of them are shipped", || async { shipped().len() == 4 }).await;
         let unpaid = rows(&database, "SELECT out_trade_no FROM orders WHERE state != 'paid'");
         assert!(unpaid.is_empty(), "{language}: {unpaid:?}");
         assert!(rows(&database, "SELECT why FROM reviews").is_empty(), "{language}");
+        // Who has come to this one has sent the acknowledgements of those before it; its own may be on its way.
+        send(&channel, &queue, "the-end", &event("trade.pending", "production", "AWAY", "AWAY")).await;
+        comes_to("the-end", &database).await;
         drop(second);
+        eventually("the broker has seen it go", || async { consumers(&channel, &queue).await == 0 }).await;
         let deleted = channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default());
-        assert_eq!(deleted.await.unwrap(), 0, "{language}: everything was acknowledged");
+        assert!(deleted.await.unwrap() <= 1, "{language}: everything was acknowledged");
     });
 }
 
