@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The attacks on the public door (54 to 67), each with its figure: what the process held before, at its peak and after,
 # what became of genuine traffic at a tenth of saturation before, during and after, and what was held off; on HTTP, and
-# on a gateway that speaks TLS. The real binary and a real broker, loopback only, about ten minutes. Exits 1 where a
+# on a gateway that speaks TLS. The real binary and a real broker, loopback only, some thirteen minutes. Exits 1 where a
 # promise is not kept (tests/siege/siege.py).
 #
 #   tests/siege.sh               everything
