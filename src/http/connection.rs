@@ -11,7 +11,7 @@ use std::error::Error as _;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -111,8 +111,7 @@ pub(crate) struct Progress {
     /// When the last request was answered, in milliseconds since it was opened.
     silent_since: AtomicU64,
     has_buffers: AtomicBool,
-    /// A [`Merit`].
-    merit: AtomicU8,
+    has_brought_news: AtomicBool,
     is_asked_to_leave: AtomicBool,
     asked_to_leave: Notify,
 }
@@ -128,7 +127,7 @@ impl Default for Progress {
             opened: Instant::now(),
             silent_since: AtomicU64::default(),
             has_buffers: AtomicBool::default(),
-            merit: AtomicU8::default(),
+            has_brought_news: AtomicBool::default(),
             is_asked_to_leave: AtomicBool::default(),
             asked_to_leave: Notify::default(),
         }
@@ -171,14 +170,13 @@ impl Progress {
         self.has_buffers.load(Ordering::Relaxed)
     }
 
-    /// It has brought something. The most of it counts.
-    pub(crate) fn brought(&self, merit: Merit) {
-        self.merit.fetch_max(merit as u8, Ordering::Relaxed);
+    /// It has brought something genuine that nobody had brought before.
+    pub(crate) fn brought_news(&self) {
+        self.has_brought_news.store(true, Ordering::Relaxed);
     }
 
-    /// What that was, in the order of [`Merit`].
-    pub(crate) fn merit(&self) -> u8 {
-        self.merit.load(Ordering::Relaxed)
+    pub(crate) fn has_brought_news(&self) -> bool {
+        self.has_brought_news.load(Ordering::Relaxed)
     }
 
     /// Asks it to leave as one that is too old does: it is closed, unless a request has begun meanwhile, which is finished.
@@ -214,16 +212,6 @@ impl Progress {
     fn heard(&self) {
         self.idle.store(false, Ordering::Relaxed);
     }
-}
-
-/// What of a connection's is genuine: by this it stays, where others give way. Whoever has seen one notification can
-/// repeat it as often as he likes, and only Alipay has new ones; but Alipay repeats, too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Merit {
-    /// What was answered `success` before. (Nothing genuine is 0.)
-    Repeat = 1,
-    /// What nobody had brought before.
-    News = 2,
 }
 
 /// Whether a request announced a body.

@@ -1,8 +1,7 @@
 //! Who gives way when the door is nearly full, or too much of its memory is taken: the connections that have been in no
 //! request for longest. A hoarder's are older than that of somebody who connects to say something, so that whoever fills
 //! the door keeps only himself out. Where he comes ever anew, that of a proxy which keeps it for the next notification
-//! would be older than his; so those that have brought something genuine go last, and of them those that have brought what
-//! was new: one notification that he has seen he may repeat for ever.
+//! would be older than his; so those that have brought something genuine and new go last.
 //!
 //! A connection that has said nothing costs a tenth of one that has (HTTP has buffers, and so has TLS), so those have a
 //! bound of their own.
@@ -86,11 +85,11 @@ impl Sitting {
 }
 
 impl Seats {
-    /// Those of the least merit before the others, and of each those that have been silent for longest.
+    /// Those that never brought anything genuine and new before the others, and of each those that have been silent for longest.
     fn ask(&self, so_many: usize, among: impl Fn(&Progress) -> bool) {
         let of_them = self.taken.values().filter(|progress| among(progress));
-        let rank = |progress: &Progress| Some((progress.merit(), progress.silent_since()?));
-        let mut silent: Vec<((u8, Instant), &Arc<Progress>)> =
+        let rank = |progress: &Progress| Some((progress.has_brought_news(), progress.silent_since()?));
+        let mut silent: Vec<((bool, Instant), &Arc<Progress>)> =
             of_them.filter_map(|progress| Some((rank(progress)?, progress))).collect();
         let count = so_many.min(silent.len());
         if count > 0 && count < silent.len() {
@@ -116,7 +115,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {
-    use super::super::connection::{HasBody, Merit};
+    use super::super::connection::HasBody;
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -143,31 +142,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_brought_something_genuine_gives_way_after_the_others_and_who_brought_news_last() {
+    async fn who_has_brought_something_genuine_gives_way_after_the_others() {
         let sitting = Sitting::new(2);
-        let seats: Vec<_> = (0..5).map(|_| Arc::new(Progress::default())).collect();
+        let seats: Vec<_> = (0..4).map(|_| Arc::new(Progress::default())).collect();
         for seat in &seats {
             sitting.enter(Arc::clone(seat));
         }
-        seats[0].brought(Merit::News);
-        seats[0].brought(Merit::Repeat);
-        // The others were silent for less long, each than the one before.
-        for (nth, seat) in seats.iter().enumerate().skip(1) {
-            tokio::time::advance(Duration::from_secs(1)).await;
-            if nth < 3 {
-                seat.brought(Merit::Repeat);
-            }
-            seat.answered();
-        }
-        let asked = || seats.iter().map(|seat| seat.is_asked_to_leave()).collect::<Vec<_>>();
+        seats[0].brought_news();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        seats[1..].iter().for_each(|seat| seat.answered());
+        let asked = || seats.iter().filter(|seat| seat.is_asked_to_leave()).count();
         sitting.make_room(3, Instant::now());
-        assert_eq!(asked(), [false, true, false, true, true], "nothing, then what is known");
+        assert_eq!((asked(), seats[0].is_asked_to_leave()), (3, false), "it was silent for longest");
         tokio::time::advance(PAUSE).await;
         sitting.make_room(1, Instant::now());
-        assert_eq!(asked(), [false, true, true, true, true], "a repeat takes nothing away");
-        tokio::time::advance(PAUSE).await;
-        sitting.make_room(1, Instant::now());
-        assert_eq!(asked(), [true; 5]);
+        assert_eq!(asked(), 4);
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,7 +27,7 @@ use tokio_util::either::Either;
 
 use super::accept::Acceptor;
 use super::body::{BodyFault, Shelf};
-use super::connection::{self, HasBody, Merit, Progress, Stream, Wire};
+use super::connection::{self, HasBody, Progress, Stream, Wire};
 use super::give_way::{GIVE_WAY, Sitting};
 use super::per_address::{PerAddress, Place};
 use super::reply::{self, Answer, Refusal};
@@ -219,8 +219,10 @@ impl Door {
         let answer = match received {
             Ok(body) => {
                 let reply = self.gateway.notify(Delivery { body, client, arrived, traceparent }).await;
-                if let Reply::Success(announced) = &reply {
-                    progress.brought(merit(announced));
+                if let Reply::Success(announced) = &reply
+                    && is_news(announced)
+                {
+                    progress.brought_news();
                 }
                 reply::of(&reply)
             }
@@ -377,10 +379,12 @@ const FEW: usize = 256;
 /// Bound: connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-fn merit(announced: &Announced) -> Merit {
+/// What nobody had brought before. Whoever has seen one notification can repeat it as often as he likes, and be answered
+/// `success`; only Alipay has new ones.
+fn is_news(announced: &Announced) -> bool {
     match announced.how() {
-        How::Confirmed(_) | How::Unrouted => Merit::News,
-        How::Followed | How::Recorded | How::Dropped => Merit::Repeat,
+        How::Confirmed(_) | How::Unrouted => true,
+        How::Followed | How::Recorded | How::Dropped => false,
     }
 }
 

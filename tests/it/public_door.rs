@@ -264,6 +264,35 @@ fn attack_57_whoever_repeats_what_he_has_seen_gives_way_before_who_brought_what_
 }
 
 #[test]
+fn attack_57_whoever_repeats_what_he_has_seen_gives_way_before_who_just_came() {
+    run(async {
+        let program =
+            Program::with_http("newcomer", "max_buffered_connections = 100\nheader_timeout = \"60s\"");
+        let _queue = Queue::bound(&program.exchange, &["#"]).await;
+        assert!(program.post(&Notification::payment_now(1).body()).is_success());
+        let mut hoarded = Vec::new();
+        for _ in 0..90 {
+            let mut client = RawClient::connect(program.http).await;
+            client.send(genuine(1)).await;
+            assert_eq!(client.answer().await.body, b"success");
+            hoarded.push(client);
+        }
+        let notification = genuine(2);
+        let (first, second) = notification.split_at(20);
+        let mut newcomer = RawClient::connect(program.http).await;
+        newcomer.send(first).await;
+        for _ in 0..60 {
+            let mut client = RawClient::connect(program.http).await;
+            client.send("P").await;
+            hoarded.push(client);
+        }
+        program.wait_until("some have left", || program.metric("connections") <= 110.0);
+        newcomer.send(second).await;
+        assert_eq!(newcomer.answer().await.body, b"success");
+    });
+}
+
+#[test]
 fn attack_56_five_thousand_silent_connections_cost_little_and_are_let_go() {
     run(async {
         let program = Program::with_http("silence", "header_timeout = \"2m\"");
