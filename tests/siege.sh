@@ -12,6 +12,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+ulimit -n "$(ulimit -Hn)"
+if [ "$(ulimit -n)" != unlimited ] && [ "$(ulimit -n)" -lt 12000 ]; then
+  echo "the siege needs 12,000 open files, and may have $(ulimit -n): ulimit -n" >&2
+  exit 1
+fi
 seconds=5 hoarders=5000
 [ -n "${SHORT:-}" ] && seconds=2 hoarders=500
 work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-siege.XXXXXX")
