@@ -523,7 +523,10 @@ fn attack_39_a_text_that_was_split_and_the_genuine_fields_swallowed_is_held() {
         ("body", all, "p"),
     ] {
         let held = format!("x&{fakes}&{swallower}=");
-        let genuine = Draft::payment().set(text, &held).without("point_amount").signed();
+        // Another text, which holds what is called less than any that could have swallowed it.
+        let other = if text == "passback_params" { "subject" } else { "passback_params" };
+        let draft = Draft::payment().set(other, "k&a=1");
+        let genuine = draft.set(text, &held).without("point_amount").signed();
         // As Alipay sent it, it is a merchant's text, or holds what looks like a missing field.
         let as_sent = said(&genuine.body());
         assert!(
