@@ -41,7 +41,7 @@ pub struct Config {
     pub max_bodies: usize,
     /// `http.max_connections`.
     pub max_connections: usize,
-    /// `http.max_buffered_connections`: of those, how many may have said something and be in no request.
+    /// `http.max_buffered_connections`: of those, how many may have said something and be in no request; half as many inside of TLS.
     pub max_buffered_connections: usize,
     /// `http.max_connections_per_address`; 0 is no bound.
     pub max_connections_per_address: usize,
@@ -66,4 +66,14 @@ pub struct Config {
     pub proxy_protocol: bool,
     /// `http.tls_certificate_file` and `http.tls_key_file`.
     pub tls: Option<Identity>,
+}
+
+impl Config {
+    /// How many connections may have buffers. Inside of TLS each has a record in both forms beside HTTP's, and counts twice.
+    pub(crate) const fn buffered_connections(&self) -> usize {
+        match self.tls {
+            None => self.max_buffered_connections,
+            Some(_) => self.max_buffered_connections.div_ceil(2),
+        }
+    }
 }

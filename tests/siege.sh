@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The attacks on the public door (54 to 67), each with its figure: what the process held before, at its peak and after,
 # what became of genuine traffic at a tenth of saturation before, during and after, and what was held off; on HTTP, and
-# on a gateway that speaks TLS. The real binary and a real broker, loopback only, some thirteen minutes. Exits 1 where a
+# on a gateway that speaks TLS. The real binary and a real broker, loopback only, some fifteen minutes. Exits 1 where a
 # promise is not kept (tests/siege/siege.py).
 #
 #   tests/siege.sh               everything
@@ -17,6 +17,7 @@ if [ "$(ulimit -n)" != unlimited ] && [ "$(ulimit -n)" -lt 12000 ]; then
   echo "the siege needs 12,000 open files, and may have $(ulimit -n): ulimit -n" >&2
   exit 1
 fi
+python3 tests/siege/siege.py --names --only "${ONLY:-}"
 seconds=5 hoarders=5000
 [ -n "${SHORT:-}" ] && seconds=2 hoarders=500
 work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-siege.XXXXXX")

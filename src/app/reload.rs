@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::Signal;
 
+use crate::admission::policy::Policy;
 use crate::config::{self, Config, Loaded, Problems};
 use crate::gateway::Gateway;
 use crate::http;
@@ -88,13 +89,18 @@ impl Reloader {
         self.watched = loaded.watched;
         self.refused = None;
         self.metrics.policy_refused.set(0);
-        self.metrics.policy_reloads.with_label_values(&["applied"]).inc();
         self.exchange_certificate(loaded.config.http.tls);
+        self.exchange_policy(policy, &loaded.remarks);
+        // Last: who sees it counted finds it in force.
+        self.metrics.policy_reloads.with_label_values(&["applied"]).inc();
+    }
+
+    fn exchange_policy(&mut self, policy: Policy, remarks: &[String]) {
         if policy == self.running.policy {
             tracing::info!("apps, keys and sellers were loaded again, and are the same");
             return;
         }
-        for remark in &loaded.remarks {
+        for remark in remarks {
             tracing::warn!(remark, "configuration");
         }
         let apps = policy.apps.len();

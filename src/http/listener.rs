@@ -141,7 +141,7 @@ impl Door {
             tls,
             protocol: connection::protocol(config.max_header, config.header_timeout),
             room: Arc::new(Semaphore::new(config.max_connections)),
-            sitting: Sitting::new(config.max_buffered_connections),
+            sitting: Sitting::new(config.buffered_connections()),
             kept_free: if config.max_connections < FEW { 0 } else { config.max_connections / KEPT_FREE },
             per_address: PerAddress::new(config.max_connections_per_address),
             shelf: Arc::new(shelf),

@@ -3,6 +3,10 @@
 //! is believed.
 //!
 //! The certificate is exchanged while the gateway runs: whoever begins a handshake gets the one that is in force.
+//!
+//! *A message that never ends* would be kept for ever: rustls holds up to 64 KiB of one handshake message, in as many
+//! records as its sender likes, before the handshake has ended and after it. So what is read of a peer until something
+//! comes of it is bounded below rustls.
 
 use std::fmt;
 use std::io;
@@ -10,7 +14,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt as _, Join, Take, join};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::{Error, ServerConfig};
@@ -18,7 +24,10 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 
 /// A connection inside of TLS. In a box: most doors have no TLS, and their connections should not be as large.
-pub(crate) type TlsStream = Box<tokio_rustls::server::TlsStream<TcpStream>>;
+pub(crate) type TlsStream = Box<tokio_rustls::server::TlsStream<Bounded>>;
+
+/// What is below TLS: it ends where nothing has come of [`UNTIL_SOMETHING_BYTES`].
+type Bounded = Join<Take<OwnedReadHalf>, OwnedWriteHalf>;
 
 /// A certificate with what leads to its authority, and its private key: they fit.
 #[derive(Clone)]
@@ -107,6 +116,19 @@ impl InForce {
     /// If the peer speaks no TLS that we speak.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream> {
         let config = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).config);
-        TlsAcceptor::from(config).accept(stream).await.map(Box::new)
+        let (reader, writer) = stream.into_split();
+        let bounded = join(reader.take(UNTIL_SOMETHING_BYTES), writer);
+        let mut stream = Box::new(TlsAcceptor::from(config).accept(bounded).await?);
+        something_came(&mut stream);
+        Ok(stream)
     }
 }
+
+/// The handshake has ended, or something of HTTP was read: as much may be read anew.
+pub(super) fn something_came(stream: &mut TlsStream) {
+    stream.get_mut().0.reader_mut().set_limit(UNTIL_SOMETHING_BYTES);
+}
+
+/// Bound: a hello has 2 KiB, with keys against quantum computers. A record has up to 16 KiB and 261 bytes, and rustls
+/// reads at most 4 KiB of what follows with it.
+const UNTIL_SOMETHING_BYTES: u64 = 24 * 1024;

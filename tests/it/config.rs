@@ -1083,6 +1083,12 @@ mod the_public_door {
             assert!(good.watched.contains(&folder.path().join(file)), "{file} is looked at again");
         }
         assert!(!format!("{:?}", good.config).contains("PRIVATE"));
+        // Inside of TLS a connection counts twice.
+        for (most, is_remarked) in [(2048, false), (2046, true)] {
+            let some = format!("{shown}{fits}max_buffered_connections = {most}");
+            let remarks = encrypted(&folder, &some).unwrap().remarks.concat();
+            assert_eq!(remarks.contains("each counts twice inside of TLS"), is_remarked, "{remarks}");
+        }
         for (http, key, words) in [
             (shown.to_owned(), "http.tls_key_file", "is missing"),
             (fits.to_owned(), "http.tls_certificate_file", "is missing"),

@@ -1,7 +1,7 @@
 //! TLS on the public listener: the same answers inside of it, strangers to it turned away in time, and a certificate that
 //! is exchanged while it runs. On the real binary.
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::alipay::Notification;
 use crate::support::authority::Authority;
@@ -9,7 +9,7 @@ use crate::support::program::{Program, amqp_url, request};
 use crate::support::queue::Queue;
 use crate::support::raw_client::{End, RawClient};
 use crate::support::tls_client::Version::{Tls12, Tls13};
-use crate::support::tls_client::{believing, connect, connect_narrow, deliver};
+use crate::support::tls_client::{believing, connect, connect_narrow, deliver, unfinished_message};
 use crate::support::{PATIENCE, run};
 
 const KEYS: &str = "tls_certificate_file = \"tls.pem\"\ntls_key_file = \"tls.key\"\n";
@@ -78,7 +78,8 @@ fn who_speaks_no_tls_or_never_finishes_his_hello_is_turned_away_in_time() {
 fn what_an_attack_has_held_is_given_back_and_the_same_once_more_adds_nothing() {
     run(async {
         let authority = Authority::new("tests");
-        let program = start("given-back", &authority, "handshake_timeout = \"60s\"\n");
+        let keys = "handshake_timeout = \"60s\"\nmax_buffered_connections = 4096\n";
+        let program = start("given-back", &authority, keys);
         let at_first = program.resident_mib();
         // Half a hello of 16 KiB: TLS has to keep all of it.
         let mut hello = b"\x16\x03\x01\x40\0\x01\0\x3f\xfc\x03\x03".to_vec();
@@ -96,6 +97,64 @@ fn what_an_attack_has_held_is_given_back_and_the_same_once_more_adds_nothing() {
             let given_back = || program.resident_mib() < at_first + 6.0;
             program.wait_until(&format!("it is given back, {round}"), given_back);
         }
+    });
+}
+
+/// As many bytes of a hello that says it had 64 KiB, in records of 16 KiB.
+fn part_of_a_hello(bytes: usize) -> Vec<u8> {
+    let mut hello = b"\x01\0\xff\xf0\x03\x03".to_vec();
+    hello.resize(bytes, b'a');
+    let record =
+        |part: &[u8]| [b"\x16\x03\x01", &u16::try_from(part.len()).unwrap().to_be_bytes()[..], part].concat();
+    hello.chunks(16_000).flat_map(record).collect()
+}
+
+#[test]
+fn attack_57_five_thousand_halves_of_a_hello_hold_little_however_large_it_says_it_is() {
+    run(async {
+        let authority = Authority::new("tests");
+        for bytes in [16_000, 23_000, 64_000] {
+            let program = start("hellos", &authority, "handshake_timeout = \"3m\"\n");
+            let _queue = Queue::bound(&program.exchange, &["#"]).await;
+            let (hello, mut hoarded) = (part_of_a_hello(bytes), Vec::new());
+            for _ in 0..5000 {
+                let mut client = RawClient::connect(program.http).await;
+                let _ = client.try_send(&hello).await;
+                hoarded.push(client);
+            }
+            let mut stream = connect(program.http, b"", believing(&authority, Tls13)).await.unwrap();
+            assert!(deliver(&mut stream, &payment(1)).await.ends_with("success"), "{bytes}");
+            let peak = program.peak_mib();
+            assert!(peak < 128.0, "{bytes}: {peak} MiB");
+            // Half of `http.max_buffered_connections`, and who came last.
+            program.wait_until("the others have left", || program.metric("connections") <= 1300.0);
+        }
+    });
+}
+
+#[test]
+fn a_message_of_tls_that_does_not_end_ends_its_connection() {
+    run(async {
+        let authority = Authority::new("tests");
+        let long = "handshake_timeout = \"5m\"\nheader_timeout = \"5m\"\n";
+        let program = start("endless", &authority, long);
+        let mut hello = RawClient::connect(program.http).await;
+        hello.send(part_of_a_hello(48_000)).await;
+        hello.rest().await;
+        program.wait_until("it is counted", || {
+            program.metric("connections_refused_total{reason=\"handshake\"}") >= 1.0
+        });
+        let mut afterwards = unfinished_message(program.http, &authority).await;
+        let ended = async { while afterwards.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {} };
+        tokio::time::timeout(PATIENCE, ended).await.expect("it stays");
+        program.wait_until("both are gone", || program.metric("connections") == 0.0);
+        // What comes of what is read has no such bound.
+        let _queue = Queue::bound(&program.exchange, &["#"]).await;
+        let mut stream = connect(program.http, b"", believing(&authority, Tls13)).await.unwrap();
+        let mut much = b"POST /alipay/notify HTTP/1.1\r\ncontent-length: 60000\r\n\r\n".to_vec();
+        much.extend([b'a'; 60_000]);
+        stream.write_all(&much.repeat(5)).await.unwrap();
+        assert!(deliver(&mut stream, &payment(1)).await.ends_with("success"));
     });
 }
 

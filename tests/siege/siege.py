@@ -307,9 +307,33 @@ def bombs():
     return [line + many + b"\r\n", line + b"x: " + b"y" * (1 << 20) + b"\r\n\r\n", b"POST /" + b"y" * (1 << 20)]
 
 
-def half_a_hello():
-    """Of 16 KiB, in one record: TLS cannot say anything to it before its last byte has come."""
-    return b"\x16\x03\x01\x40\x00" + b"\x01\x00\x3f\xfc\x03\x03" + b"a" * 16000
+def half_a_hello(size):
+    """As many bytes of one that says it had 64 KiB, in records of 16 KiB: TLS cannot say anything to it before the last has come."""
+    hello = b"\x01\x00\xff\xf0\x03\x03" + b"a" * (size - 6)
+    records = [hello[at : at + 16000] for at in range(0, size, 16000)]
+    return b"".join(b"\x16\x03\x01" + len(record).to_bytes(2, "big") + record for record in records)
+
+
+async def half_a_record(gateway, head):
+    """A connection inside of TLS that has said this, and all but the last byte of a record of 16 KiB more."""
+    async with gateway.at_once:
+        reader, writer = await gateway.connect_in_the_clear()
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = gateway.tls.wrap_bio(incoming, outgoing)
+        while True:
+            try:
+                client.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                read = await reader.read(1 << 16)
+                if not read:
+                    raise OSError("closed in the handshake") from None
+                incoming.write(read)
+    client.write(head)
+    client.write(b"y" * 16384)
+    writer.write(outgoing.read()[:-1])
+    return reader, writer
 
 
 @dataclass
@@ -327,10 +351,27 @@ class Row:
 def attacks_on_tls(arguments):
     """What is said before, and inside of, TLS. Each twice: a second one must find nothing to add to."""
     hoarders, head = arguments.connections, b"POST /alipay/notify HTTP/1.1\r\nx: "
+    full = head + b"y" * (8 * 1024 - len(head) - 60)
+    addresses = [f"127.0.{1 + n // 125}.{1 + n % 125}" for n in range(240)]
+
+    def hellos(size):
+        return lambda a: a.hoard(hoarders, half_a_hello(size), connect=a.gateway.connect_in_the_clear)
+
+    async def everything(attack):
+        """What makes a connection largest, beside as many unfinished bodies as fit, and great forged ones."""
+        great = [body + b"&x=" + b"a" * (50000 - len(body)) for body in attack.forged[:9]]
+        await asyncio.gather(
+            attack.hoard(hoarders * 4 // 5, b"", connect=lambda: half_a_record(attack.gateway, full)),
+            attack.hoard(hoarders // 5, POST % 60000 + b"a" * 15000),
+            attack.flood(arguments.rate * 2, addresses, great),
+        )
+
     shapes = [
-        ("TLS: half a hello", lambda a: a.hoard(hoarders, half_a_hello(), connect=a.gateway.connect_in_the_clear)),
+        ("TLS: half a hello of 23 KiB", hellos(23000)),
+        ("TLS: half a hello of 64 KiB", hellos(64000)),
         ("TLS: idle after handshake", lambda a: a.hoard(hoarders, b"")),
-        ("TLS: unfinished heads", lambda a: a.hoard(hoarders, head + b"y" * (8 * 1024 - len(head) - 60))),
+        ("TLS: unfinished heads", lambda a: a.hoard(hoarders, full)),
+        ("TLS: heads, records, bodies", everything),
     ]
     return [Row(name + more, begin, again=bool(more), least=hoarders) for name, begin in shapes for more in ("", ", again")]
 
@@ -503,11 +544,12 @@ async def not_lost(gateway, bodies):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--http", required=True)
-    parser.add_argument("--admin", required=True)
-    parser.add_argument("--pid", type=int, required=True)
-    parser.add_argument("--bodies", required=True)
-    parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--names", action="store_true", help="only look whether --only is part of one")
+    parser.add_argument("--http")
+    parser.add_argument("--admin")
+    parser.add_argument("--pid", type=int)
+    parser.add_argument("--bodies")
+    parser.add_argument("--rate", type=float, default=0)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--connections", type=int, default=5000)
     parser.add_argument("--only", default="")
@@ -519,6 +561,8 @@ def main():
     logging.disable()
     if not any(arguments.only in row.name for row in attacks(arguments) + attacks_on_tls(arguments)):
         sys.exit(f"no attack has {arguments.only!r} in its name")
+    if arguments.names:
+        return
     if arguments.attack:
         asyncio.run(attack_alone(arguments))
     sys.exit(0 if asyncio.run(besiege(arguments)) else 1)

@@ -204,6 +204,13 @@ impl Program {
         line.unwrap_or_else(|| panic!("no {sample} in\n{text}")).rsplit(' ').next().unwrap().parse().unwrap()
     }
 
+    /// The most that it has had of memory.
+    pub fn peak_mib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+
     /// What it has of memory.
     pub fn resident_mib(&self) -> f64 {
         let text = self.get("/metrics").unwrap().body;
