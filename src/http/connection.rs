@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 use tokio_util::either::Either;
 
-use super::tls::{self, TlsStream};
+use super::tls::TlsStream;
 use crate::lifecycle::Stopping;
 use crate::metrics::ConnectionRefusal;
 
@@ -301,9 +301,6 @@ impl Read for Wire {
     ) -> Poll<io::Result<()>> {
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
         self.progress.heard();
-        if let Either::Right(stream) = self.stream.inner_mut() {
-            tls::something_came(stream);
-        }
         Poll::Ready(read)
     }
 }

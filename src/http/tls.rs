@@ -9,12 +9,14 @@
 //! comes of it is bounded below rustls.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll, ready};
 
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncReadExt as _, Join, Take, join};
+use tokio::io::{AsyncBufRead as _, AsyncRead, AsyncReadExt as _, AsyncWrite, Join, ReadBuf, Take, join};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_rustls::TlsAcceptor;
@@ -24,10 +26,61 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 
 /// A connection inside of TLS. In a box: most doors have no TLS, and their connections should not be as large.
-pub(crate) type TlsStream = Box<tokio_rustls::server::TlsStream<Bounded>>;
+#[derive(Debug)]
+pub(crate) struct TlsStream(Box<tokio_rustls::server::TlsStream<Bounded>>);
 
 /// What is below TLS: it ends where nothing has come of [`UNTIL_SOMETHING_BYTES`].
 type Bounded = Join<Take<OwnedReadHalf>, OwnedWriteHalf>;
+
+impl TlsStream {
+    /// The handshake has ended, or something of HTTP was read: as much may be read anew.
+    fn something_came(&mut self) {
+        self.0.get_mut().0.reader_mut().set_limit(UNTIL_SOMETHING_BYTES);
+    }
+}
+
+impl AsyncRead for TlsStream {
+    /// What has come next. (The stream's own function reads on until the buffer is full, however many records that takes, so
+    /// that nobody could tell whether something came.)
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let came = ready!(Pin::new(&mut self.0).poll_fill_buf(cx))?;
+        let read = came.len().min(buffer.remaining());
+        buffer.put_slice(came.split_at(read).0);
+        Pin::new(&mut self.0).consume(read);
+        self.something_came();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for TlsStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
 
 /// A certificate with what leads to its authority, and its private key: they fit.
 #[derive(Clone)]
@@ -118,15 +171,10 @@ impl InForce {
         let config = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).config);
         let (reader, writer) = stream.into_split();
         let bounded = join(reader.take(UNTIL_SOMETHING_BYTES), writer);
-        let mut stream = Box::new(TlsAcceptor::from(config).accept(bounded).await?);
-        something_came(&mut stream);
+        let mut stream = TlsStream(Box::new(TlsAcceptor::from(config).accept(bounded).await?));
+        stream.something_came();
         Ok(stream)
     }
-}
-
-/// The handshake has ended, or something of HTTP was read: as much may be read anew.
-pub(super) fn something_came(stream: &mut TlsStream) {
-    stream.get_mut().0.reader_mut().set_limit(UNTIL_SOMETHING_BYTES);
 }
 
 /// Bound: a hello has 2 KiB, with keys against quantum computers. A record has up to 16 KiB and 261 bytes, and rustls

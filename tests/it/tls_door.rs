@@ -148,13 +148,35 @@ fn a_message_of_tls_that_does_not_end_ends_its_connection() {
         let ended = async { while afterwards.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {} };
         tokio::time::timeout(PATIENCE, ended).await.expect("it stays");
         program.wait_until("both are gone", || program.metric("connections") == 0.0);
-        // What comes of what is read has no such bound.
+    });
+}
+
+#[test]
+fn whatever_its_records_are_like_a_genuine_notification_is_read() {
+    run(async {
+        let authority = Authority::new("tests");
+        // hyper's buffer for what is read grows with it.
+        let program = start("records", &authority, "max_header = \"64KiB\"\n");
         let _queue = Queue::bound(&program.exchange, &["#"]).await;
+        // In one go: records of a few bytes, and as large as they get.
+        for (trade, most) in [(1, Some(32)), (2, None)] {
+            let mut config = believing(&authority, Tls13);
+            config.max_fragment_size = most;
+            let mut stream = connect(program.http, b"", config).await.unwrap();
+            let large = Notification::payment_now(trade).set("body", "b".repeat(55_000)).body();
+            let answer = deliver(&mut stream, &large).await;
+            assert!(answer.ends_with("success"), "{most:?}: {answer}");
+        }
+        // Of different sizes, all there at once.
         let mut stream = connect(program.http, b"", believing(&authority, Tls13)).await.unwrap();
-        let mut much = b"POST /alipay/notify HTTP/1.1\r\ncontent-length: 60000\r\n\r\n".to_vec();
-        much.extend([b'a'; 60_000]);
-        stream.write_all(&much.repeat(5)).await.unwrap();
-        assert!(deliver(&mut stream, &payment(1)).await.ends_with("success"));
+        let large = Notification::payment_now(3).set("body", "b".repeat(55_000)).body();
+        let whole = request("/alipay/notify", &large);
+        for part in [&whole[..1200], &whole[1200..8191], &whole[8191..]] {
+            stream.write_all(part).await.unwrap();
+        }
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.ends_with(b"success"));
     });
 }
 
