@@ -111,6 +111,7 @@ impl App {
         let low_priority_bytes = config.http.max_bodies / 2;
         process::use_small_pages();
         process::keep_descriptors_back(&mut config.http.max_connections);
+        let low_priority_jobs = config.http.requests_at_low_priority();
         let listener = Listener::bind(config.http).await;
         let listener = listener.map_err(|error| StartError::Bind("http.listen", listen, error))?;
         let admin = Admin::bind(config.admin);
@@ -140,6 +141,7 @@ impl App {
             answer_timeout,
             failure_budget: config.failure_budget,
             low_priority_bytes,
+            low_priority_jobs,
             clock,
             tasks,
             metrics: Arc::clone(&metrics),

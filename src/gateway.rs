@@ -52,6 +52,8 @@ pub struct Parts {
     /// Bound: what waits at low priority may hold, in bytes. Half of `http.max_bodies`: a body that waits here is whole and
     /// gives way to none, and must leave room for a genuine one that comes in two pieces.
     pub low_priority_bytes: usize,
+    /// Bound: and so many of them may wait. Each is in a request, and its connection gives way to none meanwhile.
+    pub low_priority_jobs: usize,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where it spawns.
@@ -118,7 +120,11 @@ impl Gateway {
             answer_timeout: parts.answer_timeout,
             clock: parts.clock,
             tasks: parts.tasks,
-            low_priority: LowPriority::new(parts.low_priority_bytes, Arc::clone(&parts.metrics)),
+            low_priority: LowPriority::new(
+                parts.low_priority_jobs,
+                parts.low_priority_bytes,
+                Arc::clone(&parts.metrics),
+            ),
             metrics: parts.metrics,
             tracer: parts.tracer,
             refusals: Sparingly::default(),

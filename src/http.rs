@@ -24,7 +24,7 @@ mod trace_context;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub(crate) use body::CONNECTION_BYTES;
+use body::CONNECTION_BYTES;
 use client_address::TrustedProxies;
 use tls::Identity;
 
@@ -69,6 +69,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// How many bodies may be waited for: as many as fit into `http.max_bodies`, and half of the connections at the most.
+    pub(crate) const fn unfinished_bodies(&self) -> usize {
+        let (fit, half) = (self.max_bodies / CONNECTION_BYTES, self.max_connections.div_ceil(2));
+        if fit < half { fit } else { half }
+    }
+
+    /// How many requests may wait at low priority, each of which keeps its connection's seat: of the connections that may have
+    /// buffers, a half; of all, a quarter.
+    pub(crate) fn requests_at_low_priority(&self) -> usize {
+        (self.buffered_connections() / 2).min(self.max_connections / 4).max(1)
+    }
+
     /// How many connections may have buffers. Inside of TLS each has a record in both forms beside HTTP's, and counts twice.
     pub(crate) const fn buffered_connections(&self) -> usize {
         match self.tls {

@@ -43,9 +43,9 @@ pub(super) struct Job {
 }
 
 impl LowPriority {
-    /// What waits may hold `max_bytes`, and never more than [`MAX_BYTES`].
-    pub(super) fn new(max_bytes: usize, metrics: Arc<Metrics>) -> Self {
-        let turns = Turns::new(max_bytes.min(MAX_BYTES));
+    /// So many may wait, and hold `max_bytes`, but never more than [`MAX_BYTES`].
+    pub(super) fn new(max_jobs: usize, max_bytes: usize, metrics: Arc<Metrics>) -> Self {
+        let turns = Turns::new(max_jobs, max_bytes.min(MAX_BYTES));
         let queue = Arc::new(Queue { waiting: Mutex::new(turns), wake: Condvar::new() });
         Self { queue, is_started: Mutex::default(), metrics }
     }
@@ -137,10 +137,11 @@ struct Queue {
 
 /// A queue for each origin, and whose turn it is.
 ///
-/// Bound: [`MAX_JOBS`] and `max_bytes` over all; one body that is larger by itself waits where no other does, so that none is
+/// Bound: `max_jobs` and `max_bytes` over all; one body that is larger by itself waits where no other does, so that none is
 /// refused for what its origin has sent before.
 #[derive(Debug, Default)]
 struct Turns {
+    max_jobs: usize,
     max_bytes: usize,
     queues: HashMap<Origin, Line>,
     /// The queues by their length and by what they hold, so that the first of them is found without looking at thousands.
@@ -185,8 +186,8 @@ impl Queue {
 }
 
 impl Turns {
-    fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, ..Self::default() }
+    fn new(max_jobs: usize, max_bytes: usize) -> Self {
+        Self { max_jobs, max_bytes, ..Self::default() }
     }
 
     /// What is dropped here, this one or another, finds out by its channel.
@@ -217,7 +218,7 @@ impl Turns {
         if self.bytes > 0 && self.bytes + bytes > self.max_bytes {
             Some(Short::Bytes)
         } else {
-            (self.jobs >= MAX_JOBS).then_some(Short::Jobs)
+            (self.jobs >= self.max_jobs).then_some(Short::Jobs)
         }
     }
 
@@ -268,8 +269,6 @@ enum Short {
     Bytes,
 }
 
-/// Bound: what waits, of all origins.
-const MAX_JOBS: usize = 4096;
 /// Bound: what they hold, however large `http.max_bodies` is.
 const MAX_BYTES: usize = 8 << 20;
 /// How far behind the others the threads are: they still get a tenth of a core that everybody wants.
@@ -283,6 +282,8 @@ mod tests {
 
     use super::*;
     use crate::admission::policy::Buyer;
+
+    const MAX_JOBS: usize = 4096;
 
     fn origin(n: u32) -> Origin {
         Origin::from(std::net::IpAddr::V4(Ipv4Addr::from_bits(n)))
@@ -313,7 +314,7 @@ mod tests {
 
     #[test]
     fn origins_take_turns() {
-        let mut turns = Turns::new(MAX_BYTES);
+        let mut turns = Turns::new(MAX_JOBS, MAX_BYTES);
         let _answers: Vec<_> = [1, 1, 1, 2, 3, 2].map(|from| push(&mut turns, from, 1)).into();
         let order: Vec<Origin> =
             std::iter::from_fn(|| turns.pop()).map(|waiting| waiting.job.origin).collect();
@@ -324,7 +325,7 @@ mod tests {
 
     #[test]
     fn where_there_is_no_room_the_longest_queue_gives_way() {
-        let mut turns = Turns::new(MAX_BYTES);
+        let mut turns = Turns::new(MAX_JOBS, MAX_BYTES);
         let mut noisy: Vec<_> = (0..MAX_JOBS).map(|_| push(&mut turns, 1, 1)).collect();
         let mut late = push(&mut turns, 1, 1);
         assert!(late.try_recv().is_err(), "the noisy one finds no room for more");
@@ -341,7 +342,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded_in_bytes_too() {
-        let mut turns = Turns::new(MAX_BYTES);
+        let mut turns = Turns::new(MAX_JOBS, MAX_BYTES);
         let _answers: Vec<_> = (0..2000).map(|_| push(&mut turns, 1, 64 * 1024)).collect();
         assert_eq!(turns.bytes, MAX_BYTES);
         let mut larger = push(&mut turns, 2, MAX_BYTES + 1);
@@ -361,14 +362,14 @@ mod tests {
     #[test]
     fn what_waits_holds_no_more_than_its_share_of_a_small_shelf_and_a_great_one_gives_no_more() {
         for (share, most) in [(100, 100), (MAX_BYTES * 100, MAX_BYTES)] {
-            let low = LowPriority::new(share, Arc::new(Metrics::new(&[], &[]).unwrap()));
+            let low = LowPriority::new(MAX_JOBS, share, Arc::new(Metrics::new(&[], &[]).unwrap()));
             assert_eq!(low.queue.lock().max_bytes, most);
         }
     }
 
     #[test]
     fn where_bytes_are_short_who_holds_most_of_them_gives_way() {
-        let mut turns = Turns::new(MAX_BYTES);
+        let mut turns = Turns::new(MAX_JOBS, MAX_BYTES);
         let empty = Err(oneshot::error::TryRecvError::Empty);
         let mut small: Vec<_> = (0..1000).map(|_| push(&mut turns, 1, 1)).collect();
         let large = MAX_BYTES / 64;
@@ -389,7 +390,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_finds_no_time_or_no_room_is_not_judged_and_counted() {
         let metrics = Arc::new(Metrics::new(&[], &[]).unwrap());
-        let low = LowPriority::new(MAX_BYTES, Arc::clone(&metrics));
+        let low = LowPriority::new(MAX_JOBS, MAX_BYTES, Arc::clone(&metrics));
         // Nobody works.
         *low.is_started.lock().unwrap() = true;
         let count = |result| metrics.low_priority_verifications.with_label_values(&[result]).get();
@@ -404,7 +405,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_pushed_is_judged_and_counted_and_the_threads_end_with_it() {
         let metrics = Arc::new(Metrics::new(&[], &[]).unwrap());
-        let low = LowPriority::new(MAX_BYTES, Arc::clone(&metrics));
+        let low = LowPriority::new(MAX_JOBS, MAX_BYTES, Arc::clone(&metrics));
         let queue = Arc::downgrade(&low.queue);
         let verdict = low.admit(job(1, 3)).await;
         assert!(matches!(verdict, Some(Verdict::Rejected(..))), "{verdict:?}");

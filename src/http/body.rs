@@ -39,13 +39,15 @@ pub(super) struct Shelf {
     pub(super) max_bytes: usize,
     /// Of all.
     pub(super) max_bytes_of_all: usize,
+    /// Of those that are waited for. They give way to one another alone, and so must leave room at the door.
+    pub(super) max_unfinished: usize,
     /// For one to be complete.
     pub(super) within: Duration,
     pub(super) places: Mutex<Places>,
     pub(super) metrics: Metrics,
 }
 
-/// Bound: `max_bytes_of_all`.
+/// Bound: `max_bytes_of_all`; `max_unfinished`.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     /// What was received and is not dropped, and [`CONNECTION_BYTES`] for each that is unfinished. (A buffer that grows
@@ -114,6 +116,9 @@ impl Shelf {
         let (now, has_to_go) = (Instant::now(), Arc::new(Notify::new()));
         let mut places = self.lock();
         self.make_room(&mut places, CONNECTION_BYTES, now)?;
+        while places.unfinished.len() >= self.max_unfinished {
+            self.let_go_of_one(&mut places, now)?;
+        }
         let number = places.next;
         places.next += 1;
         let unfinished = Unfinished { bytes: BytesMut::new(), since: now, has_to_go: Arc::clone(&has_to_go) };
@@ -125,11 +130,16 @@ impl Shelf {
     /// Until there is room for so much more, whoever held most for longest loses what he has, and is told.
     fn make_room(&self, places: &mut Places, bytes: usize, now: Instant) -> Result<(), BodyFault> {
         while places.held + bytes > self.max_bytes_of_all {
-            let most = places.unfinished.iter().max_by_key(|(_, unfinished)| unfinished.cost(now));
-            let number = most.map(|(number, _)| *number).ok_or(BodyFault::NoRoom)?;
-            if let Some(gone) = self.remove(places, number) {
-                gone.has_to_go.notify_one();
-            }
+            self.let_go_of_one(places, now)?;
+        }
+        Ok(())
+    }
+
+    fn let_go_of_one(&self, places: &mut Places, now: Instant) -> Result<(), BodyFault> {
+        let most = places.unfinished.iter().max_by_key(|(_, unfinished)| unfinished.cost(now));
+        let number = most.map(|(number, _)| *number).ok_or(BodyFault::NoRoom)?;
+        if let Some(gone) = self.remove(places, number) {
+            gone.has_to_go.notify_one();
         }
         Ok(())
     }

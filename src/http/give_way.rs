@@ -1,7 +1,8 @@
 //! Who gives way when the door is nearly full, or too much of its memory is taken: the connections that have been in no
 //! request for longest. A hoarder's are older than that of somebody who connects to say something, so that whoever fills
 //! the door keeps only himself out. Where he comes ever anew, that of a proxy which keeps it for the next notification
-//! would be older than his; so those that have brought something genuine and new go last.
+//! would be older than his; so those that have brought something genuine and new go last. Where too few are silent, those that are in
+//! a request leave after its answer, unless they have brought something: who sends one request behind the other is never silent.
 //!
 //! A connection that has said nothing costs a tenth of one that has (HTTP has buffers, and so has TLS), so those have a
 //! bound of their own.
@@ -18,7 +19,7 @@ use super::connection::Progress;
 #[derive(Debug)]
 pub(super) struct Sitting {
     /// Bound: `http.max_buffered_connections`. More are let in, and others leave for them: those that are in a request
-    /// stay, which have bounds of their own.
+    /// when that is over, which has bounds of its own.
     max_with_buffers: usize,
     /// Bound: `http.max_connections`.
     seats: Mutex<Seats>,
@@ -67,15 +68,15 @@ impl Sitting {
             // Where nearly all are in requests, the last eighth stays: who came just now has not said yet what for.
             let silent = seats.taken.values().filter(|progress| progress.has_buffers());
             let silent = silent.filter(|progress| progress.silent_since().is_some()).count();
-            seats.ask(some.min(silent.saturating_sub(some)), Progress::has_buffers);
+            seats.ask(some, silent.saturating_sub(some), Progress::has_buffers);
         }
     }
 
-    /// Tells some, which are in no request, to give way.
+    /// Tells some to give way.
     pub(super) fn make_room(&self, for_so_many: usize, now: Instant) {
         let mut seats = self.lock();
         if is_due(&mut seats.looked_at, now) {
-            seats.ask(for_so_many, |_| true);
+            seats.ask(for_so_many, for_so_many, |_| true);
         }
     }
 
@@ -85,17 +86,22 @@ impl Sitting {
 }
 
 impl Seats {
-    /// Those that never brought anything genuine and new before the others, and of each those that have been silent for longest.
-    fn ask(&self, so_many: usize, among: impl Fn(&Progress) -> bool) {
-        let of_them = self.taken.values().filter(|progress| among(progress));
+    /// Of the silent, not more than `silent_at_most`: those that never brought anything genuine and new before the others, and of
+    /// each those that have been silent for longest. Then of those that are in a request and never brought anything.
+    fn ask(&self, so_many: usize, silent_at_most: usize, among: impl Fn(&Progress) -> bool) {
+        let of_them = || self.taken.values().filter(|progress| among(progress));
         let rank = |progress: &Progress| Some((progress.has_brought_news(), progress.silent_since()?));
         let mut silent: Vec<((bool, Instant), &Arc<Progress>)> =
-            of_them.filter_map(|progress| Some((rank(progress)?, progress))).collect();
-        let count = so_many.min(silent.len());
+            of_them().filter_map(|progress| Some((rank(progress)?, progress))).collect();
+        let count = so_many.min(silent_at_most).min(silent.len());
         if count > 0 && count < silent.len() {
             silent.select_nth_unstable_by_key(count, |(rank, _)| *rank);
         }
         silent.iter().take(count).for_each(|(_, progress)| progress.ask_to_leave());
+        let busy = |progress: &&Arc<Progress>| {
+            progress.silent_since().is_none() && !progress.is_asked_to_leave() && !progress.has_brought_news()
+        };
+        of_them().filter(busy).take(so_many - count).for_each(|progress| progress.ask_to_leave());
     }
 }
 
@@ -119,7 +125,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn those_who_were_in_no_request_for_longest_give_way_and_nobody_in_one_does() {
+    async fn those_who_were_in_no_request_for_longest_give_way_before_anybody_in_one_does() {
         let sitting = Sitting::new(2);
         let mut seats = Vec::new();
         for _ in 0..5 {
@@ -137,8 +143,31 @@ mod tests {
         sitting.make_room(2, Instant::now());
         assert_eq!(asked(), [false, false, true, true, false], "not again at once");
         tokio::time::advance(PAUSE).await;
-        sitting.make_room(9, Instant::now());
+        sitting.make_room(2, Instant::now());
         assert_eq!(asked(), [false, true, true, true, true]);
+        tokio::time::advance(PAUSE).await;
+        sitting.make_room(2, Instant::now());
+        assert_eq!(asked(), [true; 5], "it leaves after its answer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_one_request_behind_the_other_leaves_after_an_answer_unless_he_has_brought_something() {
+        let sitting = Sitting::new(8);
+        let mut seats = Vec::new();
+        for nth in 0..12 {
+            tokio::time::advance(PAUSE).await;
+            let progress = Arc::new(Progress::default());
+            sitting.enter(Arc::clone(&progress));
+            if nth < 2 {
+                progress.brought_news();
+            }
+            progress.began(HasBody::Yes);
+            sitting.grows(&progress, Instant::now());
+            seats.push(progress);
+        }
+        let asked = seats.iter().filter(|seat| seat.is_asked_to_leave()).count();
+        assert_eq!(asked, 4, "one for each that came too much");
+        assert!(seats[..2].iter().all(|seat| !seat.is_asked_to_leave()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -133,6 +133,7 @@ impl Door {
         let shelf = Shelf {
             max_bytes: config.max_body,
             max_bytes_of_all: config.max_bodies,
+            max_unfinished: config.unfinished_bodies(),
             within: config.body_timeout,
             places: Mutex::default(),
             metrics: metrics.clone(),

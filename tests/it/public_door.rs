@@ -2,7 +2,11 @@
 //! no attack publishes anything or takes the word `success`, each is counted, and what is genuine gets through meanwhile
 //! and afterwards.
 
+use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::support::alipay::Notification;
 use crate::support::program::{Program, request};
@@ -238,6 +242,64 @@ fn attack_57_of_those_who_have_said_something_only_so_many_stay() {
         assert!(retired(&program, "room") >= 280.0);
         drop(hoarded);
         assert_eq!(queue.published(&program, 9999).await.len(), 32);
+    });
+}
+
+#[test]
+fn attack_57_whoever_sends_one_forged_behind_the_other_leaves_after_an_answer() {
+    run(async {
+        let keys = "max_buffered_connections = 100\nfailure_budget = 1\nheader_timeout = \"60s\"";
+        let program = Program::with_http("pipelines", keys);
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        // From another address than theirs, of which too many wait.
+        let elsewhere = Ipv4Addr::new(127, 0, 0, 9);
+        let mut kept = RawClient::connect_from(elsewhere, program.http).await;
+        kept.send(genuine(1)).await;
+        assert_eq!(kept.answer().await.body, b"success");
+        let many = forged(2).repeat(20);
+        let forge = |stream: TcpStream| {
+            let many = many.clone();
+            let (mut answers, mut requests) = stream.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut answers, &mut tokio::io::sink()).await });
+            tokio::spawn(async move { while requests.write_all(&many).await.is_ok() {} })
+        };
+        let mut forgers = Vec::new();
+        for _ in 0..400 {
+            forgers.push(forge(TcpStream::connect(program.http).await.unwrap()));
+        }
+        program.wait_until("all have come", || retired(&program, "room") >= 250.0);
+        program.wait_until("the others have left", || program.metric("connections") <= 125.0);
+        let mut newcomer = RawClient::connect_from(elsewhere, program.http).await;
+        newcomer.send(genuine(3)).await;
+        assert_eq!(newcomer.answer().await.body, b"success");
+        kept.send(genuine(4)).await;
+        assert_eq!(kept.answer().await.body, b"success", "who has brought something genuine goes last");
+        forgers.iter().for_each(tokio::task::JoinHandle::abort);
+        program.wait_until("they have gone", || program.metric("connections") <= 2.0);
+        assert_eq!(queue.published(&program, 99).await.len(), 3);
+    });
+}
+
+#[test]
+fn attack_55_unfinished_bodies_never_take_up_the_whole_door() {
+    run(async {
+        let program = Program::with_http("small", "max_connections = 300\nbody_timeout = \"60s\"");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let begun = b"POST /alipay/notify HTTP/1.1\r\ncontent-length: 60000\r\n\r\na";
+        let mut hoarded = Vec::new();
+        for nth in 0..600 {
+            let mut client = RawClient::connect(program.http).await;
+            let _ = client.try_send(begun).await;
+            hoarded.push(client);
+            if nth % 30 == 29 {
+                let body = Notification::payment_now(nth).body();
+                assert!(program.post(&body).is_success(), "meanwhile: {nth}");
+            }
+        }
+        let gave_way = program.metric("connections_refused_total{reason=\"bodies\"}");
+        assert!(gave_way >= 400.0, "of 600, 150 stay: {gave_way}");
+        drop(hoarded);
+        assert_eq!(queue.published(&program, 9999).await.len(), 20);
     });
 }
 
