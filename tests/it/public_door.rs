@@ -260,8 +260,11 @@ fn attack_57_whoever_sends_one_forged_behind_the_other_leaves_after_an_answer() 
         let forge = |stream: TcpStream| {
             let many = many.clone();
             let (mut answers, mut requests) = stream.into_split();
-            tokio::spawn(async move { tokio::io::copy(&mut answers, &mut tokio::io::sink()).await });
-            tokio::spawn(async move { while requests.write_all(&many).await.is_ok() {} })
+            tokio::spawn(async move {
+                let forged = async { while requests.write_all(&many).await.is_ok() {} };
+                let mut nowhere = tokio::io::sink();
+                let _ = tokio::join!(forged, tokio::io::copy(&mut answers, &mut nowhere));
+            })
         };
         let mut forgers = Vec::new();
         for _ in 0..400 {

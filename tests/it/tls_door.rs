@@ -181,6 +181,22 @@ fn whatever_its_records_are_like_a_genuine_notification_is_read() {
 }
 
 #[test]
+fn an_answer_inside_of_tls_that_comes_before_the_request_was_read_is_not_lost() {
+    run(async {
+        let authority = Authority::new("tests");
+        let program = start("early", &authority, "");
+        let mut stream = connect(program.http, b"", believing(&authority, Tls13)).await.unwrap();
+        // Longer than what is read of a peer until something comes of it, shorter than what is discarded.
+        stream.write_all(&request("/alipay/notify", &[b'a'; 700_000])).await.unwrap();
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("no end");
+        read.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    });
+}
+
+#[test]
 fn a_peer_inside_of_tls_that_never_reads_is_let_go() {
     run(async {
         let authority = Authority::new("tests");
