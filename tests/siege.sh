@@ -89,8 +89,8 @@ saturation=$("$gateway" simulate send --url "http://$http/alipay/notify" --key "
   --bodies "$work/first" --presign --concurrency 64 --format json | sed 's/.*"per_second":\([0-9]*\).*/\1/')
 rate=$((saturation / 10))
 echo "saturation: $saturation/s with 64 connections" >&2
-# Twenty attacks with a measure during and one after each, and one before all; the gateway with TLS has a store of its own.
-sign $((rate * (seconds * 41 + 4) + 100)) payment=100 "$work/genuine"
+# Twenty-one attacks with a measure during and one after each, and one before all; the gateway with TLS has a store of its own.
+sign $((rate * (seconds * 43 + 4) + 100)) payment=100 "$work/genuine"
 sign 500 forged=100 "$work/forged"
 cat "$work/genuine" "$work/forged" >"$work/bodies"
 failed=0

@@ -277,6 +277,28 @@ class Attack:
         await asyncio.gather(*(one(n, source) for n, source in enumerate(sources)))
 
 
+    async def pipelines(self, count, sources):
+        """Sends one forged notification behind the other without an end, and reads what is answered."""
+        many = b"".join(request(body) for body in self.forged[:24])
+
+        async def one(n):
+            await asyncio.sleep(n / count)
+            while self.going:
+                try:
+                    reader, writer = await self.connect(sources[n % len(sources)])
+                    self.made += 1
+                    while self.going:
+                        writer.write(many)
+                        await asyncio.wait_for(writer.drain(), 30)
+                        if not await reader.read(1 << 16):
+                            break
+                    writer.transport.abort()
+                except (OSError, asyncio.TimeoutError):
+                    await asyncio.sleep(0.2)
+
+        await asyncio.gather(*(one(n) for n in range(count)))
+
+
 def smuggled():
     hidden = b"GET /hidden HTTP/1.1\r\n\r\n"
     chunks = b"3\r\na=b\r\n0\r\n\r\n"
@@ -372,8 +394,9 @@ def attacks_on_tls(arguments):
         ("TLS: idle after handshake", lambda a: a.hoard(hoarders, b"")),
         ("TLS: unfinished heads", lambda a: a.hoard(hoarders, full)),
         ("TLS: heads, records, bodies", everything),
+        ("TLS: pipelines without an end", lambda a: a.pipelines(hoarders, addresses)),
     ]
-    return [Row(name + more, begin, again=bool(more), least=hoarders) for name, begin in shapes for more in ("", ", again")]
+    return [Row(name + more, begin, again=bool(more), least=hoarders / 5 if "pipelines" in name else hoarders) for name, begin in shapes for more in ("", ", again")]
 
 
 def attacks(arguments):
@@ -417,6 +440,7 @@ def attacks(arguments):
         Row("66 ten forged for each", lambda a: a.flood(rate * 10, addresses), least=ten_each),
         Row("66 from the same addresses", lambda a: a.flood(rate * 10, addresses), sources=addresses, least=ten_each),
         Row("66 of 56 KB, genuine in pieces", forged_of_56_kb, pieces=2, least=ten_each),
+        Row("66 pipelines without an end", lambda a: a.pipelines(hoarders, addresses), least=hoarders / 5),
         Row("67 never reading", lambda a: a.never_read(10)),
     ]
 
