@@ -2,14 +2,13 @@
 //! space, percent-decoding once, to bytes. No charset is involved, nothing is trimmed, and nothing that is
 //! not plainly a form is repaired: what a lenient parser repairs is where two parsers differ.
 
-use std::cmp::Ordering;
+use std::borrow::Cow;
 use std::ops::Range;
-
-use memchr::memchr;
 
 /// The parameters of a body, decoded once and sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Form {
+    /// `name=value` of each, without the `&` between them: what is signed can be copied in whole pieces.
     decoded: Vec<u8>,
     parameters: Vec<Span>,
 }
@@ -20,6 +19,7 @@ struct Span {
     head: Head,
     name: Range<usize>,
     value: Range<usize>,
+    holds_ampersand: bool,
 }
 
 /// The first bytes of a name as a number: names are compared some three hundred times a notification, and hardly
@@ -79,7 +79,8 @@ impl Form {
         if body.is_empty() {
             return Err(FormError::Empty);
         }
-        let mut decoding = Decoding { decoded: vec![0; body.len() + SLACK], length: 0, rest: body };
+        let decoded = vec![0; body.len() + SLACK];
+        let mut decoding = Decoding { decoded, length: 0, rest: body, ampersands: 0 };
         let mut parameters = Vec::with_capacity(USUAL_PARAMETERS);
         loop {
             // Bound: refuse before decoding the rest of a body that is all separators.
@@ -95,20 +96,29 @@ impl Form {
                 Some(bytes) if !name.is_empty() => Head::at(bytes, name.len()),
                 Some(_) | None => return Err(FormError::Nameless),
             };
+            decoding.push(b'=');
+            let (start, ampersands) = (decoding.length, decoding.ampersands);
             let border = decoding.run(Part::Value)?;
-            parameters.push(Span { head, value: name.end..decoding.length, name });
+            let value = start..decoding.length;
+            let holds_ampersand = decoding.ampersands > ampersands;
+            parameters.push(Span { head, name, value, holds_ampersand });
             if border.is_none() {
                 break;
             }
         }
         let mut decoded = decoding.decoded;
         decoded.truncate(decoding.length);
-        parameters.sort_unstable_by(|a, b| a.compare(&decoded, b.head, slice(&decoded, &b.name)));
-        let doubled = parameters
-            .iter()
-            .zip(parameters.iter().skip(1))
-            .any(|(a, b)| a.compare(&decoded, b.head, slice(&decoded, &b.name)).is_eq());
-        if doubled { Err(FormError::Doubled) } else { Ok(Self { decoded, parameters }) }
+        parameters.sort_unstable_by_key(|span| span.head);
+        for alike in parameters.chunk_by_mut(|a, b| a.head == b.head) {
+            alike.sort_unstable_by(|a, b| slice(&decoded, &a.name).cmp(slice(&decoded, &b.name)));
+            if alike
+                .windows(2)
+                .any(|two| matches!(two, [a, b] if slice(&decoded, &a.name) == slice(&decoded, &b.name)))
+            {
+                return Err(FormError::Doubled);
+            }
+        }
+        Ok(Self { decoded, parameters })
     }
 
     /// All parameters as (name, value), in the order of their names' bytes, those with empty values too.
@@ -118,12 +128,23 @@ impl Form {
             .map(|span| (slice(&self.decoded, &span.name), slice(&self.decoded, &span.value)))
     }
 
-    /// Those of [`parameters`](Self::parameters) that are wanted.
-    pub fn only(&self, wanted: impl Fn(&[u8], &[u8]) -> bool) -> Vec<(&[u8], &[u8])> {
-        // To collect them would make room four times.
-        let mut only = Vec::with_capacity(self.parameters.len());
-        only.extend(self.parameters().filter(|(name, value)| wanted(name, value)));
-        only
+    /// All of them as (name, value, `name=value`), the last as it is signed.
+    pub fn signed(&self) -> impl Iterator<Item = (&[u8], &[u8], &[u8])> {
+        self.parameters.iter().map(|span| {
+            let whole = span.name.start..span.value.end;
+            (
+                slice(&self.decoded, &span.name),
+                slice(&self.decoded, &span.value),
+                slice(&self.decoded, &whole),
+            )
+        })
+    }
+
+    /// Those whose value holds `&`, which is where a border between fields could have been, and where they stand among
+    /// all: hardly one does. No name holds one.
+    pub fn holders(&self) -> impl Iterator<Item = (usize, (&[u8], &[u8]))> {
+        let holders = self.parameters.iter().enumerate().filter(|(_, span)| span.holds_ampersand);
+        holders.map(|(at, span)| (at, (slice(&self.decoded, &span.name), slice(&self.decoded, &span.value))))
     }
 
     /// The value of a parameter that is present and not empty. An empty value is absent for everything but
@@ -136,11 +157,11 @@ impl Form {
 
     /// All parameters as (name, value) like [`parameters`](Self::parameters), as text, if every one is UTF-8. Looked at in
     /// one go, which takes a fraction of looking at each.
-    pub fn texts(&self) -> Option<Vec<(&str, &str)>> {
+    pub fn texts(&self) -> Option<Vec<(Cow<'_, str>, Cow<'_, str>)>> {
         let all = std::str::from_utf8(&self.decoded).ok()?;
         let mut texts = Vec::with_capacity(self.parameters.len());
         for span in &self.parameters {
-            texts.push((all.get(span.name.clone())?, all.get(span.value.clone())?));
+            texts.push((all.get(span.name.clone())?.into(), all.get(span.value.clone())?.into()));
         }
         Some(texts)
     }
@@ -156,11 +177,6 @@ impl Form {
         let mut same =
             self.parameters.iter().enumerate().skip(from).take_while(|(_, span)| span.head == head);
         same.find(|(_, span)| slice(&self.decoded, &span.name) == name).map(|(at, _)| at)
-    }
-
-    /// Whether any value holds `&`, which is where a border between fields could have been. No name does.
-    pub fn has_ampersand(&self) -> bool {
-        has_ampersand(&self.decoded)
     }
 
     /// Whether a parameter is there, even an empty one.
@@ -180,18 +196,6 @@ impl Form {
     }
 }
 
-impl Span {
-    /// The order of the names' bytes.
-    fn compare(&self, decoded: &[u8], head: Head, name: &[u8]) -> Ordering {
-        self.head.cmp(&head).then_with(|| slice(decoded, &self.name).cmp(name))
-    }
-}
-
-/// Whether bytes hold `&`.
-pub fn has_ampersand(bytes: &[u8]) -> bool {
-    memchr(b'&', bytes).is_some()
-}
-
 fn slice<'a>(decoded: &'a [u8], range: &Range<usize>) -> &'a [u8] {
     decoded.get(range.clone()).unwrap_or_default()
 }
@@ -209,6 +213,8 @@ struct Decoding<'b> {
     decoded: Vec<u8>,
     length: usize,
     rest: &'b [u8],
+    /// How many `&` were decoded: those that were escaped.
+    ampersands: usize,
 }
 
 impl Decoding<'_> {
@@ -218,41 +224,56 @@ impl Decoding<'_> {
         loop {
             self.copy_plain();
             let Some((&byte, behind)) = self.rest.split_first() else { return Ok(None) };
-            self.rest = behind;
             match byte {
-                b'&' => return Ok(Some(b'&')),
-                b'=' if part == Part::Name => return Ok(Some(b'=')),
-                b'+' => self.push(b' '),
                 b'%' => {
-                    let [high, low, behind @ ..] = behind else { return Err(FormError::BadEscape) };
-                    let (high, low) = hex(*high).zip(hex(*low)).ok_or(FormError::BadEscape)?;
+                    self.unescape(part)?;
+                    continue;
+                }
+                b'+' => self.push(b' '),
+                b'&' | b'=' if byte == b'&' || part == Part::Name => {
                     self.rest = behind;
-                    let byte = high << 4 | low;
-                    if part == Part::Name && matches!(byte, b'&' | b'=') {
-                        return Err(FormError::BadName);
-                    }
-                    self.push(byte);
+                    return Ok(Some(byte));
                 }
                 byte => self.push(byte),
             }
+            self.rest = behind;
         }
+    }
+
+    /// Decodes all escapes that stand here: one seldom comes alone.
+    fn unescape(&mut self, part: Part) -> Result<(), FormError> {
+        while let Some((b'%', behind)) = self.rest.split_first() {
+            let [high, low, behind @ ..] = behind else { return Err(FormError::BadEscape) };
+            let (high, low) = hex(*high).zip(hex(*low)).ok_or(FormError::BadEscape)?;
+            self.rest = behind;
+            let byte = high << 4 | low;
+            if part == Part::Name && matches!(byte, b'&' | b'=') {
+                return Err(FormError::BadName);
+            }
+            self.ampersands += usize::from(byte == b'&');
+            self.push(byte);
+        }
+        Ok(())
     }
 
     /// Copies eight bytes at a time, as far as the first that may mean something: most runs are shorter than what wider
     /// instructions are worth, and finding them and copying them apart took twice the instructions.
     fn copy_plain(&mut self) {
-        while let Some((word, behind)) = self.rest.split_first_chunk::<8>()
-            && let Some(to) = self.decoded.get_mut(self.length..).and_then(|to| to.first_chunk_mut::<8>())
+        let (mut rest, mut length) = (self.rest, self.length);
+        let decoded = self.decoded.as_mut_slice();
+        while let Some((word, behind)) = rest.split_first_chunk::<8>()
+            && let Some(to) = decoded.get_mut(length..).and_then(|to| to.first_chunk_mut::<8>())
         {
             *to = *word;
             let plain = plain_bytes(u64::from_le_bytes(*word));
-            self.length += plain;
+            length += plain;
             if plain < 8 {
-                self.rest = self.rest.get(plain..).unwrap_or_default();
-                return;
+                rest = rest.get(plain..).unwrap_or_default();
+                break;
             }
-            self.rest = behind;
+            rest = behind;
         }
+        (self.rest, self.length) = (rest, length);
     }
 
     fn push(&mut self, byte: u8) {
@@ -363,7 +384,14 @@ mod tests {
     #[test]
     fn texts_are_the_parameters_where_each_is_utf8_by_itself() {
         let form = Form::parse("b=%E9%80%80&a=1&c=".as_bytes()).unwrap();
-        assert_eq!(form.texts(), Some(vec![("a", "1"), ("b", "退"), ("c", "")]));
+        assert_eq!(
+            form.texts(),
+            Some(
+                [("a", "1"), ("b", "退"), ("c", "")]
+                    .map(|(name, value)| (name.into(), value.into()))
+                    .to_vec()
+            )
+        );
         assert_eq!(form.position("b"), Some(1));
         // Joined, name and value would be a character that neither has.
         for body in ["a%E9=%80%80", "a=%E9&%80%80=1", "a=%FF"] {
@@ -374,7 +402,7 @@ mod tests {
     #[test]
     fn an_ampersand_is_seen_in_any_value() {
         for (body, has) in [("a=1&b=2", false), ("a=x%26b%3D1&c=2", true), ("a=1&b=%26", true)] {
-            assert_eq!(Form::parse(body.as_bytes()).unwrap().has_ampersand(), has, "{body}");
+            assert_eq!(Form::parse(body.as_bytes()).unwrap().holders().next().is_some(), has, "{body}");
         }
     }
 
