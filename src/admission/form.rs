@@ -3,7 +3,6 @@
 //! not plainly a form is repaired: what a lenient parser repairs is where two parsers differ.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 /// The parameters of a body, decoded once and sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,14 +10,18 @@ pub struct Form {
     /// `name=value` of each, without the `&` between them: what is signed can be copied in whole pieces.
     decoded: Vec<u8>,
     parameters: Vec<Span>,
+    /// By [`Head::place`], or behind it where that is taken: one more than where the parameter stands, or 0. A field is
+    /// looked up some sixty times a notification.
+    places: Vec<u16>,
 }
 
 /// Where a parameter lies in the decoded bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Span {
     head: Head,
-    name: Range<usize>,
-    value: Range<usize>,
+    start: usize,
+    equals: usize,
+    end: usize,
     holds_ampersand: bool,
 }
 
@@ -44,6 +47,12 @@ impl Head {
         let behind = 8 * 16_usize.saturating_sub(length);
         let mask = u32::try_from(behind).ok().and_then(|behind| u128::MAX.checked_shl(behind)).unwrap_or(0);
         Self(u128::from_be_bytes(first) & mask)
+    }
+
+    /// Where it is looked for first. (Fibonacci hashing, Knuth.)
+    const fn place(self) -> usize {
+        let folded = (self.0 >> 64) as u64 ^ self.0 as u64;
+        (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - PLACES.trailing_zeros())) as usize
     }
 }
 
@@ -87,21 +96,19 @@ impl Form {
             if parameters.len() == MAX_PARAMETERS {
                 return Err(FormError::TooMany);
             }
-            let start = decoding.length;
+            let (start, ampersands) = (decoding.length, decoding.ampersands);
             if decoding.run(Part::Name)? != Some(b'=') {
                 return Err(FormError::Nameless);
             }
-            let name = start..decoding.length;
+            let equals = decoding.length;
             let head = match decoding.decoded.get(start..) {
-                Some(bytes) if !name.is_empty() => Head::at(bytes, name.len()),
+                Some(bytes) if equals > start => Head::at(bytes, equals - start),
                 Some(_) | None => return Err(FormError::Nameless),
             };
             decoding.push(b'=');
-            let (start, ampersands) = (decoding.length, decoding.ampersands);
             let border = decoding.run(Part::Value)?;
-            let value = start..decoding.length;
             let holds_ampersand = decoding.ampersands > ampersands;
-            parameters.push(Span { head, name, value, holds_ampersand });
+            parameters.push(Span { head, start, equals, end: decoding.length, holds_ampersand });
             if border.is_none() {
                 break;
             }
@@ -109,34 +116,36 @@ impl Form {
         let mut decoded = decoding.decoded;
         decoded.truncate(decoding.length);
         parameters.sort_unstable_by_key(|span| span.head);
-        for alike in parameters.chunk_by_mut(|a, b| a.head == b.head) {
-            alike.sort_unstable_by(|a, b| slice(&decoded, &a.name).cmp(slice(&decoded, &b.name)));
-            if alike
-                .windows(2)
-                .any(|two| matches!(two, [a, b] if slice(&decoded, &a.name) == slice(&decoded, &b.name)))
+        if parameters.windows(2).any(|two| matches!(two, [a, b] if a.head == b.head)) {
+            parameters.sort_unstable_by(|a, b| a.name(&decoded).cmp(b.name(&decoded)));
+            if parameters.windows(2).any(|two| matches!(two, [a, b] if a.name(&decoded) == b.name(&decoded)))
             {
                 return Err(FormError::Doubled);
             }
         }
-        Ok(Self { decoded, parameters })
+        let mut places = vec![0; PLACES];
+        for (span, number) in parameters.iter().zip(1..) {
+            let mut place = span.head.place();
+            while places.get(place).is_some_and(|taken| *taken != 0) {
+                place = (place + 1) % PLACES;
+            }
+            if let Some(free) = places.get_mut(place) {
+                *free = number;
+            }
+        }
+        Ok(Self { decoded, parameters, places })
     }
 
     /// All parameters as (name, value), in the order of their names' bytes, those with empty values too.
     pub fn parameters(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.parameters
-            .iter()
-            .map(|span| (slice(&self.decoded, &span.name), slice(&self.decoded, &span.value)))
+        self.parameters.iter().map(|span| (span.name(&self.decoded), span.value(&self.decoded)))
     }
 
     /// All of them as (name, value, `name=value`), the last as it is signed.
     pub fn signed(&self) -> impl Iterator<Item = (&[u8], &[u8], &[u8])> {
+        let decoded = &self.decoded;
         self.parameters.iter().map(|span| {
-            let whole = span.name.start..span.value.end;
-            (
-                slice(&self.decoded, &span.name),
-                slice(&self.decoded, &span.value),
-                slice(&self.decoded, &whole),
-            )
+            (span.name(decoded), span.value(decoded), decoded.get(span.start..span.end).unwrap_or_default())
         })
     }
 
@@ -144,14 +153,14 @@ impl Form {
     /// all: hardly one does. No name holds one.
     pub fn holders(&self) -> impl Iterator<Item = (usize, (&[u8], &[u8]))> {
         let holders = self.parameters.iter().enumerate().filter(|(_, span)| span.holds_ampersand);
-        holders.map(|(at, span)| (at, (slice(&self.decoded, &span.name), slice(&self.decoded, &span.value))))
+        holders.map(|(at, span)| (at, (span.name(&self.decoded), span.value(&self.decoded))))
     }
 
     /// The value of a parameter that is present and not empty. An empty value is absent for everything but
     /// the signature: anyone on the path could append one without breaking it (protocol.md §2).
     #[inline]
     pub fn value(&self, name: &str) -> Option<&[u8]> {
-        let value = slice(&self.decoded, &self.find(name)?.value);
+        let value = self.find(name)?.value(&self.decoded);
         (!value.is_empty()).then_some(value)
     }
 
@@ -161,7 +170,8 @@ impl Form {
         let all = std::str::from_utf8(&self.decoded).ok()?;
         let mut texts = Vec::with_capacity(self.parameters.len());
         for span in &self.parameters {
-            texts.push((all.get(span.name.clone())?.into(), all.get(span.value.clone())?.into()));
+            let (name, value) = (all.get(span.start..span.equals)?, all.get(span.equals + 1..span.end)?);
+            texts.push((name.into(), value.into()));
         }
         Some(texts)
     }
@@ -173,10 +183,18 @@ impl Form {
     }
 
     fn search(&self, head: Head, name: &[u8]) -> Option<usize> {
-        let from = self.parameters.partition_point(|span| span.head < head);
-        let mut same =
-            self.parameters.iter().enumerate().skip(from).take_while(|(_, span)| span.head == head);
-        same.find(|(_, span)| slice(&self.decoded, &span.name) == name).map(|(at, _)| at)
+        let mut place = head.place();
+        // Bound: half of the places are free.
+        loop {
+            let at = usize::from(self.places.get(place)?.checked_sub(1)?);
+            let span = self.parameters.get(at)?;
+            // A name that is no longer than its head is the same.
+            let is_whole = name.len() <= size_of::<Head>() && span.equals - span.start == name.len();
+            if span.head == head && (is_whole || span.name(&self.decoded) == name) {
+                return Some(at);
+            }
+            place = (place + 1) % PLACES;
+        }
     }
 
     /// Whether a parameter is there, even an empty one.
@@ -187,7 +205,7 @@ impl Form {
 
     /// Whether any value is empty.
     pub fn has_empty_values(&self) -> bool {
-        self.parameters.iter().any(|span| span.value.is_empty())
+        self.parameters.iter().any(|span| span.equals + 1 == span.end)
     }
 
     #[inline]
@@ -196,8 +214,14 @@ impl Form {
     }
 }
 
-fn slice<'a>(decoded: &'a [u8], range: &Range<usize>) -> &'a [u8] {
-    decoded.get(range.clone()).unwrap_or_default()
+impl Span {
+    fn name<'a>(&self, decoded: &'a [u8]) -> &'a [u8] {
+        decoded.get(self.start..self.equals).unwrap_or_default()
+    }
+
+    fn value<'a>(&self, decoded: &'a [u8]) -> &'a [u8] {
+        decoded.get(self.equals + 1..self.end).unwrap_or_default()
+    }
 }
 
 /// What of a parameter is being decoded.
@@ -289,20 +313,14 @@ impl Decoding<'_> {
 const fn plain_bytes(word: u64) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const fn equal(word: u64, byte: u8) -> u64 {
-        let difference = word ^ (ONES * byte as u64);
-        difference.wrapping_sub(ONES) & !difference
+        (word ^ (ONES * byte as u64)).wrapping_sub(ONES)
     }
     let borders = equal(word, b'&') | equal(word, b'=') | equal(word, b'+') | equal(word, b'%');
-    (borders & (ONES << 7)).trailing_zeros() as usize / 8
+    (borders & !word & (ONES << 7)).trailing_zeros() as usize / 8
 }
 
 fn hex(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        b'A'..=b'F' => Some(byte - b'A' + 10),
-        _ => None,
-    }
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// What [`Head::at`] and [`Decoding::copy_plain`] may look at or write behind what is decoded.
@@ -311,6 +329,8 @@ const SLACK: usize = 16;
 const USUAL_PARAMETERS: usize = 32;
 /// Bound: no real notification comes near it.
 pub const MAX_PARAMETERS: usize = 256;
+/// Twice as many, so that hardly one is not where it is looked for first; a power of two.
+const PLACES: usize = 2 * MAX_PARAMETERS;
 
 #[cfg(test)]
 mod tests {
