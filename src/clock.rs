@@ -105,7 +105,9 @@ impl Timestamp {
         text.push_str(std::str::from_utf8(&moment).unwrap_or_default());
         let milli = self.0.rem_euclid(1000);
         if milli != 0 {
-            text.push_str(&format!(".{milli:03}"));
+            let [m2, m3] = two_digits(u8::try_from(milli % 100).unwrap_or(0));
+            let [_, m1] = two_digits(u8::try_from(milli / 100).unwrap_or(0));
+            text.push_str(std::str::from_utf8(&[b'.', m1, m2, m3]).unwrap_or_default());
         }
         text.push_str(suffix);
         text

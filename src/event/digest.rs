@@ -57,13 +57,10 @@ impl fmt::Display for Digest {
 /// The first bytes in lower-case hex. By hand, because it is on the way of every notification several times and
 /// formatting byte by byte took 3 % of all its instructions.
 fn hex(bytes: &[u8], count: usize) -> String {
-    let digit = |half: u8| char::from(if half < 10 { b'0' + half } else { b'a' + half - 10 });
-    let mut text = String::with_capacity(2 * count);
-    for byte in bytes.iter().take(count) {
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 15));
-    }
-    text
+    let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' + half - 10 };
+    let digits: Vec<u8> =
+        bytes.iter().take(count).flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
+    String::from_utf8(digits).unwrap_or_default()
 }
 
 /// Of an order number of 32 characters.
