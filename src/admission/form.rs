@@ -7,12 +7,12 @@ use std::borrow::Cow;
 /// The parameters of a body, decoded once and sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Form {
-    /// `name=value` of each, without the `&` between them: what is signed can be copied in whole pieces.
+    /// `name=value` of each, without the `&` between them: each is copied as a whole into what is signed.
     decoded: Vec<u8>,
     parameters: Vec<Span>,
     /// By [`Head::place`], or behind it where that is taken: one more than where the parameter stands, or 0. A field is
     /// looked up some sixty times a notification.
-    places: Vec<u16>,
+    places: [u8; PLACES],
 }
 
 /// Where a parameter lies in the decoded bytes.
@@ -123,16 +123,7 @@ impl Form {
                 return Err(FormError::Doubled);
             }
         }
-        let mut places = vec![0; PLACES];
-        for (span, number) in parameters.iter().zip(1..) {
-            let mut place = span.head.place();
-            while places.get(place).is_some_and(|taken| *taken != 0) {
-                place = (place + 1) % PLACES;
-            }
-            if let Some(free) = places.get_mut(place) {
-                *free = number;
-            }
-        }
+        let places = if parameters.len() > MAX_PLACED { [0; PLACES] } else { places(&parameters) };
         Ok(Self { decoded, parameters, places })
     }
 
@@ -183,14 +174,14 @@ impl Form {
     }
 
     fn search(&self, head: Head, name: &[u8]) -> Option<usize> {
+        if self.parameters.len() > MAX_PLACED {
+            return self.parameters.iter().position(|span| span.is(head, name, &self.decoded));
+        }
         let mut place = head.place();
         // Bound: half of the places are free.
         loop {
             let at = usize::from(self.places.get(place)?.checked_sub(1)?);
-            let span = self.parameters.get(at)?;
-            // A name that is no longer than its head is the same.
-            let is_whole = name.len() <= size_of::<Head>() && span.equals - span.start == name.len();
-            if span.head == head && (is_whole || span.name(&self.decoded) == name) {
+            if self.parameters.get(at)?.is(head, name, &self.decoded) {
                 return Some(at);
             }
             place = (place + 1) % PLACES;
@@ -215,6 +206,12 @@ impl Form {
 }
 
 impl Span {
+    fn is(&self, head: Head, name: &[u8], decoded: &[u8]) -> bool {
+        // A name that is no longer than its head is the same.
+        let is_whole = name.len() <= size_of::<Head>() && self.equals - self.start == name.len();
+        self.head == head && (is_whole || self.name(decoded) == name)
+    }
+
     fn name<'a>(&self, decoded: &'a [u8]) -> &'a [u8] {
         decoded.get(self.start..self.equals).unwrap_or_default()
     }
@@ -222,6 +219,21 @@ impl Span {
     fn value<'a>(&self, decoded: &'a [u8]) -> &'a [u8] {
         decoded.get(self.equals + 1..self.end).unwrap_or_default()
     }
+}
+
+/// See [`Form::places`].
+fn places(parameters: &[Span]) -> [u8; PLACES] {
+    let mut places = [0; PLACES];
+    for (span, number) in parameters.iter().zip(1..) {
+        let mut place = span.head.place();
+        while places.get(place).is_some_and(|taken| *taken != 0) {
+            place = (place + 1) % PLACES;
+        }
+        if let Some(free) = places.get_mut(place) {
+            *free = number;
+        }
+    }
+    places
 }
 
 /// What of a parameter is being decoded.
@@ -329,8 +341,11 @@ const SLACK: usize = 16;
 const USUAL_PARAMETERS: usize = 32;
 /// Bound: no real notification comes near it.
 pub const MAX_PARAMETERS: usize = 256;
-/// Twice as many, so that hardly one is not where it is looked for first; a power of two.
-const PLACES: usize = 2 * MAX_PARAMETERS;
+/// A power of two, and so many that hardly one is not where it is looked for first.
+const PLACES: usize = 128;
+/// Bound: more are not placed, because a stranger could choose names of which each is in the other's way, and to place
+/// hundreds of them would take longer than a signature. They are looked for one by one.
+const MAX_PLACED: usize = PLACES / 2;
 
 #[cfg(test)]
 mod tests {
@@ -460,6 +475,20 @@ mod tests {
             assert_eq!(form.value(name), Some(value), "{name}");
         }
         assert!(!form.has("alipay_open_id") && !form.has("alipay_open_id_of_") && !form.has(""));
+    }
+
+    #[test]
+    fn each_parameter_is_found_by_its_name_however_many_there_are() {
+        for count in [1, 2, 25, MAX_PLACED, MAX_PLACED + 1, MAX_PARAMETERS] {
+            // The heads of some are the same, and those of others ask for the same place.
+            let names = || (0..count).map(|n| format!("{}{n}", ["p", "the_first_sixteen_of_"][n % 2]));
+            let body = names().map(|name| format!("{name}=of_{name}")).collect::<Vec<_>>().join("&");
+            let form = Form::parse(body.as_bytes()).unwrap();
+            for name in names() {
+                assert_eq!(form.value(&name), Some(format!("of_{name}").as_bytes()), "{count}");
+            }
+            assert!(!form.has("p") && !form.has("the_first_sixteen_of_") && !form.has("p256"));
+        }
     }
 
     #[test]
