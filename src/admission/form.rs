@@ -149,7 +149,7 @@ impl Form {
 
     /// The value of a parameter that is present and not empty. An empty value is absent for everything but
     /// the signature: anyone on the path could append one without breaking it (protocol.md §2).
-    #[inline]
+    #[inline(always)]
     pub fn value(&self, name: &str) -> Option<&[u8]> {
         let value = self.find(name)?.value(&self.decoded);
         (!value.is_empty()).then_some(value)
@@ -168,14 +168,16 @@ impl Form {
     }
 
     /// Where a parameter stands among all [`parameters`](Self::parameters).
-    #[inline]
+    #[inline(always)]
     pub fn position(&self, name: &str) -> Option<usize> {
         self.search(Head::of(name.as_bytes()), name.as_bytes())
     }
 
+    /// Inlined, so that where a name is looked for first is known when this is compiled; a mere hint is not taken.
+    #[inline(always)]
     fn search(&self, head: Head, name: &[u8]) -> Option<usize> {
         if self.parameters.len() > MAX_PLACED {
-            return self.parameters.iter().position(|span| span.is(head, name, &self.decoded));
+            return self.search_all(head, name);
         }
         let mut place = head.place();
         // Bound: half of the places are free.
@@ -186,6 +188,11 @@ impl Form {
             }
             place = (place + 1) % PLACES;
         }
+    }
+
+    #[cold]
+    fn search_all(&self, head: Head, name: &[u8]) -> Option<usize> {
+        self.parameters.iter().position(|span| span.is(head, name, &self.decoded))
     }
 
     /// Whether a parameter is there, even an empty one.
@@ -199,13 +206,14 @@ impl Form {
         self.parameters.iter().any(|span| span.equals + 1 == span.end)
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&self, name: &str) -> Option<&Span> {
         self.parameters.get(self.position(name)?)
     }
 }
 
 impl Span {
+    #[inline]
     fn is(&self, head: Head, name: &[u8], decoded: &[u8]) -> bool {
         // A name that is no longer than its head is the same.
         let is_whole = name.len() <= size_of::<Head>() && self.equals - self.start == name.len();
