@@ -96,6 +96,7 @@ impl Timestamp {
         let moment = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let (year, month, day) = moment.to_calendar_date();
         let (hour, minute, second) = moment.to_hms();
+        let year = year.unsigned_abs();
         let [y1, y2] = two_digits(u8::try_from(year / 100).unwrap_or(0));
         let [y3, y4] = two_digits(u8::try_from(year % 100).unwrap_or(0));
         let [[m1, m2], [d1, d2]] = [u8::from(month), day].map(two_digits);
