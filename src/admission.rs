@@ -50,6 +50,8 @@ pub mod policy;
 pub mod signature;
 pub mod signing_content;
 
+use std::sync::Arc;
+
 use acceptance::{Deciding, Objection, Waived};
 use form::{Form, FormError};
 use key_ring::PublicKey;
@@ -87,7 +89,7 @@ pub fn admit_released(
         Ok(accepted) => {
             let mut admitted = accepted.classify(policy, now);
             let was_stale = acceptance::is_stale(Some(admitted.event.notified_at), held_at, policy.max_age);
-            admitted.event.stale &= was_stale && waived != Waived::Age;
+            Arc::make_mut(&mut admitted.event).stale &= was_stale && waived != Waived::Age;
             Verdict::Admitted(admitted, key)
         }
         Err(Refused::Rejected(rejection)) => Verdict::Rejected(rejection, Cost::Verification),
@@ -120,17 +122,17 @@ pub enum Cost {
 /// An event of a verified and accepted notification: the only thing that publication takes.
 #[derive(Debug)]
 pub struct Admitted {
-    event: Event,
+    event: Arc<Event>,
 }
 
 impl Admitted {
     /// The event.
-    pub fn event(&self) -> &Event {
+    pub fn event(&self) -> &Arc<Event> {
         &self.event
     }
 
     /// Gives up the proof for the event.
-    pub(crate) fn into_event(self) -> Event {
+    pub(crate) fn into_event(self) -> Arc<Event> {
         self.event
     }
 }
@@ -431,7 +433,7 @@ impl Accepted<'_> {
     /// Says what it means.
     pub fn classify(self, policy: &Policy, now: Timestamp) -> Admitted {
         let event = classification::classify(self.body, self.form, &self.deciding, self.app, policy, now);
-        Admitted { event }
+        Admitted { event: Arc::new(event) }
     }
 }
 

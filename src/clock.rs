@@ -96,34 +96,28 @@ impl Timestamp {
         let moment = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let (year, month, day) = moment.to_calendar_date();
         let (hour, minute, second) = moment.to_hms();
+        let year = year.unsigned_abs();
+        let [y1, y2] = two_digits(u8::try_from(year / 100).unwrap_or(0));
+        let [y3, y4] = two_digits(u8::try_from(year % 100).unwrap_or(0));
+        let [[m1, m2], [d1, d2]] = [u8::from(month), day].map(two_digits);
+        let [[h1, h2], [n1, n2], [s1, s2]] = [hour, minute, second].map(two_digits);
+        let moment = [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', n1, n2, b':', s1, s2];
         let mut text = String::with_capacity(32);
-        push_two(&mut text, year.unsigned_abs() / 100);
-        push_two(&mut text, year.unsigned_abs() % 100);
-        for (before, number) in
-            [('-', u8::from(month)), ('-', day), ('T', hour), (':', minute), (':', second)]
-        {
-            text.push(before);
-            push_two(&mut text, u32::from(number));
-        }
-        let milli = u32::try_from(self.0.rem_euclid(1000)).unwrap_or(0);
+        text.push_str(std::str::from_utf8(&moment).unwrap_or_default());
+        let milli = self.0.rem_euclid(1000);
         if milli != 0 {
-            text.push('.');
-            push_digit(&mut text, milli / 100);
-            push_two(&mut text, milli % 100);
+            let [m2, m3] = two_digits(u8::try_from(milli % 100).unwrap_or(0));
+            let [_, m1] = two_digits(u8::try_from(milli / 100).unwrap_or(0));
+            text.push_str(std::str::from_utf8(&[b'.', m1, m2, m3]).unwrap_or_default());
         }
         text.push_str(suffix);
         text
     }
 }
 
-/// Two digits. By hand, because every notification writes several times.
-fn push_two(text: &mut String, number: u32) {
-    push_digit(text, number / 10);
-    push_digit(text, number % 10);
-}
-
-fn push_digit(text: &mut String, digit: u32) {
-    text.push(char::from_digit(digit, 10).unwrap_or('0'));
+/// By hand, because every notification writes several times.
+const fn two_digits(number: u8) -> [u8; 2] {
+    [b'0' + number / 10, b'0' + number % 10]
 }
 
 const BEIJING: UtcOffset = match UtcOffset::from_hms(8, 0, 0) {

@@ -135,7 +135,7 @@ pub struct Event {
 
 impl Event {
     /// The dedup identity.
-    pub fn key(&self) -> Key {
+    pub fn key(&self) -> &Key {
         self.id.key()
     }
 

@@ -313,16 +313,16 @@ impl Inner {
     }
 
     async fn announce(&self, admitted: Admitted, delivery: Delivery, key: &KeyName, mut span: Span) -> Reply {
-        let notify_id = admitted.event().notify_id.clone();
-        let event_id = admitted.event().id.as_str().to_owned();
-        span.note("messaging.message.id", &event_id);
-        span.note("alipay_gateway.event_type", admitted.event().event_type.as_str());
+        let event = Arc::clone(admitted.event());
+        let (notify_id, event_id) = (event.notify_id.as_str(), event.id.as_str());
+        span.note("messaging.message.id", event_id);
+        span.note("alipay_gateway.event_type", event.event_type.as_str());
         let deadline = delivery.arrived + self.answer_timeout;
         let trace = span.trace().clone();
         match self.publication.announce(admitted, &delivery.body, trace, deadline).await {
             Outcome::Announced(announced) => {
                 self.count(outcome_of(&announced), &mut span);
-                audit(&announced, &notify_id, key, span.trace().id(), Answered::Success);
+                audit(&announced, notify_id, key, span.trace().id(), Answered::Success);
                 Reply::Success(announced)
             }
             Outcome::Deferred(cause) => {

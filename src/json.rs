@@ -10,6 +10,7 @@ pub struct Members(pub String);
 
 impl Members {
     /// A text. A name that is ours needs no escaping.
+    #[inline]
     pub fn text(&mut self, name: &'static str, value: &str) {
         self.name(name);
         self.quoted(value);
@@ -36,6 +37,7 @@ impl Members {
         self.0.push('}');
     }
 
+    #[inline]
     fn name(&mut self, name: &'static str) {
         self.separate();
         self.0.push('"');
@@ -75,7 +77,8 @@ fn is_plain(text: &[u8]) -> bool {
         return text.iter().all(|byte| *byte >= b' ' && !matches!(byte, b'"' | b'\\'));
     };
     let (words, _) = text.as_chunks::<8>();
-    words.iter().chain([last]).fold(0, |odd, word| odd | odd_bytes(u64::from_ne_bytes(*word))) == 0
+    let last = odd_bytes(u64::from_ne_bytes(*last));
+    words.iter().fold(last, |odd, word| odd | odd_bytes(u64::from_ne_bytes(*word))) == 0
 }
 
 /// The high bit of each byte below a space, of each `"` and of each `\\`, and perhaps of bytes above such a one.
@@ -83,10 +86,11 @@ fn is_plain(text: &[u8]) -> bool {
 const fn odd_bytes(word: u64) -> u64 {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const fn below(word: u64, bound: u8) -> u64 {
-        word.wrapping_sub(ONES * bound as u64) & !word
+        word.wrapping_sub(ONES * bound as u64)
     }
-    (below(word, b' ') | below(word ^ (ONES * b'"' as u64), 1) | below(word ^ (ONES * b'\\' as u64), 1))
-        & (ONES << 7)
+    let odd =
+        below(word, b' ') | below(word ^ (ONES * b'"' as u64), 1) | below(word ^ (ONES * b'\\' as u64), 1);
+    odd & !word & (ONES << 7)
 }
 
 #[cfg(test)]

@@ -23,14 +23,14 @@ pub struct Metrics {
     pub rejections: IntCounterVec,
     /// Authentic notifications that acceptance refused and that are kept for the operator, by reason.
     pub held: IntCounterVec,
-    /// Publishes, by type and by what the broker said.
-    pub events: IntCounterVec,
     /// Time spent in each stage of a notification, in seconds.
     pub stage_duration: HistogramVec,
-    /// The stages' own histograms: a look-up by label on the way of every notification costs more than the
-    /// counting.
+    /// The stages' own histograms, and the counters below: a look-up by label on the way of every notification costs
+    /// more than the counting.
     stages: [Histogram; 4],
     outcomes: [IntCounter; 9],
+    /// Publishes, by type and by what the broker said.
+    publishes: [[IntCounter; 6]; 8],
     /// Events in one published batch.
     pub batch_size: Histogram,
     /// From the signed payment time to the broker's confirm, in seconds.
@@ -377,11 +377,11 @@ impl Metrics {
         let metrics = Self {
             stages: Stage::ALL.map(|stage| stage_duration.with_label_values(&[stage.as_str()])),
             outcomes: Outcome::ALL.map(|outcome| notifications.with_label_values(&[outcome.as_str()])),
+            publishes: at.publishes()?,
             notifications,
             stage_duration,
             rejections: at.counters("rejections_total", "Refused and not held.", &["reason"])?,
             held: at.counters("held_total", "Authentic, refused and held.", &["reason"])?,
-            events: at.counters("events_total", "Publishes by type and result.", &["type", "result"])?,
             batch_size: at.histogram("batch_size", "Events in one published batch.", BATCH_BUCKETS)?,
             payment_lag: at.histogram("payment_lag_seconds", "From payment to confirm.", LAG_BUCKETS)?,
             handling_lag: at.histogram(
@@ -448,8 +448,11 @@ impl Metrics {
     }
 
     /// Counts a publish.
-    pub fn event(&self, event_type: &str, result: PublishResult) {
-        self.events.with_label_values(&[event_type, result.as_str()]).inc();
+    pub fn event(&self, event_type: EventType, result: PublishResult) {
+        let of_type = self.publishes.get(event_type as usize);
+        if let Some(counter) = of_type.and_then(|of_type| of_type.get(result as usize)) {
+            counter.inc();
+        }
     }
 
     /// Times a stage.
@@ -499,9 +502,6 @@ impl Metrics {
         }
         for event_type in EventType::ALL {
             let _ = self.type_suspended.with_label_values(&[event_type.as_str()]);
-            for result in PublishResult::ALL {
-                let _ = self.events.with_label_values(&[event_type.as_str(), result.as_str()]);
-            }
         }
         for state in ["deferred", "in_doubt", "held"] {
             let _ = self.backlog_events.with_label_values(&[state]);
@@ -571,6 +571,13 @@ impl Registering {
         buckets: &[f64],
     ) -> Result<HistogramVec, prometheus::Error> {
         self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
+    }
+
+    fn publishes(&self) -> Result<[[IntCounter; 6]; 8], prometheus::Error> {
+        let all = self.counters("events_total", "Publishes by type and result.", &["type", "result"])?;
+        Ok(EventType::ALL.map(|event_type| {
+            PublishResult::ALL.map(|result| all.with_label_values(&[event_type.as_str(), result.as_str()]))
+        }))
     }
 
     /// What the public door counts beside notifications.

@@ -54,7 +54,7 @@ use crate::store::{self, Cause, Holding, Kept, Row, State, Store, StoreError, Ta
 use crate::telemetry::traces::{Trace, Tracer};
 
 use breaker::Breaker;
-use flight::{Boarding, Flight, Join};
+use flight::{Flight, Join};
 use lane::{Job, Lane};
 use queue::Queue;
 use unrecorded::Unrecorded;
@@ -130,10 +130,16 @@ struct Shared {
 /// dropped it (design.md, invariant 1). Made in this module alone.
 #[derive(Debug)]
 pub struct Announced {
-    event_id: String,
-    /// What it means; a notification that was refused and that the operator decided about means nothing yet.
-    facts: Option<(EventType, Digest)>,
+    what: What,
     how: How,
+}
+
+/// What was announced.
+#[derive(Debug)]
+enum What {
+    Event(Arc<Event>),
+    /// A notification that was refused and that the operator decided about, by its id: it means nothing yet.
+    Refused(String),
 }
 
 /// On what ground `success` is said.
@@ -154,22 +160,32 @@ pub enum How {
 impl Announced {
     /// The event that stands for this request.
     pub fn event_id(&self) -> &str {
-        &self.event_id
+        match &self.what {
+            What::Event(event) => event.id.as_str(),
+            What::Refused(id) => id,
+        }
     }
 
     /// Its type. `None` for a notification that acceptance refuses and the operator has decided about.
     pub fn event_type(&self) -> Option<EventType> {
-        self.facts.map(|(event_type, _)| event_type)
+        self.event().map(|event| event.event_type)
     }
 
     /// Its money facts; `None` as above.
     pub fn digest(&self) -> Option<&Digest> {
-        self.facts.as_ref().map(|(_, digest)| digest)
+        self.event().map(|event| &event.digest)
     }
 
     /// The ground.
     pub fn how(&self) -> How {
         self.how
+    }
+
+    fn event(&self) -> Option<&Event> {
+        match &self.what {
+            What::Event(event) => Some(event),
+            What::Refused(_) => None,
+        }
     }
 }
 
@@ -212,8 +228,8 @@ pub enum Hold {
 /// What a flight ends with, for everybody in it.
 #[derive(Debug, Clone)]
 enum Settlement {
-    Confirmed { event_id: String, event_type: EventType, at: Timestamp },
-    Recorded { event_id: String, event_type: EventType },
+    Confirmed { event: Arc<Event>, at: Timestamp },
+    Recorded { event: Arc<Event> },
     Unrouted,
     Dropped,
     Deferred(Cause),
@@ -231,7 +247,7 @@ enum Role {
 /// A delivery on its way: the event and what belongs to its request.
 #[derive(Debug)]
 struct Errand {
-    event: Event,
+    event: Arc<Event>,
     /// When it came, or was first kept.
     arrived: Timestamp,
     /// Kept only where the event may have to be held.
@@ -281,13 +297,12 @@ impl Publication {
     ) -> Outcome {
         let Some(place) = self.shared.enter() else { return Outcome::Refused };
         let event = admitted.into_event();
-        let (event_id, event_type, digest) = (event.id.as_str().to_owned(), event.event_type, event.digest);
         let body = event.stale.then(|| body.clone());
         let arrived = self.shared.clock.now();
-        let errand = Errand { event, arrived, body, trace, deadline, place: Some(place) };
+        let errand = Errand { event: Arc::clone(&event), arrived, body, trace, deadline, place: Some(place) };
         match self.shared.settle(errand, Some(deadline)).await {
             None => Outcome::Pending,
-            Some((role, settlement)) => settlement.outcome(role, event_id, event_type, digest),
+            Some((role, settlement)) => settlement.outcome(role, event),
         }
     }
 
@@ -303,8 +318,8 @@ impl Publication {
             Kept::Full => Hold::Full,
             Kept::Settled(state) => {
                 let how = if state == State::Dropped { How::Dropped } else { How::Recorded };
-                let event_id = store::held_key(app_id, notify_id, String::new()).id;
-                Hold::Decided(Announced { event_id, facts: None, how })
+                let what = What::Refused(store::held_key(app_id, notify_id, String::new()).id);
+                Hold::Decided(Announced { what, how })
             }
         })
     }
@@ -387,22 +402,22 @@ impl Shared {
         errand: Errand,
         deadline: Option<Instant>,
     ) -> Option<(Role, Settlement)> {
-        let boarding = Boarding::of(&errand.event);
+        let event = Arc::clone(&errand.event);
         let mut errand = Some(errand);
         loop {
             let mut ahead = None;
-            let (role, receiver) = match self.flight.join(&boarding) {
+            let (role, receiver) = match self.flight.join(&event) {
                 Join::Lead(receiver) => {
                     if let Some(errand) = errand.take()
                         && let Err(job) = self.queue.push(Job::new(errand))
                     {
                         drop(job);
-                        self.flight.complete(&boarding.key, &Settlement::Refused);
+                        self.flight.complete(event.key(), &Settlement::Refused);
                     }
                     (Some(Role::Leader), receiver)
                 }
                 Join::Follow(receiver) => {
-                    self.queue.hasten(&boarding.key);
+                    self.queue.hasten(event.key());
                     (Some(Role::Follower), receiver)
                 }
                 Join::Other(receiver, known) => {
@@ -456,21 +471,19 @@ impl Shared {
 
 impl Settlement {
     /// The one place that makes an [`Announced`] of an event.
-    fn outcome(self, role: Role, event_id: String, event_type: EventType, digest: Digest) -> Outcome {
-        let announced = |event_id, event_type, how| {
-            Outcome::Announced(Announced { event_id, facts: Some((event_type, digest)), how })
-        };
+    fn outcome(self, role: Role, own: Arc<Event>) -> Outcome {
+        let announced = |event, how| Outcome::Announced(Announced { what: What::Event(event), how });
         match self {
-            Self::Confirmed { event_id, event_type, at } => {
+            Self::Confirmed { event, at } => {
                 let how = if role == Role::Leader { How::Confirmed(at) } else { How::Followed };
-                announced(event_id, event_type, how)
+                announced(event, how)
             }
-            Self::Recorded { event_id, event_type } => announced(event_id, event_type, How::Recorded),
+            Self::Recorded { event } => announced(event, How::Recorded),
             Self::Unrouted => {
                 let how = if role == Role::Leader { How::Unrouted } else { How::Followed };
-                announced(event_id, event_type, how)
+                announced(own, how)
             }
-            Self::Dropped => announced(event_id, event_type, How::Dropped),
+            Self::Dropped => announced(own, How::Dropped),
             Self::Deferred(cause) => Outcome::Deferred(cause),
             Self::Held => Outcome::Held(Objection::Stale),
             Self::Refused => Outcome::Refused,

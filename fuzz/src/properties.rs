@@ -78,7 +78,7 @@ pub fn fields(data: &[u8]) {
     pairs.insert(b"sign".to_vec(), signer().sign(&content.join(&b'&')).into_bytes());
     let body = written(&pairs);
     let event = match admit(&body, policy(), now()) {
-        Verdict::Admitted(admitted, _) => admitted.event().clone(),
+        Verdict::Admitted(admitted, _) => Event::clone(admitted.event()),
         Verdict::Withheld(withheld, _) => return assert!(!withheld.subject().is_empty()),
         Verdict::Rejected(rejection, _) => {
             assert_ne!(rejection.reason(), "signature", "{}", body.escape_ascii());

@@ -2,7 +2,7 @@
 //! sellers, that the fields which decide have their form, that no border between fields was moved, and that
 //! it is fresh. What is refused here is *held*, never dropped (design.md, invariant 5).
 
-use super::form::{self, Form};
+use super::form::Form;
 use super::notification::{self, Charset, KNOWN_FIELDS};
 use super::policy::{App, SignType};
 use crate::clock::Timestamp;
@@ -70,6 +70,8 @@ impl Waived {
 /// The fields that decide, read.
 #[derive(Debug, Clone)]
 pub struct Deciding<'a> {
+    /// The charset of its texts.
+    pub charset: Charset,
     /// `notify_id`.
     pub notify_id: &'a str,
     /// `notify_time`, else `utc_timestamp` of a `msg_method` message; `None` if it carries neither.
@@ -181,12 +183,12 @@ fn read_deciding(form: &Form) -> Result<Deciding<'_>, Objection> {
     let notify_time = optional(form, "notify_time", notification::time)?;
     let notify_time = notify_time.or_else(|| form.value("utc_timestamp").and_then(unix_millis));
     let status = form.value("trade_status").and_then(Status::read).filter(|_| is_trade(form));
-    let trade = status.map(|status| read_trade(form, status)).transpose()?;
-    Ok(Deciding { notify_id, notify_time, trade })
+    let charset = Charset::of(form);
+    let trade = status.map(|status| read_trade(form, charset, status)).transpose()?;
+    Ok(Deciding { charset, notify_id, notify_time, trade })
 }
 
-fn read_trade(form: &Form, status: Status) -> Result<Trade<'_>, Objection> {
-    let charset = Charset::of(form);
+fn read_trade(form: &Form, charset: Charset, status: Status) -> Result<Trade<'_>, Objection> {
     let number = |value| notification::merchant_number(charset, value).map(|()| value);
     Ok(Trade {
         status,
@@ -230,44 +232,37 @@ pub fn unix_millis(value: &[u8]) -> Option<Timestamp> {
 /// which is the name of a missing field too (`status`, `version`), if that field cannot have stood there: what is
 /// signed is sorted by name, so a field that was swallowed lies between the parameter that swallowed it and the next.
 fn check_borders(form: &Form) -> Result<(), Objection> {
-    if !form.has_ampersand() {
-        return Ok(());
-    }
-    let signed = form
-        .only(|name, value| !value.is_empty() && !matches!(name, b"sign" | b"sign_type" | b"alipay_cert_sn"));
-    for (at, (swallower, value)) in holders(&signed) {
-        let next = signed.get(at + 1).map(|(name, _)| *name);
+    let holders: Vec<_> = form.holders().filter(|(_, (name, _))| is_signed(name)).collect();
+    for (at, (swallower, value)) in holders.iter().filter(|(_, (name, _))| !is_cert_sn(name)) {
+        let next = next_signed(form, *at, |name, value| !value.is_empty() && !is_cert_sn(name));
         for (name, _) in pieces(value) {
             let is_word = PLAIN_WORDS.iter().any(|word| word.as_bytes() == name);
             let fits = !is_word || (*swallower < name && next.is_none_or(|next| name < next));
-            let known = KNOWN_FIELDS.iter().find(|known| known.as_bytes() == name);
             // An empty parameter of that name is absent: anyone could have appended it.
-            if let Some(known) = known.filter(|known| fits && form.value(known).is_none()) {
+            if let Some(known) = known_field(name).filter(|known| fits && form.value(known).is_none()) {
                 return Err(Objection::Ambiguous(known));
             }
         }
     }
-    find_replaced(form).map_or(Ok(()), |replaced| Err(Objection::Ambiguous(replaced)))
+    find_replaced(form, &holders).map_or(Ok(()), |replaced| Err(Objection::Ambiguous(replaced)))
 }
 
 /// Split and swallowed at once, nothing is doubled and nothing is missing: a text `x&total_amount=9999.00&u=` and the
 /// genuine `total_amount=88.88` behind it can be sent as three parameters, the last of which (`u`) holds the genuine
 /// amount. So a text and what stands behind it are joined again: where that gives a notification that is complete as
 /// well, and the two differ in a field that decides, nobody knows which of them Alipay signed.
-fn find_replaced(form: &Form) -> Option<&'static str> {
-    let signed = form.only(|name, _| !matches!(name, b"sign" | b"sign_type"));
-    let holders: Vec<_> = holders(&signed).collect();
+fn find_replaced(form: &Form, holders: &[Holder<'_>]) -> Option<&'static str> {
     // What is signed is sorted, so no text swallowed it that is called more than all that was swallowed.
     let greatest = holders.iter().flat_map(|(_, (_, value))| pieces(value)).map(|(name, _)| name).max()?;
-    let before = signed.iter().enumerate().take_while(|(_, (name, _))| *name < greatest);
+    let before = form.parameters().enumerate().take_while(|(_, (name, _))| *name < greatest);
     // Bound: each text with each parameter behind it; only an authentic body comes this far.
-    before.filter(|(_, (name, _))| is_free_text(name)).find_map(|(at, (text, _))| {
+    before.filter(|(_, (name, _))| is_signed(name) && is_free_text(name)).find_map(|(at, (text, _))| {
         let mut swallowed = Vec::new();
         holders.iter().filter(|(end, _)| *end > at).find_map(|(end, (last, value))| {
             let before = swallowed.len();
             swallowed.extend(pieces(value));
             let joined = Joined { form, text, last, swallowed: &swallowed };
-            let next = signed.get(end + 1).map(|(name, _)| *name);
+            let next = next_signed(form, *end, |_, _| true);
             (swallowed.len() > before && joined.is_in_order(next) && joined.is_complete())
                 .then(|| DECIDING.iter().copied().find(|name| joined.differs_in(name)))
                 .flatten()
@@ -317,11 +312,26 @@ impl Joined<'_> {
     }
 }
 
-/// Those whose value holds `&`, and where they stand: hardly one does.
-fn holders<'s, 'a>(
-    signed: &'s [(&'a [u8], &'a [u8])],
-) -> impl Iterator<Item = (usize, &'s (&'a [u8], &'a [u8]))> {
-    signed.iter().enumerate().filter(|(_, (_, value))| form::has_ampersand(value))
+/// A parameter that holds `&`, and where it stands among all.
+type Holder<'a> = (usize, (&'a [u8], &'a [u8]));
+
+/// The name of the first signed parameter behind this one that counts.
+fn next_signed(form: &Form, at: usize, counts: impl Fn(&[u8], &[u8]) -> bool) -> Option<&[u8]> {
+    let mut behind = form.parameters().skip(at + 1);
+    behind.find(|(name, value)| is_signed(name) && counts(name, value)).map(|(name, _)| name)
+}
+
+/// Whatever else is left out of what is signed.
+fn is_signed(name: &[u8]) -> bool {
+    !matches!(name, b"sign" | b"sign_type")
+}
+
+fn is_cert_sn(name: &[u8]) -> bool {
+    name == b"alipay_cert_sn"
+}
+
+fn known_field(name: &[u8]) -> Option<&'static str> {
+    KNOWN_FIELDS.iter().copied().find(|known| known.as_bytes() == name)
 }
 
 /// What stands behind an `&` in a value and looks like a parameter.
@@ -335,7 +345,7 @@ fn pieces(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 /// What may hold anything: the known texts, and every field that is not known.
 fn is_free_text(name: &[u8]) -> bool {
     let texts: [&[u8]; 5] = [b"body", b"out_biz_no", b"out_trade_no", b"passback_params", b"subject"];
-    texts.contains(&name) || !KNOWN_FIELDS.iter().any(|known| known.as_bytes() == name)
+    texts.contains(&name) || known_field(name).is_none()
 }
 
 /// What decides: first what every notification has, then what every trade has, then what some have.

@@ -24,7 +24,7 @@ pub(super) fn render(
     policy: &Policy,
     notified_at: Timestamp,
 ) -> String {
-    let texts = Texts::decode(form, policy.buyer);
+    let texts = Texts::decode(form, deciding.charset, policy.buyer);
     let mut json = Members(String::with_capacity(2 * body.len() + 512));
     json.text("app_id", &app.app_id);
     json.maybe("auth_app_id", texts.text("auth_app_id"));
@@ -75,7 +75,7 @@ fn render_trade(json: &mut Members, texts: &Texts<'_>, trade: &Trade<'_>, event_
 
 /// With two decimals as text, and for CNY in hundredths as a number.
 fn render_money(json: &mut Members, [name, minor]: [&'static str; 2], amount: Money, is_cny: bool) {
-    json.text(name, &amount.to_string());
+    json.text(name, &amount.decimal());
     if is_cny {
         json.plain(minor, &amount.minor().to_string());
     }
@@ -83,9 +83,9 @@ fn render_money(json: &mut Members, [name, minor]: [&'static str; 2], amount: Mo
 
 /// Every received parameter, `sign` included, so that a consumer can verify for himself.
 fn render_everything(json: &mut Members, texts: &Texts<'_>) {
-    for text in &texts.all {
-        if let Some(value) = texts.disclose(text) {
-            json.received(&text.name, &value);
+    for ((bytes, _), (name, value)) in texts.form.parameters().zip(&texts.all) {
+        if let Some(value) = texts.disclose(bytes, value) {
+            json.received(name, &value);
         }
     }
 }
@@ -93,21 +93,14 @@ fn render_everything(json: &mut Members, texts: &Texts<'_>) {
 /// The notification's parameters as text, each decoded once.
 struct Texts<'a> {
     form: &'a Form,
-    all: Vec<Text<'a>>,
+    /// Names and values, in the form's order.
+    all: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     lossy: bool,
     buyer: Buyer,
 }
 
-/// A parameter as text.
-struct Text<'a> {
-    bytes: &'a [u8],
-    name: Cow<'a, str>,
-    value: Cow<'a, str>,
-}
-
 impl<'a> Texts<'a> {
-    fn decode(form: &'a Form, buyer: Buyer) -> Self {
-        let charset = Charset::of(form);
+    fn decode(form: &'a Form, charset: Charset, buyer: Buyer) -> Self {
         let mut lossy = false;
         let mut text = |bytes: &'a [u8]| {
             let (text, lost) = charset.text(bytes);
@@ -115,39 +108,31 @@ impl<'a> Texts<'a> {
             text
         };
         let texts = if charset.is_utf8() { form.texts() } else { None };
-        let all = match texts {
-            Some(texts) => texts
-                .into_iter()
-                .map(|(name, value)| Text { bytes: name.as_bytes(), name: name.into(), value: value.into() })
-                .collect(),
-            None => form
-                .parameters()
-                .map(|(name, value)| Text { bytes: name, name: text(name), value: text(value) })
-                .collect(),
-        };
+        let all = texts
+            .unwrap_or_else(|| form.parameters().map(|(name, value)| (text(name), text(value))).collect());
         Self { form, all, lossy, buyer }
     }
 
     /// What may be told of a value that is present and not empty.
+    #[inline]
     fn text(&self, name: &str) -> Option<Cow<'_, str>> {
-        let found = self.all.get(self.form.position(name)?);
-        self.disclose(found.filter(|text| !text.value.is_empty())?)
+        let (_, value) = self.all.get(self.form.position(name)?)?;
+        self.disclose(name.as_bytes(), Some(value).filter(|value| !value.is_empty())?)
     }
 
     /// With two decimals where it is an amount, as received where it is not.
     fn amount(&self, name: &str) -> Option<String> {
         let text = self.text(name)?;
-        Some(Money::parse(text.as_bytes()).map_or_else(|| text.into_owned(), |amount| amount.to_string()))
+        Some(Money::parse(text.as_bytes()).map_or_else(|| text.into_owned(), Money::decimal))
     }
 
     /// What `event.buyer` leaves of a value.
-    fn disclose<'t>(&self, text: &'t Text<'a>) -> Option<Cow<'t, str>> {
-        let value = &*text.value;
+    fn disclose<'t>(&self, name: &[u8], value: &'t str) -> Option<Cow<'t, str>> {
         match self.buyer {
-            _ if !notification::is_personal(text.bytes) => Some(Cow::Borrowed(value)),
+            _ if !notification::is_personal(name) => Some(Cow::Borrowed(value)),
             Buyer::Omit => None,
             // An amount tells nobody who he is.
-            Buyer::Mask if text.bytes == b"buyer_pay_amount" => Some(Cow::Borrowed(value)),
+            Buyer::Mask if name == b"buyer_pay_amount" => Some(Cow::Borrowed(value)),
             Buyer::Mask => Some(Cow::Owned(mask(value))),
             Buyer::Forward => Some(Cow::Borrowed(value)),
         }

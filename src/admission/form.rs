@@ -2,24 +2,27 @@
 //! space, percent-decoding once, to bytes. No charset is involved, nothing is trimmed, and nothing that is
 //! not plainly a form is repaired: what a lenient parser repairs is where two parsers differ.
 
-use std::cmp::Ordering;
-use std::ops::Range;
-
-use memchr::memchr;
+use std::borrow::Cow;
 
 /// The parameters of a body, decoded once and sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Form {
+    /// `name=value` of each, without the `&` between them: each is copied as a whole into what is signed.
     decoded: Vec<u8>,
     parameters: Vec<Span>,
+    /// By [`Head::place`], or behind it where that is taken: one more than where the parameter stands, or 0. A field is
+    /// looked up some sixty times a notification.
+    places: [u8; PLACES],
 }
 
 /// Where a parameter lies in the decoded bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Span {
     head: Head,
-    name: Range<usize>,
-    value: Range<usize>,
+    start: usize,
+    equals: usize,
+    end: usize,
+    holds_ampersand: bool,
 }
 
 /// The first bytes of a name as a number: names are compared some three hundred times a notification, and hardly
@@ -44,6 +47,12 @@ impl Head {
         let behind = 8 * 16_usize.saturating_sub(length);
         let mask = u32::try_from(behind).ok().and_then(|behind| u128::MAX.checked_shl(behind)).unwrap_or(0);
         Self(u128::from_be_bytes(first) & mask)
+    }
+
+    /// Where it is looked for first. (Fibonacci hashing, Knuth.)
+    const fn place(self) -> usize {
+        let folded = (self.0 >> 64) as u64 ^ self.0 as u64;
+        (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - PLACES.trailing_zeros())) as usize
     }
 }
 
@@ -79,88 +88,111 @@ impl Form {
         if body.is_empty() {
             return Err(FormError::Empty);
         }
-        let mut decoding = Decoding { decoded: vec![0; body.len() + SLACK], length: 0, rest: body };
+        let decoded = vec![0; body.len() + SLACK];
+        let mut decoding = Decoding { decoded, length: 0, rest: body, ampersands: 0 };
         let mut parameters = Vec::with_capacity(USUAL_PARAMETERS);
         loop {
             // Bound: refuse before decoding the rest of a body that is all separators.
             if parameters.len() == MAX_PARAMETERS {
                 return Err(FormError::TooMany);
             }
-            let start = decoding.length;
+            let (start, ampersands) = (decoding.length, decoding.ampersands);
             if decoding.run(Part::Name)? != Some(b'=') {
                 return Err(FormError::Nameless);
             }
-            let name = start..decoding.length;
+            let equals = decoding.length;
             let head = match decoding.decoded.get(start..) {
-                Some(bytes) if !name.is_empty() => Head::at(bytes, name.len()),
+                Some(bytes) if equals > start => Head::at(bytes, equals - start),
                 Some(_) | None => return Err(FormError::Nameless),
             };
+            decoding.push(b'=');
             let border = decoding.run(Part::Value)?;
-            parameters.push(Span { head, value: name.end..decoding.length, name });
+            let holds_ampersand = decoding.ampersands > ampersands;
+            parameters.push(Span { head, start, equals, end: decoding.length, holds_ampersand });
             if border.is_none() {
                 break;
             }
         }
         let mut decoded = decoding.decoded;
         decoded.truncate(decoding.length);
-        parameters.sort_unstable_by(|a, b| a.compare(&decoded, b.head, slice(&decoded, &b.name)));
-        let doubled = parameters
-            .iter()
-            .zip(parameters.iter().skip(1))
-            .any(|(a, b)| a.compare(&decoded, b.head, slice(&decoded, &b.name)).is_eq());
-        if doubled { Err(FormError::Doubled) } else { Ok(Self { decoded, parameters }) }
+        parameters.sort_unstable_by_key(|span| span.head);
+        if parameters.windows(2).any(|two| matches!(two, [a, b] if a.head == b.head)) {
+            parameters.sort_unstable_by(|a, b| a.name(&decoded).cmp(b.name(&decoded)));
+            if parameters.windows(2).any(|two| matches!(two, [a, b] if a.name(&decoded) == b.name(&decoded)))
+            {
+                return Err(FormError::Doubled);
+            }
+        }
+        let places = if parameters.len() > MAX_PLACED { [0; PLACES] } else { places(&parameters) };
+        Ok(Self { decoded, parameters, places })
     }
 
     /// All parameters as (name, value), in the order of their names' bytes, those with empty values too.
     pub fn parameters(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.parameters
-            .iter()
-            .map(|span| (slice(&self.decoded, &span.name), slice(&self.decoded, &span.value)))
+        self.parameters.iter().map(|span| (span.name(&self.decoded), span.value(&self.decoded)))
     }
 
-    /// Those of [`parameters`](Self::parameters) that are wanted.
-    pub fn only(&self, wanted: impl Fn(&[u8], &[u8]) -> bool) -> Vec<(&[u8], &[u8])> {
-        // To collect them would make room four times.
-        let mut only = Vec::with_capacity(self.parameters.len());
-        only.extend(self.parameters().filter(|(name, value)| wanted(name, value)));
-        only
+    /// All of them as (name, value, `name=value`), the last as it is signed.
+    pub fn signed(&self) -> impl Iterator<Item = (&[u8], &[u8], &[u8])> {
+        let decoded = &self.decoded;
+        self.parameters.iter().map(|span| {
+            (span.name(decoded), span.value(decoded), decoded.get(span.start..span.end).unwrap_or_default())
+        })
+    }
+
+    /// Those whose value holds `&`, which is where a border between fields could have been, and where they stand among
+    /// all: hardly one does. No name holds one.
+    pub fn holders(&self) -> impl Iterator<Item = (usize, (&[u8], &[u8]))> {
+        let holders = self.parameters.iter().enumerate().filter(|(_, span)| span.holds_ampersand);
+        holders.map(|(at, span)| (at, (span.name(&self.decoded), span.value(&self.decoded))))
     }
 
     /// The value of a parameter that is present and not empty. An empty value is absent for everything but
     /// the signature: anyone on the path could append one without breaking it (protocol.md §2).
-    #[inline]
+    #[inline(always)]
     pub fn value(&self, name: &str) -> Option<&[u8]> {
-        let value = slice(&self.decoded, &self.find(name)?.value);
+        let value = self.find(name)?.value(&self.decoded);
         (!value.is_empty()).then_some(value)
     }
 
     /// All parameters as (name, value) like [`parameters`](Self::parameters), as text, if every one is UTF-8. Looked at in
     /// one go, which takes a fraction of looking at each.
-    pub fn texts(&self) -> Option<Vec<(&str, &str)>> {
+    pub fn texts(&self) -> Option<Vec<(Cow<'_, str>, Cow<'_, str>)>> {
         let all = std::str::from_utf8(&self.decoded).ok()?;
         let mut texts = Vec::with_capacity(self.parameters.len());
         for span in &self.parameters {
-            texts.push((all.get(span.name.clone())?, all.get(span.value.clone())?));
+            let (name, value) = (all.get(span.start..span.equals)?, all.get(span.equals + 1..span.end)?);
+            texts.push((name.into(), value.into()));
         }
         Some(texts)
     }
 
     /// Where a parameter stands among all [`parameters`](Self::parameters).
-    #[inline]
+    #[inline(always)]
     pub fn position(&self, name: &str) -> Option<usize> {
         self.search(Head::of(name.as_bytes()), name.as_bytes())
     }
 
+    /// Inlined, so that where a name is looked for first is known when this is compiled; a mere hint is not taken.
+    #[inline(always)]
     fn search(&self, head: Head, name: &[u8]) -> Option<usize> {
-        let from = self.parameters.partition_point(|span| span.head < head);
-        let mut same =
-            self.parameters.iter().enumerate().skip(from).take_while(|(_, span)| span.head == head);
-        same.find(|(_, span)| slice(&self.decoded, &span.name) == name).map(|(at, _)| at)
+        if self.parameters.len() > MAX_PLACED {
+            return self.search_all(head, name);
+        }
+        let mut place = head.place();
+        // Bound: half of the places are free.
+        loop {
+            let at = usize::from(self.places.get(place)?.checked_sub(1)?);
+            if self.parameters.get(at)?.is(head, name, &self.decoded) {
+                return Some(at);
+            }
+            place = (place + 1) % PLACES;
+        }
     }
 
-    /// Whether any value holds `&`, which is where a border between fields could have been. No name does.
-    pub fn has_ampersand(&self) -> bool {
-        has_ampersand(&self.decoded)
+    #[cold]
+    fn search_all(&self, head: Head, name: &[u8]) -> Option<usize> {
+        self.parameters.iter().position(|span| span.is(head, name, &self.decoded))
     }
 
     /// Whether a parameter is there, even an empty one.
@@ -171,29 +203,45 @@ impl Form {
 
     /// Whether any value is empty.
     pub fn has_empty_values(&self) -> bool {
-        self.parameters.iter().any(|span| span.value.is_empty())
+        self.parameters.iter().any(|span| span.equals + 1 == span.end)
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&self, name: &str) -> Option<&Span> {
         self.parameters.get(self.position(name)?)
     }
 }
 
 impl Span {
-    /// The order of the names' bytes.
-    fn compare(&self, decoded: &[u8], head: Head, name: &[u8]) -> Ordering {
-        self.head.cmp(&head).then_with(|| slice(decoded, &self.name).cmp(name))
+    #[inline]
+    fn is(&self, head: Head, name: &[u8], decoded: &[u8]) -> bool {
+        // A name that is no longer than its head is the same.
+        let is_whole = name.len() <= size_of::<Head>() && self.equals - self.start == name.len();
+        self.head == head && (is_whole || self.name(decoded) == name)
+    }
+
+    fn name<'a>(&self, decoded: &'a [u8]) -> &'a [u8] {
+        decoded.get(self.start..self.equals).unwrap_or_default()
+    }
+
+    fn value<'a>(&self, decoded: &'a [u8]) -> &'a [u8] {
+        decoded.get(self.equals + 1..self.end).unwrap_or_default()
     }
 }
 
-/// Whether bytes hold `&`.
-pub fn has_ampersand(bytes: &[u8]) -> bool {
-    memchr(b'&', bytes).is_some()
-}
-
-fn slice<'a>(decoded: &'a [u8], range: &Range<usize>) -> &'a [u8] {
-    decoded.get(range.clone()).unwrap_or_default()
+/// See [`Form::places`].
+fn places(parameters: &[Span]) -> [u8; PLACES] {
+    let mut places = [0; PLACES];
+    for (span, number) in parameters.iter().zip(1..) {
+        let mut place = span.head.place();
+        while places.get(place).is_some_and(|taken| *taken != 0) {
+            place = (place + 1) % PLACES;
+        }
+        if let Some(free) = places.get_mut(place) {
+            *free = number;
+        }
+    }
+    places
 }
 
 /// What of a parameter is being decoded.
@@ -209,6 +257,8 @@ struct Decoding<'b> {
     decoded: Vec<u8>,
     length: usize,
     rest: &'b [u8],
+    /// How many `&` were decoded: those that were escaped.
+    ampersands: usize,
 }
 
 impl Decoding<'_> {
@@ -218,41 +268,56 @@ impl Decoding<'_> {
         loop {
             self.copy_plain();
             let Some((&byte, behind)) = self.rest.split_first() else { return Ok(None) };
-            self.rest = behind;
             match byte {
-                b'&' => return Ok(Some(b'&')),
-                b'=' if part == Part::Name => return Ok(Some(b'=')),
-                b'+' => self.push(b' '),
                 b'%' => {
-                    let [high, low, behind @ ..] = behind else { return Err(FormError::BadEscape) };
-                    let (high, low) = hex(*high).zip(hex(*low)).ok_or(FormError::BadEscape)?;
+                    self.unescape(part)?;
+                    continue;
+                }
+                b'+' => self.push(b' '),
+                b'&' | b'=' if byte == b'&' || part == Part::Name => {
                     self.rest = behind;
-                    let byte = high << 4 | low;
-                    if part == Part::Name && matches!(byte, b'&' | b'=') {
-                        return Err(FormError::BadName);
-                    }
-                    self.push(byte);
+                    return Ok(Some(byte));
                 }
                 byte => self.push(byte),
             }
+            self.rest = behind;
         }
+    }
+
+    /// Decodes all escapes that stand here: one seldom comes alone.
+    fn unescape(&mut self, part: Part) -> Result<(), FormError> {
+        while let Some((b'%', behind)) = self.rest.split_first() {
+            let [high, low, behind @ ..] = behind else { return Err(FormError::BadEscape) };
+            let (high, low) = hex(*high).zip(hex(*low)).ok_or(FormError::BadEscape)?;
+            self.rest = behind;
+            let byte = high << 4 | low;
+            if part == Part::Name && matches!(byte, b'&' | b'=') {
+                return Err(FormError::BadName);
+            }
+            self.ampersands += usize::from(byte == b'&');
+            self.push(byte);
+        }
+        Ok(())
     }
 
     /// Copies eight bytes at a time, as far as the first that may mean something: most runs are shorter than what wider
     /// instructions are worth, and finding them and copying them apart took twice the instructions.
     fn copy_plain(&mut self) {
-        while let Some((word, behind)) = self.rest.split_first_chunk::<8>()
-            && let Some(to) = self.decoded.get_mut(self.length..).and_then(|to| to.first_chunk_mut::<8>())
+        let (mut rest, mut length) = (self.rest, self.length);
+        let decoded = self.decoded.as_mut_slice();
+        while let Some((word, behind)) = rest.split_first_chunk::<8>()
+            && let Some(to) = decoded.get_mut(length..).and_then(|to| to.first_chunk_mut::<8>())
         {
             *to = *word;
             let plain = plain_bytes(u64::from_le_bytes(*word));
-            self.length += plain;
+            length += plain;
             if plain < 8 {
-                self.rest = self.rest.get(plain..).unwrap_or_default();
-                return;
+                rest = rest.get(plain..).unwrap_or_default();
+                break;
             }
-            self.rest = behind;
+            rest = behind;
         }
+        (self.rest, self.length) = (rest, length);
     }
 
     fn push(&mut self, byte: u8) {
@@ -268,20 +333,14 @@ impl Decoding<'_> {
 const fn plain_bytes(word: u64) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const fn equal(word: u64, byte: u8) -> u64 {
-        let difference = word ^ (ONES * byte as u64);
-        difference.wrapping_sub(ONES) & !difference
+        (word ^ (ONES * byte as u64)).wrapping_sub(ONES)
     }
     let borders = equal(word, b'&') | equal(word, b'=') | equal(word, b'+') | equal(word, b'%');
-    (borders & (ONES << 7)).trailing_zeros() as usize / 8
+    (borders & !word & (ONES << 7)).trailing_zeros() as usize / 8
 }
 
 fn hex(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        b'A'..=b'F' => Some(byte - b'A' + 10),
-        _ => None,
-    }
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// What [`Head::at`] and [`Decoding::copy_plain`] may look at or write behind what is decoded.
@@ -290,6 +349,11 @@ const SLACK: usize = 16;
 const USUAL_PARAMETERS: usize = 32;
 /// Bound: no real notification comes near it.
 pub const MAX_PARAMETERS: usize = 256;
+/// A power of two, and so many that hardly one is not where it is looked for first.
+const PLACES: usize = 128;
+/// Bound: more are not placed, because a stranger could choose names of which each is in the other's way, and to place
+/// hundreds of them would take longer than a signature. They are looked for one by one.
+const MAX_PLACED: usize = PLACES / 2;
 
 #[cfg(test)]
 mod tests {
@@ -363,7 +427,14 @@ mod tests {
     #[test]
     fn texts_are_the_parameters_where_each_is_utf8_by_itself() {
         let form = Form::parse("b=%E9%80%80&a=1&c=".as_bytes()).unwrap();
-        assert_eq!(form.texts(), Some(vec![("a", "1"), ("b", "退"), ("c", "")]));
+        assert_eq!(
+            form.texts(),
+            Some(
+                [("a", "1"), ("b", "退"), ("c", "")]
+                    .map(|(name, value)| (name.into(), value.into()))
+                    .to_vec()
+            )
+        );
         assert_eq!(form.position("b"), Some(1));
         // Joined, name and value would be a character that neither has.
         for body in ["a%E9=%80%80", "a=%E9&%80%80=1", "a=%FF"] {
@@ -374,7 +445,7 @@ mod tests {
     #[test]
     fn an_ampersand_is_seen_in_any_value() {
         for (body, has) in [("a=1&b=2", false), ("a=x%26b%3D1&c=2", true), ("a=1&b=%26", true)] {
-            assert_eq!(Form::parse(body.as_bytes()).unwrap().has_ampersand(), has, "{body}");
+            assert_eq!(Form::parse(body.as_bytes()).unwrap().holders().next().is_some(), has, "{body}");
         }
     }
 
@@ -412,6 +483,20 @@ mod tests {
             assert_eq!(form.value(name), Some(value), "{name}");
         }
         assert!(!form.has("alipay_open_id") && !form.has("alipay_open_id_of_") && !form.has(""));
+    }
+
+    #[test]
+    fn each_parameter_is_found_by_its_name_however_many_there_are() {
+        for count in [1, 2, 25, MAX_PLACED, MAX_PLACED + 1, MAX_PARAMETERS] {
+            // The heads of some are the same, and those of others ask for the same place.
+            let names = || (0..count).map(|n| format!("{}{n}", ["p", "the_first_sixteen_of_"][n % 2]));
+            let body = names().map(|name| format!("{name}=of_{name}")).collect::<Vec<_>>().join("&");
+            let form = Form::parse(body.as_bytes()).unwrap();
+            for name in names() {
+                assert_eq!(form.value(&name), Some(format!("of_{name}").as_bytes()), "{count}");
+            }
+            assert!(!form.has("p") && !form.has("the_first_sixteen_of_") && !form.has("p256"));
+        }
     }
 
     #[test]

@@ -38,16 +38,14 @@ impl Recipe {
     /// The bytes that are signed.
     pub fn content(self, form: &Form) -> Vec<u8> {
         let mut content = Vec::with_capacity(USUAL_BYTES);
-        for (name, value) in form.parameters() {
+        for (name, value, signed) in form.signed() {
             if self.leaves_out(name) || (value.is_empty() && !self.empty_values) {
                 continue;
             }
             if !content.is_empty() {
                 content.push(b'&');
             }
-            content.extend_from_slice(name);
-            content.push(b'=');
-            content.extend_from_slice(value);
+            content.extend_from_slice(signed);
         }
         content
     }

@@ -76,7 +76,7 @@ impl Feed {
     /// If it is not confirmed.
     #[expect(clippy::disallowed_methods, reason = "this channel has one owner, and one message outstanding")]
     pub async fn send(&self, message: &Message, at: Timestamp, mark: (&str, &str)) -> Result<(), LinkError> {
-        let ready = properties(message, at)?;
+        let ready = properties(message.clone(), at)?;
         let mut headers = ready.headers().clone().unwrap_or_default();
         headers.insert(mark.0.into(), AMQPValue::LongString(mark.1.into()));
         let (exchange, key) = (self.exchange.as_str().into(), message.event_type.as_str().into());

@@ -21,11 +21,10 @@ pub struct Key {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventId {
     app_id: String,
-    subject: String,
     event_type: EventType,
     part: Part,
     conflict: Option<String>,
-    text: String,
+    key: Key,
 }
 
 /// What tells two events of one type and one trade apart.
@@ -70,25 +69,24 @@ impl EventId {
         let part = text.strip_prefix(&format!("{app_id}.{subject}.{event_type}."));
         Self {
             app_id: app_id.to_owned(),
-            subject: subject.to_owned(),
             event_type,
             // Of a refund without a number, too: as text it is the same, and short.
             part: part.map_or(Part::None, |part| Part::OutBizNo(pull_part(part))),
             conflict: None,
-            text: text.to_owned(),
+            key: Key { subject: subject.to_owned(), id: text.to_owned() },
         }
     }
 
     /// The same subject under another type.
     pub fn retyped(&self, event_type: EventType) -> Self {
-        Self::build(&self.app_id, &self.subject, event_type, self.part.clone(), None)
+        Self::build(&self.app_id, &self.key.subject, event_type, self.part.clone(), None)
     }
 
     /// The id of the event that contradicts this one.
     pub fn conflict(&self, digest: &Digest) -> Self {
         let mut id = Self::build(
             &self.app_id,
-            &self.subject,
+            &self.key.subject,
             self.event_type,
             self.part.clone(),
             Some(digest.short()),
@@ -99,7 +97,7 @@ impl EventId {
 
     /// The id as text: at most 200 bytes, of `[A-Za-z0-9._%-]`.
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.key.id
     }
 
     /// The app it belongs to.
@@ -109,12 +107,12 @@ impl EventId {
 
     /// `trade_no`, else `notify_id`.
     pub fn subject(&self) -> &str {
-        &self.subject
+        &self.key.subject
     }
 
     /// The dedup identity.
-    pub fn key(&self) -> Key {
-        Key { subject: self.subject.clone(), id: self.text.clone() }
+    pub fn key(&self) -> &Key {
+        &self.key
     }
 
     fn build(
@@ -147,7 +145,8 @@ impl EventId {
         if text.len() > MAX_ID_BYTES {
             text = render(true);
         }
-        Self { app_id: app_id.to_owned(), subject: subject.to_owned(), event_type, part, conflict, text }
+        let key = Key { subject: subject.to_owned(), id: text };
+        Self { app_id: app_id.to_owned(), event_type, part, conflict, key }
     }
 }
 

@@ -89,23 +89,24 @@ impl Message {
     }
 
     /// The headers, in the form that the CloudEvents AMQP binding now prefers (`cloudEvents_…`).
-    pub fn headers(&self) -> Vec<(&'static str, String)> {
+    pub fn into_headers(self) -> Vec<(&'static str, String)> {
+        let schema = [DATA_SCHEMA, ":", &self.event_type, ":v1"].concat();
         let mut headers = vec![
             ("cloudEvents_specversion", "1.0".to_owned()),
-            ("cloudEvents_id", self.id.clone()),
-            ("cloudEvents_source", format!("urn:alipay:app:{}", self.app_id)),
-            ("cloudEvents_type", self.event_type.clone()),
-            ("cloudEvents_subject", self.subject.clone()),
-            ("cloudEvents_time", self.time.clone()),
-            ("cloudEvents_dataschema", format!("{DATA_SCHEMA}:{}:v1", self.event_type)),
-            ("x-digest", self.digest.clone()),
-            ("x-environment", self.environment.clone()),
+            ("cloudEvents_id", self.id),
+            ("cloudEvents_source", ["urn:alipay:app:", &self.app_id].concat()),
+            ("cloudEvents_type", self.event_type),
+            ("cloudEvents_subject", self.subject),
+            ("cloudEvents_time", self.time),
+            ("cloudEvents_dataschema", schema),
+            ("x-digest", self.digest),
+            ("x-environment", self.environment),
         ];
         if self.unchecked {
             headers.push(("x-dedup", "unchecked".to_owned()));
         }
-        if let Some(traceparent) = &self.traceparent {
-            headers.push(("traceparent", traceparent.clone()));
+        if let Some(traceparent) = self.traceparent {
+            headers.push(("traceparent", traceparent));
         }
         headers
     }

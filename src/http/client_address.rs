@@ -43,6 +43,9 @@ impl TrustedProxies {
     /// Bound: 100 headers within `http.max_header`.
     pub(super) fn client(&self, sender: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut known = sender.to_canonical();
+        if !self.contain(known) {
+            return known;
+        }
         let values = headers.get_all("x-forwarded-for");
         let mut hops = values.iter().rev().flat_map(|value| value.as_bytes().rsplit(|&byte| byte == b','));
         while self.contain(known) {

@@ -2,10 +2,11 @@
 //! comes from anybody, so only the exact form passes.
 
 use hyper::HeaderMap;
+use hyper::header::HeaderName;
 
 /// The request's `traceparent`, if there is exactly one and it is well-formed.
 pub(super) fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let mut values = headers.get_all("traceparent").iter();
+    let mut values = headers.get_all(&TRACEPARENT).iter();
     let (value, None) = (values.next()?, values.next()) else { return None };
     let value = value.to_str().ok()?;
     is_well_formed(value).then(|| value.to_owned())
@@ -25,6 +26,8 @@ fn is_well_formed(value: &str) -> bool {
     let not_zero = |part: &str| part.bytes().any(|byte| byte != b'0');
     hex(trace, 32) && not_zero(trace) && hex(parent, 16) && not_zero(parent) && hex(flags, 2)
 }
+
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 #[cfg(test)]
 mod tests {

@@ -14,11 +14,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::flight::{Boarding, Join};
+use super::flight::Join;
 use super::lane::{DRAIN_PATIENCE, Job};
 use super::{Errand, Outcome, Publication, Role, STORE_DEADLINE, Settlement, Shared, within};
 use crate::broker::Link;
-use crate::event::Message;
+use crate::event::{Event, Message};
 use crate::failpoint::{self, Point};
 use crate::store::Waiting;
 
@@ -43,16 +43,13 @@ pub(super) async fn drain(shared: Arc<Shared>) {
 impl Publication {
     /// Publishes one deferred event now, ahead of its back-off.
     pub async fn hurry(&self, waiting: Waiting, deadline: Instant) -> Outcome {
-        let id = waiting.key.id.clone();
-        let (Some(digest), Some(event_type)) = (waiting.digest, waiting.event_type) else {
+        if waiting.digest.is_none() || waiting.event_type.is_none() {
             return Outcome::Refused;
-        };
-        let Some(receiver) = self.shared.put_in(waiting) else { return Outcome::Pending };
+        }
+        let Some((event, receiver)) = self.shared.put_in(waiting) else { return Outcome::Pending };
         match tokio::time::timeout_at(deadline, receiver).await {
             Err(_) => Outcome::Pending,
-            Ok(settlement) => {
-                settlement.unwrap_or(Settlement::Refused).outcome(Role::Leader, id, event_type, digest)
-            }
+            Ok(settlement) => settlement.unwrap_or(Settlement::Refused).outcome(Role::Leader, event),
         }
     }
 }
@@ -70,7 +67,8 @@ impl Shared {
         let (probes, due): (Vec<_>, Vec<_>) = due.into_iter().partition(|waiting| self.is_suspended(waiting));
         // One probe is enough, and nothing waits for it.
         let probed = probes.into_iter().find_map(|waiting| self.put_in(waiting));
-        let waiting: Vec<_> = due.into_iter().filter_map(|waiting| self.put_in(waiting)).collect();
+        let put_in = |waiting| self.put_in(waiting).map(|(_, receiver)| receiver);
+        let waiting: Vec<_> = due.into_iter().filter_map(put_in).collect();
         let moved = !waiting.is_empty();
         *stuck = (count - waiting.len() - usize::from(probed.is_some())).min(MAX_STUCK);
         let settled = futures_util::future::join_all(waiting);
@@ -89,34 +87,34 @@ impl Shared {
     }
 
     /// Puts one event into the queue, unless somebody is at it.
-    fn put_in(&self, waiting: Waiting) -> Option<oneshot::Receiver<Settlement>> {
+    fn put_in(&self, waiting: Waiting) -> Option<(Arc<Event>, oneshot::Receiver<Settlement>)> {
         let key = waiting.key;
         let message: Option<Message> = serde_json::from_slice(&waiting.content).ok();
         let digest = waiting.digest?;
         let event = message
             .as_ref()
             .and_then(|message| message.event(digest, waiting.notify_id, waiting.payment_time));
-        let Some(event) = event.filter(|event| event.key() == key) else {
+        let Some(event) = event.filter(|event| *event.key() == key).map(Arc::new) else {
             tracing::error!(
                 id = key.id,
                 "what is kept of an event cannot be read: only Alipay can bring it again"
             );
             return None;
         };
-        let receiver = match self.flight.join(&Boarding::of(&event)) {
+        let receiver = match self.flight.join(&event) {
             Join::Lead(receiver) => receiver,
             Join::Follow(_) | Join::Other(..) => return None,
         };
         let trace = self.tracer.kept(message.and_then(|message| message.traceparent));
         let deadline = Instant::now() + DRAIN_PATIENCE;
         let arrived = waiting.first_at;
-        let errand = Errand { event, arrived, body: None, trace, deadline, place: None };
+        let errand = Errand { event: Arc::clone(&event), arrived, body: None, trace, deadline, place: None };
         failpoint::reached(Point::Draining);
         if let Err(job) = self.queue.push(Job::drained(errand)) {
             drop(job);
             self.flight.complete(&key, &Settlement::Refused);
         }
-        Some(receiver)
+        Some((event, receiver))
     }
 }
 

@@ -23,7 +23,7 @@ impl Shared {
     pub(super) async fn sort_out(self: &Arc<Self>, jobs: Vec<Job>) -> Vec<Ready> {
         failpoint::reached(Point::Unclaimed);
         let started = Instant::now();
-        let keys: Vec<Key> = jobs.iter().map(Job::key).collect();
+        let keys = jobs.iter().map(|job| job.key().clone()).collect();
         let (claims, unchecked) = match within(STORE_DEADLINE, self.store.claim(keys)).await {
             // It can be asked and not be written: what it says is true, but it may be forgetting.
             Ok(claims) => (claims, self.metrics.store_unchecked.get() == 1),
@@ -42,7 +42,7 @@ impl Shared {
         let mut ready = Vec::with_capacity(jobs.len());
         for (job, claim) in jobs.into_iter().zip(claims) {
             let unchecked = unchecked || claim == Claim::Unreadable;
-            let known = match (self.unrecorded.known(&job.key()), claim) {
+            let known = match (self.unrecorded.known(job.key()), claim) {
                 // Confirmed here, whoever is at it because he cannot know.
                 (Some(known), _) => Some(known),
                 (None, Claim::Unreadable) if self.store.when_away() == WhenAway::Refuse => {
@@ -73,8 +73,8 @@ impl Shared {
                     }
                 },
                 Resolution::Duplicate => {
-                    let (event_id, event_type) = (job.event().id.as_str().to_owned(), job.event().event_type);
-                    self.give_up(job, Settlement::Recorded { event_id, event_type });
+                    let event = Arc::clone(&job.errand.event);
+                    self.give_up(job, Settlement::Recorded { event });
                 }
                 Resolution::Dropped => self.give_up(job, Settlement::Dropped),
                 Resolution::Hold => self.spawn_hold(job),
@@ -88,7 +88,7 @@ impl Shared {
     fn park(self: &Arc<Self>, job: Job) {
         // What is kept stays so, and other replicas are no reason for a round of the drain to wait; a delivery that has
         // joined it is one.
-        if job.drained && !self.flight.is_followed(&job.key()) {
+        if job.drained && !self.flight.is_followed(job.key()) {
             return self.give_up(job, Settlement::Deferred(Cause::Late));
         }
         let pause = Duration::from_millis(self.random(50..200));
@@ -111,16 +111,14 @@ impl Shared {
     /// Announces another event in this one's place, through a flight of its own, so that its id too is
     /// published once.
     fn redirect(self: &Arc<Self>, job: Job, event: Event) {
-        let original = job.key();
+        let original = job.key().clone();
         let shared = Arc::clone(self);
         self.tasks.spawn_vital(async move {
-            let errand = Errand { event, body: None, ..job.errand };
+            let errand = Errand { event: Arc::new(event), body: None, ..job.errand };
             let (settled, ()) =
                 futures_util::join!(Box::pin(shared.settle(errand, None)), shared.let_go(original.clone()));
             let settlement = match settled {
-                Some((Role::Follower, Settlement::Confirmed { event_id, event_type, .. })) => {
-                    Settlement::Recorded { event_id, event_type }
-                }
+                Some((Role::Follower, Settlement::Confirmed { event, .. })) => Settlement::Recorded { event },
                 Some((_, settlement)) => settlement,
                 None => Settlement::Refused,
             };
@@ -133,7 +131,7 @@ impl Shared {
     /// last delivery of it (simulation, seed 104657).
     pub(super) fn keep_apart(self: &Arc<Self>, errand: Errand, ahead: &Known) {
         let Resolution::Announce(event) = resolve(&errand.event, Some(ahead)) else { return };
-        let errand = Errand { event: *event, body: None, ..errand };
+        let errand = Errand { event: Arc::new(*event), body: None, ..errand };
         let shared = Arc::clone(self);
         self.tasks.spawn_vital(async move {
             Box::pin(shared.settle(errand, None)).await;
@@ -152,17 +150,14 @@ impl Shared {
             let settlement = match held {
                 Ok(Kept::Yes) => Settlement::Held,
                 Ok(Kept::Settled(State::Dropped)) => Settlement::Dropped,
-                Ok(Kept::Settled(_)) => Settlement::Recorded {
-                    event_id: event.id.as_str().to_owned(),
-                    event_type: event.event_type,
-                },
+                Ok(Kept::Settled(_)) => Settlement::Recorded { event: Arc::clone(&job.errand.event) },
                 Ok(Kept::Full) => Settlement::Refused,
                 Err(error) => {
                     shared.unchecked(Some(&error.message));
                     Settlement::Refused
                 }
             };
-            shared.let_go(job.key()).await;
+            shared.let_go(job.key().clone()).await;
             shared.give_up(job, settlement);
         });
     }

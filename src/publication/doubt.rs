@@ -23,7 +23,7 @@ impl Shared {
         let is_up = *self.broker.link().borrow() == Link::Up(channel.connection);
         for ready in batch.jobs.iter_mut().flatten() {
             let event_type = ready.job.event().event_type;
-            self.metrics.event(event_type.as_str(), PublishResult::InDoubt);
+            self.metrics.event(event_type, PublishResult::InDoubt);
             if is_up {
                 self.breaker.silent(event_type, channel.connection);
             }
@@ -34,7 +34,7 @@ impl Shared {
         tracing::warn!(events = doubtful.len(), "confirms are overdue: the events are in doubt");
         let deferrals =
             doubtful.iter().map(|ready| self.deferral(ready, Cause::InDoubt, State::InDoubt)).collect();
-        let keys: Vec<Key> = doubtful.iter().map(|ready| ready.job.key()).collect();
+        let keys: Vec<Key> = doubtful.iter().map(|ready| ready.job.key().clone()).collect();
         failpoint::reached(Point::InDoubt);
         let kept = self.keep(deferrals).await;
         failpoint::reached(Point::InDoubtUnanswered);
@@ -95,7 +95,7 @@ impl Batch {
                 }
             }
             if renew_at.is_some_and(|at| Instant::now() >= at) {
-                let keys = self.jobs.iter().flatten().map(|ready| ready.job.key()).collect();
+                let keys = self.jobs.iter().flatten().map(|ready| ready.job.key().clone()).collect();
                 renew_at = Some(Instant::now() + shared.renew(keys).await);
             }
         }
@@ -109,7 +109,7 @@ impl Batch {
         let doubtful: Vec<&Ready> = self.jobs.iter().flatten().collect();
         let deferrals =
             doubtful.iter().map(|ready| shared.deferral(ready, Cause::InDoubt, State::Deferred)).collect();
-        let keys: Vec<Key> = doubtful.iter().map(|ready| ready.job.key()).collect();
+        let keys: Vec<Key> = doubtful.iter().map(|ready| ready.job.key().clone()).collect();
         failpoint::reached(Point::DoubtOver);
         let kept = shared.keep(deferrals).await;
         for (key, kept) in keys.iter().zip(&kept) {

@@ -6,13 +6,13 @@
 //! is neither in flight nor known. Nothing here survives a crash, and nothing needs to: what was in flight had
 //! not been answered.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
+use std::collections::{HashMap, hash_map};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 
 use super::Settlement;
-use crate::event::{Digest, Event, Key};
+use crate::event::{Event, Key};
 use crate::store::{Known, State};
 
 /// The events in the process.
@@ -21,17 +21,23 @@ pub(super) struct Flight(Mutex<HashMap<Key, Entry>>);
 
 #[derive(Debug)]
 struct Entry {
-    digest: Digest,
-    /// The leader's notification, and whether it finishes the trade.
-    notify_id: String,
-    finishes: bool,
+    /// The leader's.
+    event: Arc<Event>,
     /// Bound: each belongs to a request that holds a permit of `publication.max_in_flight`.
     waiting: Vec<oneshot::Sender<Settlement>>,
 }
 
 impl Entry {
     fn known(&self) -> Known {
-        Known { state: State::Deferred, digest: self.digest, notify_id: self.notify_id.clone() }
+        let Event { digest, notify_id, .. } = &*self.event;
+        Known { state: State::Deferred, digest: *digest, notify_id: notify_id.clone() }
+    }
+
+    /// Whether its outcome is that event's, too. A finish and another notification's payment share none, whichever came
+    /// first: they may be two events.
+    fn is_shared_by(&self, event: &Event) -> bool {
+        let finishes = self.event.finishes || event.finishes;
+        self.event.digest == event.digest && (!finishes || self.event.notify_id == event.notify_id)
     }
 }
 
@@ -47,49 +53,23 @@ pub(super) enum Join {
     Other(oneshot::Receiver<Settlement>, Known),
 }
 
-/// What a flight has to know of an event that wants to join it.
-#[derive(Debug)]
-pub(super) struct Boarding {
-    pub(super) key: Key,
-    digest: Digest,
-    notify_id: String,
-    finishes: bool,
-}
-
-impl Boarding {
-    pub(super) fn of(event: &Event) -> Self {
-        let (notify_id, finishes) = (event.notify_id.clone(), event.finishes);
-        Self { key: event.key(), digest: event.digest, notify_id, finishes }
-    }
-
-    /// Whether the outcome of that flight is this one's. A finish and another notification's payment share none, whichever
-    /// came first: they may be two events.
-    fn shares(&self, entry: &Entry) -> bool {
-        let finishes = self.finishes || entry.finishes;
-        entry.digest == self.digest && (!finishes || entry.notify_id == self.notify_id)
-    }
-}
-
 impl Flight {
     /// Joins the flight of an event's key.
-    pub(super) fn join(&self, aboard: &Boarding) -> Join {
+    pub(super) fn join(&self, event: &Arc<Event>) -> Join {
         let (sender, receiver) = oneshot::channel();
-        let mut entries = self.lock();
-        match entries.get_mut(&aboard.key) {
-            Some(entry) => {
+        match self.lock().entry(event.key().clone()) {
+            hash_map::Entry::Occupied(mut entry) => {
+                let entry = entry.get_mut();
                 entry.waiting.retain(|waiting| !waiting.is_closed());
                 entry.waiting.push(sender);
-                if aboard.shares(entry) {
+                if entry.is_shared_by(event) {
                     Join::Follow(receiver)
                 } else {
                     Join::Other(receiver, entry.known())
                 }
             }
-            None => {
-                let (digest, finishes, notify_id) =
-                    (aboard.digest, aboard.finishes, aboard.notify_id.clone());
-                let entry = Entry { digest, notify_id, finishes, waiting: vec![sender] };
-                entries.insert(aboard.key.clone(), entry);
+            hash_map::Entry::Vacant(place) => {
+                place.insert(Entry { event: Arc::clone(event), waiting: vec![sender] });
                 Join::Lead(receiver)
             }
         }

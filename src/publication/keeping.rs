@@ -41,7 +41,7 @@ impl Shared {
     pub(super) fn deferral(&self, ready: &Ready, cause: Cause, state: State) -> Deferral {
         let event = ready.job.event();
         Deferral {
-            key: event.key(),
+            key: event.key().clone(),
             event_type: event.event_type,
             digest: event.digest,
             notify_id: event.notify_id.clone(),

@@ -52,7 +52,7 @@ impl Job {
         &self.errand.event
     }
 
-    pub(super) fn key(&self) -> Key {
+    pub(super) fn key(&self) -> &Key {
         self.errand.event.key()
     }
 
@@ -293,9 +293,9 @@ impl Shared {
             Verdict::Lost | Verdict::Unsent => return None,
         };
         self.breaker.answered(event_type);
-        self.metrics.event(event_type.as_str(), result);
+        self.metrics.event(event_type, result);
         if ready.unchecked && verdict == Verdict::Confirmed {
-            self.metrics.event(event_type.as_str(), PublishResult::Unchecked);
+            self.metrics.event(event_type, PublishResult::Unchecked);
         }
         state
     }
@@ -343,10 +343,10 @@ impl Shared {
 
     /// Ends a job: its flight, if it still has one, ends with it, and its place is free.
     pub(super) fn give_up(&self, job: Job, settlement: Settlement) {
-        let flight = job.leads.then(|| job.key());
+        let flight = job.leads.then(|| Arc::clone(&job.errand.event));
         drop(job);
-        if let Some(key) = flight {
-            self.flight.complete(&key, &settlement);
+        if let Some(event) = flight {
+            self.flight.complete(event.key(), &settlement);
         }
     }
 

@@ -49,7 +49,7 @@ impl Queue {
     /// A live delivery waits for what the drain has brought: it goes first now.
     pub(super) fn hasten(&self, key: &Key) {
         let mut waiting = self.lock();
-        let found = waiting.drained.iter().position(|job| job.key() == *key);
+        let found = waiting.drained.iter().position(|job| job.key() == key);
         if let Some(job) = found.and_then(|at| waiting.drained.remove(at)) {
             waiting.live.push_front(job);
         }

@@ -63,12 +63,10 @@ impl Shared {
                 self.metrics.payment_lag.observe(done.at.since(paid).as_secs_f64());
                 self.metrics.handling_lag.observe(done.at.since(done.job.errand.arrived).as_secs_f64());
             }
-            let (event_id, event_type) =
-                (done.job.event().id.as_str().to_owned(), done.job.event().event_type);
             let settlement = match done.state {
                 State::Unrouted => Settlement::Unrouted,
                 State::Recorded | State::Deferred | State::InDoubt | State::Held | State::Dropped => {
-                    Settlement::Confirmed { event_id, event_type, at: done.at }
+                    Settlement::Confirmed { event: Arc::clone(&done.job.errand.event), at: done.at }
                 }
             };
             self.give_up(done.job, settlement);
@@ -128,7 +126,7 @@ impl Shared {
         let event = done.job.event();
         let from = event.payment_time.map_or(done.at, |paid| paid.max(done.at));
         Record {
-            key: event.key(),
+            key: event.key().clone(),
             app_id: event.id.app_id().to_owned(),
             event_type: event.event_type,
             digest: event.digest,

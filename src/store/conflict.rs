@@ -34,7 +34,13 @@ pub(super) fn as_conflict(deferral: &Deferral) -> Option<Deferral> {
     let (event, message) = conflict_of(&deferral.message, digest, notify_id, deferral.payment_time)?;
     // Nothing was published under this id.
     let state = State::Deferred;
-    Some(Deferral { key: event.key(), event_type: event.event_type, message, state, ..deferral.clone() })
+    Some(Deferral {
+        key: event.key().clone(),
+        event_type: event.event_type,
+        message,
+        state,
+        ..deferral.clone()
+    })
 }
 
 fn conflict_of(

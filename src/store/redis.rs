@@ -207,8 +207,8 @@ impl Redis {
         let digest = rival.digest;
         let Some((event, message)) = rival.conflict() else { return Ok(false) };
         tracing::warn!(id = key.id, kept_as = message.id, "other money came under the id of what waits");
-        let (id, body) = (event.key().id, serde_json::to_vec(&message).unwrap_or_default());
-        self.put_away(key, digest, [text(&id), text(event.event_type.as_str()), body, time(now)]).await?;
+        let (id, body) = (&event.key().id, serde_json::to_vec(&message).unwrap_or_default());
+        self.put_away(key, digest, [text(id), text(event.event_type.as_str()), body, time(now)]).await?;
         Ok(true)
     }
 

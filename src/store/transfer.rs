@@ -172,7 +172,8 @@ pub fn fault(entry: &Entry) -> Option<&'static str> {
             let event = message.zip(entry.digest).and_then(|(message, digest)| {
                 message.event(digest, entry.notify_id.clone(), entry.payment_time)
             });
-            (event.is_none_or(|event| event.key() != entry.key)).then_some("its message is not of this event")
+            (event.is_none_or(|event| *event.key() != entry.key))
+                .then_some("its message is not of this event")
         }
     }
 }

@@ -8,7 +8,7 @@ use alipay_notify_gateway::admission::policy::Policy;
 use alipay_notify_gateway::admission::signing_content::{Recipe, Version};
 use alipay_notify_gateway::admission::{Verdict, admit};
 use alipay_notify_gateway::clock::Timestamp;
-use alipay_notify_gateway::event::Message;
+use alipay_notify_gateway::event::{Event, Message};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -175,7 +175,9 @@ fn nothing_that_is_signed_panics_and_all_that_is_admitted_can_go_on_the_wire() {
             }
             Verdict::Admitted(event, _) => {
                 admitted += 1;
-                for event in [event.event().clone(), event.event().as_late(), event.event().as_conflict()] {
+                for event in
+                    [Event::clone(event.event()), event.event().as_late(), event.event().as_conflict()]
+                {
                     let message = Message::of(&event, false, None);
                     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._%-".contains(&byte);
                     assert!(message.id.len() <= 200, "seed {seed}: {}", message.id);

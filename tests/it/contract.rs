@@ -53,7 +53,7 @@ fn root() -> PathBuf {
 fn event(vector: &str, policy: &Policy) -> Event {
     let verdict = admission::admit(&vectors::read(vector), policy, now());
     let Verdict::Admitted(admitted, _) = verdict else { panic!("{vector}: {verdict:?}") };
-    admitted.event().clone()
+    Event::clone(admitted.event())
 }
 
 fn message(vector: &str, case: Case) -> Message {
@@ -78,7 +78,7 @@ fn message(vector: &str, case: Case) -> Message {
 
 /// As it is on the wire, but for the time of publishing, which is the vectors' own.
 fn golden(message: &Message) -> Value {
-    let headers: BTreeMap<_, _> = message.headers().into_iter().collect();
+    let headers: BTreeMap<_, _> = message.clone().into_headers().into_iter().collect();
     let body: Value = serde_json::from_str(&message.body).unwrap();
     json!({
         "routing_key": message.event_type,

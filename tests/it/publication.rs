@@ -630,7 +630,7 @@ async fn without_the_store_events_are_announced_unchecked_and_recorded_when_it_i
     let reply = bench.deliver(&Notification::payment());
     let batch = bench.broker.batch().await;
     assert!(batch.messages[0].unchecked);
-    assert!(batch.messages[0].headers().contains(&("x-dedup", "unchecked".to_owned())));
+    assert!(batch.messages[0].clone().into_headers().contains(&("x-dedup", "unchecked".to_owned())));
     batch.confirm_all().await;
     assert!(is_success(&reply.await.unwrap()));
     assert_eq!((bench.count("store_unchecked"), bench.count("store_unrecorded")), (1.0, 1.0));

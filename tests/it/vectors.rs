@@ -144,7 +144,10 @@ fn a_redelivery_is_the_same_event_and_another_body() {
     let (first, second) = (read("payment"), read("payment-redelivered"));
     assert_ne!(first, second);
     let (first, second) = (event(&first, &policy(), now()), event(&second, &policy(), now()));
-    assert_eq!((first.key(), first.digest, first.notify_id), (second.key(), second.digest, second.notify_id));
+    assert_eq!(
+        (first.key(), first.digest, &first.notify_id),
+        (second.key(), second.digest, &second.notify_id)
+    );
 }
 
 #[test]

@@ -150,15 +150,20 @@ impl Confirms for Batch {
 }
 
 /// Publishes one message and waits for its confirm. There is no deadline here: the lane has it.
-async fn publish(channel: Arc<Channel>, exchange: ShortString, message: Message, at: Timestamp) -> Outcome {
-    let (Ok(key), Ok(properties)) = (short(&message.event_type), properties(&message, at)) else {
+async fn publish(
+    channel: Arc<Channel>,
+    exchange: ShortString,
+    mut message: Message,
+    at: Timestamp,
+) -> Outcome {
+    let (event_id, body) = (message.id.clone(), std::mem::take(&mut message.body));
+    let (Ok(key), Ok(properties)) = (short(&message.event_type), properties(message, at)) else {
         // AMQP's short strings have 255 bytes; ids and types of ours are shorter.
-        warn!(event_id = message.id, "an event cannot be expressed in AMQP");
+        warn!(event_id, "an event cannot be expressed in AMQP");
         return (Confirm::Unsent, None);
     };
     let options = BasicPublishOptions { mandatory: true, immediate: false };
     let handed_over = {
-        let body = message.body;
         #[expect(clippy::disallowed_methods, reason = "the one place: a batch's channel has one owner")]
         channel.basic_publish(exchange, key, options, body.as_bytes(), properties).await
     };
@@ -187,14 +192,15 @@ fn message_id(returned: BasicReturnMessage) -> String {
 }
 
 /// contract.md, "Event on the wire".
-pub(in crate::broker) fn properties(message: &Message, at: Timestamp) -> Result<BasicProperties, LinkError> {
+pub(in crate::broker) fn properties(message: Message, at: Timestamp) -> Result<BasicProperties, LinkError> {
+    let (id, event_type) = (short(&message.id)?, short(&message.event_type)?);
     let mut headers = FieldTable::default();
-    for (name, value) in message.headers() {
+    for (name, value) in message.into_headers() {
         headers.insert(short(name)?, AMQPValue::LongString(LongString::from(value)));
     }
     Ok(BasicProperties::default()
-        .with_message_id(short(&message.id)?)
-        .with_type(short(&message.event_type)?)
+        .with_message_id(id)
+        .with_type(event_type)
         .with_content_type(short("application/json")?)
         .with_delivery_mode(PERSISTENT)
         .with_timestamp(at.unix_seconds())
@@ -249,7 +255,7 @@ mod tests {
             traceparent: None,
             body: String::new(),
         };
-        assert!(properties(&message, Timestamp::default()).is_err());
-        assert!(properties(&Message { id: "i".repeat(255), ..message }, Timestamp::default()).is_ok());
+        assert!(properties(message.clone(), Timestamp::default()).is_err());
+        assert!(properties(Message { id: "i".repeat(255), ..message }, Timestamp::default()).is_ok());
     }
 }

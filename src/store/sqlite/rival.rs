@@ -40,7 +40,7 @@ pub(super) fn step_aside(
     let Some((event, message)) = rival.conflict() else { return Ok(false) };
     tracing::warn!(id = key.id, kept_as = message.id, "other money came under the id of what waits");
     let aside = event.key();
-    if weight_at(transaction, &aside)?.is_some() {
+    if weight_at(transaction, aside)?.is_some() {
         return Ok(true);
     }
     // A message is plain strings: it cannot fail to serialise.

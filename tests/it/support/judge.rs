@@ -67,7 +67,7 @@ pub fn judge(body: &[u8], policy: &Policy, now: Timestamp) -> Said {
 /// The event of a body that must be admitted.
 pub fn event(body: &[u8], policy: &Policy, now: Timestamp) -> Event {
     match admit(body, policy, now) {
-        Verdict::Admitted(admitted, _) => admitted.event().clone(),
+        Verdict::Admitted(admitted, _) => Event::clone(admitted.event()),
         other @ (Verdict::Withheld(..) | Verdict::Rejected(..) | Verdict::Shadowed(_)) => {
             panic!("not admitted: {other:?}")
         }

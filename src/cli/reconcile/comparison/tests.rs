@@ -47,7 +47,7 @@ fn entry(id: &EventId, event_type: EventType, fee: u64) -> Entry {
         Some(Money::from_minor(fee)),
     );
     Entry {
-        key: id.key(),
+        key: id.key().clone(),
         state: State::Recorded,
         event_type: Some(event_type.as_str().to_owned()),
         digest: Some(digest),
