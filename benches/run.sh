@@ -8,7 +8,8 @@
 #   benches/run.sh 3 20000            the first alone, three pairs of 20,000 notifications; exits by BAR, 2.0
 #   benches/run.sh apps               with 1 to 1,000 apps
 #   benches/run.sh soak               MINUTES=30 at half of what it can take (RATE=), for what grows
-#   benches/run.sh instructions       by callgrind, which no neighbour disturbs: part of .ci/run. Needs valgrind
+#   benches/run.sh instructions       by callgrind, which no neighbour disturbs: part of .ci/run. Needs valgrind. CONNECTIONS=1 for
+#                                     fewer than 64, of which there is no bar
 #
 # PAIRS=5 COUNT=20000; TEN_MILLION=1 has a start with ten million records instead of one. GATEWAY and FLOOR name programs
 # that are built. Needs Python 3; the peers need its venv, pip and Node.js with npm, and are left out where there are none.

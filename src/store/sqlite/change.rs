@@ -1,8 +1,8 @@
 //! What is written, statement by statement: a change is what the thread commits together with others.
 
-use rusqlite::{OptionalExtension as _, Transaction, params};
+use rusqlite::{OptionalExtension as _, params};
 
-use super::core::{ENTRY, Result};
+use super::core::{ENTRY, Result, Transaction};
 use super::load::{Books, Weight};
 use super::rival::{rival_at, step_aside};
 use super::schema;

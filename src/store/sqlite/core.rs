@@ -7,9 +7,10 @@
 //! have to write it; what is not settled has two: one that answers how much waits, and one that has what is due in
 //! order, so that neither question grows with what is recorded.
 
+use std::ops::Deref;
 use std::path::PathBuf;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
 
 use super::Config;
 use super::change::{Change, merge_entry, weight_of};
@@ -163,25 +164,25 @@ impl Core {
 
     /// What is known of each key.
     pub(super) fn known(&self, keys: &[Key]) -> Result<Vec<Option<Known>>> {
-        // One read transaction for all: each takes and gives back locks on the file.
-        let transaction = self.connection.unchecked_transaction()?;
-        let mut select = transaction.prepare_cached(
+        let mut select = self.connection.prepare_cached(
             "SELECT state, digest, notify_id FROM event WHERE subject = ?1 AND id = ?2 AND digest IS NOT NULL",
         )?;
-        keys.iter()
-            .map(|key| {
-                let row = select.query_row(params![key.subject, key.id], |row| {
-                    Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 32]>(1)?, row.get::<_, String>(2)?))
-                });
-                Ok(row.optional()?.and_then(|(state, digest, notify_id)| {
-                    Some(Known {
-                        state: State::from_code(state)?,
-                        digest: Digest::from_bytes(digest),
-                        notify_id,
-                    })
-                }))
-            })
-            .collect()
+        let mut of = |key: &Key| {
+            let row = select.query_row(params![key.subject, key.id], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 32]>(1)?, row.get::<_, String>(2)?))
+            });
+            Ok(row.optional()?.and_then(|(state, digest, notify_id)| {
+                Some(Known { state: State::from_code(state)?, digest: Digest::from_bytes(digest), notify_id })
+            }))
+        };
+        if let [key] = keys {
+            return Ok(vec![of(key)?]);
+        }
+        // One for all: each takes and gives back locks on the file.
+        let transaction = Transaction::to_read(&self.connection)?;
+        let known = keys.iter().map(of).collect::<Result<_>>()?;
+        transaction.commit()?;
+        Ok(known)
     }
 
     /// Everything kept under a subject, oldest first.
@@ -263,7 +264,7 @@ impl Core {
     /// is not to be written again: what it counts may be of changes that were rolled back.
     pub(super) fn commit(&mut self, changes: &[&Change]) -> Result<Vec<Vec<Kept>>> {
         let Self { connection, books, .. } = self;
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = Transaction::to_write(connection)?;
         let mut outcomes = Vec::with_capacity(changes.len());
         for change in changes {
             outcomes.push(change.write(&transaction, books)?);
@@ -289,7 +290,7 @@ impl Core {
 
     /// Keeps what was brought from elsewhere, in one synced transaction: never in the place of more.
     pub(super) fn merge(&mut self, entries: &[Entry]) -> Result<Vec<Merged>> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = Transaction::to_write(&self.connection)?;
         let merged = entries.iter().map(|entry| merge_entry(&transaction, entry)).collect::<Result<_>>()?;
         transaction.commit()?;
         Ok(merged)
@@ -355,6 +356,49 @@ impl Core {
         self.data_version = self.connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
         self.books = books;
         Ok(())
+    }
+}
+
+/// A transaction, with statements that are kept like any other: parsing two such short ones took longer than a look at a
+/// key. What is not committed is as if it had never been.
+pub(super) struct Transaction<'a>(&'a Connection);
+
+impl<'a> Transaction<'a> {
+    /// Sees one moment of the file.
+    fn to_read(connection: &'a Connection) -> Result<Self> {
+        Self::begin(connection, "BEGIN")
+    }
+
+    /// Nobody else writes meanwhile.
+    fn to_write(connection: &'a Connection) -> Result<Self> {
+        Self::begin(connection, "BEGIN IMMEDIATE")
+    }
+
+    fn begin(connection: &'a Connection, statement: &str) -> Result<Self> {
+        connection.prepare_cached(statement)?.execute([])?;
+        Ok(Self(connection))
+    }
+
+    fn commit(self) -> Result<()> {
+        self.prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
+    }
+}
+
+impl Deref for Transaction<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.0
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        // After its commit there is none, and after some errors neither.
+        if !self.is_autocommit() {
+            let _ = self.execute_batch("ROLLBACK");
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! What waits in the file under the key of other money, and how it steps aside ([`Rival`]).
 
-use rusqlite::{OptionalExtension as _, Transaction, params};
+use rusqlite::{OptionalExtension as _, params};
 
 use super::change::weight_at;
-use super::core::Result;
+use super::core::{Result, Transaction};
 use super::load::{Books, Weight};
 use crate::clock::Timestamp;
 use crate::event::{Digest, Key};

@@ -136,3 +136,24 @@ fn a_probe_writes_for_real() {
     assert!(std::fs::metadata(&log).unwrap().len() > 4096);
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+#[test]
+fn what_was_not_committed_is_as_if_it_had_never_been() {
+    let folder = folder();
+    let mut core = Core::open(&config(&folder)).unwrap();
+    let insert = "INSERT INTO event (subject, id, state, notify_id, first_at, at, attempts, digest)
+                  VALUES ('T', 'a', 0, 'n', 1, 1, 1, zeroblob(32))";
+    let transaction = Transaction::to_write(&core.connection).unwrap();
+    transaction.execute_batch(insert).unwrap();
+    drop(transaction);
+    let key = Key { subject: "T".to_owned(), id: "a".to_owned() };
+    assert_eq!(core.known(std::slice::from_ref(&key)).unwrap(), [None]);
+    core.commit(&[&Change::Probe]).unwrap();
+    let transaction = Transaction::to_write(&core.connection).unwrap();
+    transaction.execute_batch(insert).unwrap();
+    transaction.commit().unwrap();
+    let known = core.known(&[key.clone(), key]).unwrap();
+    assert!(known.iter().all(Option::is_some), "{known:?}");
+    assert!(core.connection.is_autocommit(), "looking leaves no lock behind");
+    std::fs::remove_dir_all(folder).unwrap();
+}
