@@ -69,16 +69,20 @@ pub struct Config {
 }
 
 impl Config {
-    /// How many bodies may be waited for: as many as fit into `http.max_bodies`, and half of the connections at the most.
-    pub(crate) const fn unfinished_bodies(&self) -> usize {
-        let (fit, half) = (self.max_bodies / CONNECTION_BYTES, self.max_connections.div_ceil(2));
-        if fit < half { fit } else { half }
+    /// How many bodies may be waited for: as many as fit into `http.max_bodies`, and half of the seats at the most, because they
+    /// give way to one another alone.
+    pub(crate) fn unfinished_bodies(&self) -> usize {
+        (self.max_bodies / CONNECTION_BYTES).min(self.seats().div_ceil(2))
     }
 
-    /// How many requests may wait at low priority, each of which keeps its connection's seat: of the connections that may have
-    /// buffers, a half; of all, a quarter.
+    /// How many requests may wait at low priority, each of which keeps its seat: a quarter of them.
     pub(crate) fn requests_at_low_priority(&self) -> usize {
-        (self.buffered_connections() / 2).min(self.max_connections / 4).max(1)
+        self.seats().div_ceil(4)
+    }
+
+    /// How many connections can be in a request.
+    fn seats(&self) -> usize {
+        self.buffered_connections().min(self.max_connections)
     }
 
     /// How many connections may have buffers. Inside of TLS each has a record in both forms beside HTTP's, and counts twice.

@@ -455,15 +455,6 @@ fn http(reader: &mut Reader) -> Option<http::Config> {
         proxy_protocol,
         tls,
     };
-    let unfinished = config.unfinished_bodies();
-    if config.buffered_connections() < unfinished {
-        let twice = if config.tls.is_some() { ", and each counts twice inside of TLS" } else { "" };
-        reader.remark(format!(
-            "http.max_buffered_connections is {}{twice}: unfinished bodies can take up all of them ({unfinished} of \
-             them: http.max_bodies with 16 KiB each, or half of http.max_connections), and a head that comes in two pieces is cut off then",
-            config.max_buffered_connections
-        ));
-    }
     // Only now: every key is read, whatever is wrong with another.
     config.listen = listen?;
     Some(config)

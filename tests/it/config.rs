@@ -403,19 +403,6 @@ mod broker {
     }
 
     #[test]
-    fn fewer_buffers_than_unfinished_bodies_can_take_up_are_remarked() {
-        let told = "unfinished bodies can take up all of them";
-        remarked(with_app("[http]\nmax_buffered_connections = 1023"), told);
-        remarked(with_app("[http]\nmax_bodies = \"64MiB\""), told);
-        for fine in
-            ["max_buffered_connections = 1024", "max_buffered_connections = 64\nmax_bodies = \"1MiB\""]
-        {
-            let remarks = with_app(&format!("[http]\n{fine}")).unwrap().remarks;
-            assert!(!remarks.iter().any(|remark| remark.contains(told)), "{fine}: {remarks:?}");
-        }
-    }
-
-    #[test]
     fn a_short_token_is_remarked() {
         remarked(with_app("[admin]\ntoken = \"short\""), "can be guessed");
     }
@@ -1083,12 +1070,6 @@ mod the_public_door {
             assert!(good.watched.contains(&folder.path().join(file)), "{file} is looked at again");
         }
         assert!(!format!("{:?}", good.config).contains("PRIVATE"));
-        // Inside of TLS a connection counts twice.
-        for (most, is_remarked) in [(2048, false), (2046, true)] {
-            let some = format!("{shown}{fits}max_buffered_connections = {most}");
-            let remarks = encrypted(&folder, &some).unwrap().remarks.concat();
-            assert_eq!(remarks.contains("each counts twice inside of TLS"), is_remarked, "{remarks}");
-        }
         for (http, key, words) in [
             (shown.to_owned(), "http.tls_key_file", "is missing"),
             (fits.to_owned(), "http.tls_certificate_file", "is missing"),

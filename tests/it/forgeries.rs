@@ -78,9 +78,10 @@ fn attack_66_forgeries_from_hundreds_of_addresses_take_nothing_from_what_is_genu
                 assert_eq!(alipay.answer().await.body, b"success");
             }
         }
-        assert!(at_low_priority(&program, "rejected") >= 500.0);
-        // All together were past their budget: one genuine was verified behind the others, the rest at once.
-        assert!(at_low_priority(&program, "verified") <= 2.0);
+        // Two of each were past its own budget; all together were past theirs, so that those of new addresses waited, too.
+        assert!(at_low_priority(&program, "rejected") >= 750.0);
+        // One genuine was verified behind the others, the rest at once.
+        assert!((1.0..=2.0).contains(&at_low_priority(&program, "verified")));
         assert_eq!((program.outcome("announced"), program.outcome("busy")), (25.0, 0.0));
         assert_eq!(queue.published(&program, 5000).await.len(), 25);
     });

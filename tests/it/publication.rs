@@ -72,7 +72,7 @@ impl Bench {
             answer_timeout,
             failure_budget: u32::MAX,
             low_priority_bytes: 8 << 20,
-            low_priority_jobs: 1024,
+            low_priority_jobs: 512,
             clock: Arc::<StillClock>::clone(&clock),
             tasks,
             metrics: Arc::clone(&metrics),

@@ -77,7 +77,7 @@ impl Stage {
             answer_timeout: Duration::from_secs(5),
             failure_budget: u32::MAX,
             low_priority_bytes: 8 << 20,
-            low_priority_jobs: 1024,
+            low_priority_jobs: 512,
             clock,
             tasks,
             metrics: Arc::clone(&metrics),

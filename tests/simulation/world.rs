@@ -165,7 +165,7 @@ pub fn start(world: &Arc<World>) -> (Gateway, Publication) {
         // Threads of their own have no place in simulated time.
         failure_budget: u32::MAX,
         low_priority_bytes: 8 << 20,
-        low_priority_jobs: 1024,
+        low_priority_jobs: 512,
         clock,
         tasks,
         metrics,

@@ -144,7 +144,7 @@ impl Inside {
             answer_timeout,
             failure_budget: u32::MAX,
             low_priority_bytes: 8 << 20,
-            low_priority_jobs: 1024,
+            low_priority_jobs: 512,
             clock,
             tasks,
             metrics: Arc::clone(&metrics),
