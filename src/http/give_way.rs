@@ -32,6 +32,8 @@ struct Seats {
     next: u64,
     looked_at: Option<Instant>,
     looked_at_buffers: Option<Instant>,
+    /// How many have got buffers since.
+    since_looked: usize,
 }
 
 impl Sitting {
@@ -63,12 +65,21 @@ impl Sitting {
             return;
         }
         seats.with_buffers += 1;
-        if seats.with_buffers > self.max_with_buffers && is_due(&mut seats.looked_at_buffers, now) {
-            let some = (self.max_with_buffers / GIVE_WAY).max(1);
+        seats.since_looked += 1;
+        let eighth = (self.max_with_buffers / GIVE_WAY).max(1);
+        let has_grown = seats.since_looked >= eighth;
+        if seats.with_buffers > self.max_with_buffers
+            && (is_due(&mut seats.looked_at_buffers, now) || has_grown)
+        {
+            seats.since_looked = 0;
+            let with_buffers = || seats.taken.values().filter(|progress| progress.has_buffers());
+            let leaving = with_buffers().filter(|progress| progress.is_asked_to_leave()).count();
+            let silent = with_buffers().filter(|progress| progress.silent_since().is_some()).count();
+            // Who was asked in a request may leave late: nobody else is asked for him.
+            let too_many = seats.with_buffers.saturating_sub(leaving + self.max_with_buffers);
+            let some = if too_many > 0 { too_many.max(eighth) } else { 0 };
             // Where nearly all are in requests, the last eighth stays: who came just now has not said yet what for.
-            let silent = seats.taken.values().filter(|progress| progress.has_buffers());
-            let silent = silent.filter(|progress| progress.silent_since().is_some()).count();
-            seats.ask(some, silent.saturating_sub(some), Progress::has_buffers);
+            seats.ask(some, silent.saturating_sub(eighth), Progress::has_buffers);
         }
     }
 
@@ -235,7 +246,12 @@ mod tests {
             came(None);
         }
         let asked = |seat: &Arc<Progress>| seat.is_asked_to_leave();
-        assert_eq!(seats[16..].iter().map(asked).collect::<Vec<_>>(), [true, true, false, false]);
+        assert_eq!(seats[16..].iter().map(asked).collect::<Vec<_>>(), [true, false, false, false]);
+        assert_eq!(
+            seats[..16].iter().filter(|seat| asked(seat)).count(),
+            3,
+            "these leave after their answers"
+        );
     }
 
     #[tokio::test]
