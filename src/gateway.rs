@@ -102,6 +102,8 @@ pub enum Reply {
     Rejected,
     /// `fail`, ours: not confirmed in time, no room, or stopping.
     Unavailable,
+    /// `fail`, ours: it was to wait at low priority, and found no place or no time there.
+    Crowded,
 }
 
 /// How the gateway is.
@@ -212,7 +214,7 @@ impl Inner {
         let Some(verdict) = self.judge(&delivery, now).await else {
             // No span: nobody knows whose it is.
             self.metrics.notification(metrics::Outcome::Busy);
-            return Reply::Unavailable;
+            return Reply::Crowded;
         };
         let took = started.elapsed();
         let mut begin = || {

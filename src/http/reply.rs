@@ -75,6 +75,8 @@ pub(super) fn of(reply: &Reply) -> Answer {
         Reply::Success(announced) => success(announced),
         Reply::Rejected => fail(StatusCode::BAD_REQUEST),
         Reply::Unavailable => fail(StatusCode::SERVICE_UNAVAILABLE),
+        // Whoever sends one behind the other would have each of them read and answered, for nothing.
+        Reply::Crowded => last(fail(StatusCode::SERVICE_UNAVAILABLE)),
     }
 }
 

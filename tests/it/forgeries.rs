@@ -88,6 +88,37 @@ fn attack_66_forgeries_from_hundreds_of_addresses_take_nothing_from_what_is_genu
 }
 
 #[test]
+fn attack_66_who_finds_no_place_at_low_priority_is_told_fail_and_has_to_connect_anew() {
+    run(async {
+        // Twenty may wait.
+        let program = Program::with_http("crowded", "max_connections = 80\nfailure_budget = 1");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let mut forgers = Vec::new();
+        for _ in 0..60 {
+            let mut forger = RawClient::connect(program.http).await;
+            forger.send(forged(1).repeat(20)).await;
+            forgers.push(forger);
+        }
+        let mut crowded = 0;
+        for mut forger in forgers {
+            for _ in 0..20 {
+                let answer = forger.answer().await;
+                let is_last = answer.head.to_ascii_lowercase().contains("connection: close");
+                assert_eq!((&answer.body[..], is_last), (&b"fail"[..], answer.status == 503), "{answer:?}");
+                if is_last {
+                    crowded += 1;
+                    forger.until_closed().await;
+                    break;
+                }
+            }
+        }
+        assert!(crowded >= 10, "{crowded}");
+        assert!(at_low_priority(&program, "no_room") >= 1.0);
+        assert_eq!(queue.published(&program, 2).await.len(), 0);
+    });
+}
+
+#[test]
 fn the_answer_to_a_stranger_is_the_same_whatever_is_wrong_and_whatever_trades_there_are() {
     run(async {
         let program = Program::start("oracle");

@@ -124,7 +124,7 @@ pub fn is_success(reply: &Reply) -> bool {
 }
 
 pub fn is_unavailable(reply: &Reply) -> bool {
-    matches!(reply, Reply::Unavailable)
+    matches!(reply, Reply::Unavailable | Reply::Crowded)
 }
 
 pub fn how(reply: &Reply) -> Option<(EventType, bool)> {
@@ -132,7 +132,7 @@ pub fn how(reply: &Reply) -> Option<(EventType, bool)> {
         Reply::Success(announced) => {
             Some((announced.event_type().unwrap(), matches!(announced.how(), How::Confirmed(_))))
         }
-        Reply::Rejected | Reply::Unavailable => None,
+        Reply::Rejected | Reply::Unavailable | Reply::Crowded => None,
     }
 }
 
