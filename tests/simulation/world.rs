@@ -559,7 +559,7 @@ impl Inner {
                 self.report.count("answer lost on its way");
             }
             Some(Reply::Rejected) => self.violate("an authentic notification was rejected".to_owned()),
-            Some(Reply::Unavailable) => self.report.count("fail"),
+            Some(Reply::Unavailable | Reply::Crowded) => self.report.count("fail"),
             None => self.report.count("the client hung up"),
         }
         self.fail(due);
