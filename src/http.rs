@@ -41,7 +41,7 @@ pub struct Config {
     pub max_bodies: usize,
     /// `http.max_connections`.
     pub max_connections: usize,
-    /// `http.max_buffered_connections`: of those, how many may have said something and be in no request; half as many inside of TLS.
+    /// `http.max_buffered_connections`: of those, how many may have said something; half as many inside of TLS.
     pub max_buffered_connections: usize,
     /// `http.max_connections_per_address`; 0 is no bound.
     pub max_connections_per_address: usize,

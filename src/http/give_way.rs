@@ -98,7 +98,8 @@ impl Sitting {
 
 impl Seats {
     /// Of the silent, not more than `silent_at_most`: those that never brought anything genuine and new before the others, and of
-    /// each those that have been silent for longest. Then of those that are in a request and never brought anything.
+    /// each those that have been silent for longest. Then of those that are in a request and never brought anything; but bodies
+    /// that are waited for give way to one another alone: who is asked and stays for long would let one more come.
     fn ask(&self, so_many: usize, silent_at_most: usize, among: impl Fn(&Progress) -> bool) {
         let of_them = || self.taken.values().filter(|progress| among(progress));
         let rank = |progress: &Progress| Some((progress.has_brought_news(), progress.silent_since()?));
@@ -110,7 +111,8 @@ impl Seats {
         }
         silent.iter().take(count).for_each(|(_, progress)| progress.ask_to_leave());
         let busy = |progress: &&Arc<Progress>| {
-            progress.silent_since().is_none() && !progress.is_asked_to_leave() && !progress.has_brought_news()
+            let is_whole = progress.silent_since().is_none() && !progress.leaves_body_unread();
+            is_whole && !progress.is_asked_to_leave() && !progress.has_brought_news()
         };
         of_them().filter(busy).take(so_many - count).for_each(|progress| progress.ask_to_leave());
     }
@@ -127,7 +129,7 @@ fn is_due(looked_at: &mut Option<Instant>, now: Instant) -> bool {
 
 /// Of how many may sit, so many give way at once that looking for them costs each who comes little.
 pub(super) const GIVE_WAY: usize = 8;
-/// Bound: between two looks at all connections.
+/// Bound: between two looks at all connections, unless an eighth of those that may have buffers has come meanwhile.
 const PAUSE: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
@@ -158,6 +160,10 @@ mod tests {
         assert_eq!(asked(), [false, true, true, true, true]);
         tokio::time::advance(PAUSE).await;
         sitting.make_room(2, Instant::now());
+        assert_eq!(asked(), [false, true, true, true, true], "its body is waited for");
+        seats[0].body_complete();
+        tokio::time::advance(PAUSE).await;
+        sitting.make_room(2, Instant::now());
         assert_eq!(asked(), [true; 5], "it leaves after its answer");
     }
 
@@ -173,6 +179,7 @@ mod tests {
                 progress.brought_news();
             }
             progress.began(HasBody::Yes);
+            progress.body_complete();
             sitting.grows(&progress, Instant::now());
             seats.push(progress);
         }
@@ -246,12 +253,8 @@ mod tests {
             came(None);
         }
         let asked = |seat: &Arc<Progress>| seat.is_asked_to_leave();
-        assert_eq!(seats[16..].iter().map(asked).collect::<Vec<_>>(), [true, false, false, false]);
-        assert_eq!(
-            seats[..16].iter().filter(|seat| asked(seat)).count(),
-            3,
-            "these leave after their answers"
-        );
+        assert_eq!(seats[16..].iter().map(asked).collect::<Vec<_>>(), [true, true, false, false]);
+        assert!(!seats[..16].iter().any(asked), "bodies that are waited for have a bound of their own");
     }
 
     #[tokio::test]
