@@ -2,7 +2,11 @@
 //! space, percent-decoding once, to bytes. No charset is involved, nothing is trimmed, and nothing that is
 //! not plainly a form is repaired: what a lenient parser repairs is where two parsers differ.
 
+mod decoding;
+
 use std::borrow::Cow;
+
+use decoding::{Decoding, Part};
 
 /// The parameters of a body, decoded once and sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,33 +92,31 @@ impl Form {
         if body.is_empty() {
             return Err(FormError::Empty);
         }
-        let decoded = vec![0; body.len() + SLACK];
-        let mut decoding = Decoding { decoded, length: 0, rest: body, ampersands: 0 };
+        let mut decoding = Decoding::of(body);
         let mut parameters = Vec::with_capacity(USUAL_PARAMETERS);
         loop {
             // Bound: refuse before decoding the rest of a body that is all separators.
             if parameters.len() == MAX_PARAMETERS {
                 return Err(FormError::TooMany);
             }
-            let (start, ampersands) = (decoding.length, decoding.ampersands);
+            let (start, ampersands) = (decoding.length(), decoding.ampersands());
             if decoding.run(Part::Name)? != Some(b'=') {
                 return Err(FormError::Nameless);
             }
-            let equals = decoding.length;
-            let head = match decoding.decoded.get(start..) {
+            let equals = decoding.length();
+            let head = match decoding.with_slack().get(start..) {
                 Some(bytes) if equals > start => Head::at(bytes, equals - start),
                 Some(_) | None => return Err(FormError::Nameless),
             };
             decoding.push(b'=');
             let border = decoding.run(Part::Value)?;
-            let holds_ampersand = decoding.ampersands > ampersands;
-            parameters.push(Span { head, start, equals, end: decoding.length, holds_ampersand });
+            let holds_ampersand = decoding.ampersands() > ampersands;
+            parameters.push(Span { head, start, equals, end: decoding.length(), holds_ampersand });
             if border.is_none() {
                 break;
             }
         }
-        let mut decoded = decoding.decoded;
-        decoded.truncate(decoding.length);
+        let decoded = decoding.finish();
         parameters.sort_unstable_by_key(|span| span.head);
         if parameters.windows(2).any(|two| matches!(two, [a, b] if a.head == b.head)) {
             parameters.sort_unstable_by(|a, b| a.name(&decoded).cmp(b.name(&decoded)));
@@ -244,107 +246,6 @@ fn places(parameters: &[Span]) -> [u8; PLACES] {
     places
 }
 
-/// What of a parameter is being decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Name,
-    Value,
-}
-
-/// A body on its way into decoded bytes, which are never more than it has.
-struct Decoding<'b> {
-    /// Longer than what is decoded by [`SLACK`] at least.
-    decoded: Vec<u8>,
-    length: usize,
-    rest: &'b [u8],
-    /// How many `&` were decoded: those that were escaped.
-    ampersands: usize,
-}
-
-impl Decoding<'_> {
-    /// Decodes as far as the end of a name (`=`) or of a value (`&`), and says which border it was: none at the end of
-    /// the body.
-    fn run(&mut self, part: Part) -> Result<Option<u8>, FormError> {
-        loop {
-            self.copy_plain();
-            let Some((&byte, behind)) = self.rest.split_first() else { return Ok(None) };
-            match byte {
-                b'%' => {
-                    self.unescape(part)?;
-                    continue;
-                }
-                b'+' => self.push(b' '),
-                b'&' | b'=' if byte == b'&' || part == Part::Name => {
-                    self.rest = behind;
-                    return Ok(Some(byte));
-                }
-                byte => self.push(byte),
-            }
-            self.rest = behind;
-        }
-    }
-
-    /// Decodes all escapes that stand here: one seldom comes alone.
-    fn unescape(&mut self, part: Part) -> Result<(), FormError> {
-        while let Some((b'%', behind)) = self.rest.split_first() {
-            let [high, low, behind @ ..] = behind else { return Err(FormError::BadEscape) };
-            let (high, low) = hex(*high).zip(hex(*low)).ok_or(FormError::BadEscape)?;
-            self.rest = behind;
-            let byte = high << 4 | low;
-            if part == Part::Name && matches!(byte, b'&' | b'=') {
-                return Err(FormError::BadName);
-            }
-            self.ampersands += usize::from(byte == b'&');
-            self.push(byte);
-        }
-        Ok(())
-    }
-
-    /// Copies eight bytes at a time, as far as the first that may mean something: most runs are shorter than what wider
-    /// instructions are worth, and finding them and copying them apart took twice the instructions.
-    fn copy_plain(&mut self) {
-        let (mut rest, mut length) = (self.rest, self.length);
-        let decoded = self.decoded.as_mut_slice();
-        while let Some((word, behind)) = rest.split_first_chunk::<8>()
-            && let Some(to) = decoded.get_mut(length..).and_then(|to| to.first_chunk_mut::<8>())
-        {
-            *to = *word;
-            let plain = plain_bytes(u64::from_le_bytes(*word));
-            length += plain;
-            if plain < 8 {
-                rest = rest.get(plain..).unwrap_or_default();
-                break;
-            }
-            rest = behind;
-        }
-        (self.rest, self.length) = (rest, length);
-    }
-
-    fn push(&mut self, byte: u8) {
-        if let Some(to) = self.decoded.get_mut(self.length) {
-            *to = byte;
-            self.length += 1;
-        }
-    }
-}
-
-/// How many bytes come before the first `&`, `=`, `+` or `%`, the first byte being the lowest. ("Determine if a word has
-/// a zero byte", S. E. Anderson, Bit Twiddling Hacks: it errs only behind a byte that is one.)
-const fn plain_bytes(word: u64) -> usize {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const fn equal(word: u64, byte: u8) -> u64 {
-        (word ^ (ONES * byte as u64)).wrapping_sub(ONES)
-    }
-    let borders = equal(word, b'&') | equal(word, b'=') | equal(word, b'+') | equal(word, b'%');
-    (borders & !word & (ONES << 7)).trailing_zeros() as usize / 8
-}
-
-fn hex(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
-}
-
-/// What [`Head::at`] and [`Decoding::copy_plain`] may look at or write behind what is decoded.
-const SLACK: usize = 16;
 /// Real notifications have 20 to 35 parameters.
 const USUAL_PARAMETERS: usize = 32;
 /// Bound: no real notification comes near it.

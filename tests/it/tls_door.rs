@@ -81,9 +81,8 @@ fn what_an_attack_has_held_is_given_back_and_the_same_once_more_adds_nothing() {
         let keys = "handshake_timeout = \"60s\"\nmax_buffered_connections = 4096\n";
         let program = start("given-back", &authority, keys);
         let at_first = program.resident_mib();
-        // Half a hello of 16 KiB: TLS has to keep all of it.
-        let mut hello = b"\x16\x03\x01\x40\0\x01\0\x3f\xfc\x03\x03".to_vec();
-        hello.resize(16_000, b'a');
+        // TLS has to keep all of it.
+        let hello = part_of_a_hello(16_000);
         for round in 1..=3 {
             let mut hoarded = Vec::new();
             for _ in 0..2000 {

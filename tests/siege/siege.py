@@ -26,6 +26,9 @@ MAX_GROWTH_IN_ALL = 24 * 2**20  # from before the first to after the last; a hun
 MAX_SLOWDOWN = 1.5  # of the CPU time of a genuine notification, from the first measure to the last
 
 POST = b"POST /alipay/notify HTTP/1.1\r\nhost: siege\r\ncontent-length: %d\r\n\r\n"
+HEAD = b"POST /alipay/notify HTTP/1.1\r\nx: "
+FULL = HEAD + b"y" * (8 * 1024 - len(HEAD) - 60)  # unfinished, and as long as one may be
+ADDRESSES = [f"127.0.{1 + n // 125}.{1 + n % 125}" for n in range(250)]
 
 
 def request(body):
@@ -372,9 +375,7 @@ class Row:
 
 def attacks_on_tls(arguments):
     """What is said before, and inside of, TLS. Each twice: a second one must find nothing to add to."""
-    hoarders, head = arguments.connections, b"POST /alipay/notify HTTP/1.1\r\nx: "
-    full = head + b"y" * (8 * 1024 - len(head) - 60)
-    addresses = [f"127.0.{1 + n // 125}.{1 + n % 125}" for n in range(240)]
+    hoarders = arguments.connections
 
     def hellos(size):
         return lambda a: a.hoard(hoarders, half_a_hello(size), connect=a.gateway.connect_in_the_clear)
@@ -383,18 +384,18 @@ def attacks_on_tls(arguments):
         """What makes a connection largest, beside as many unfinished bodies as fit, and great forged ones."""
         great = [body + b"&x=" + b"a" * (50000 - len(body)) for body in attack.forged[:9]]
         await asyncio.gather(
-            attack.hoard(hoarders * 4 // 5, b"", connect=lambda: half_a_record(attack.gateway, full)),
+            attack.hoard(hoarders * 4 // 5, b"", connect=lambda: half_a_record(attack.gateway, FULL)),
             attack.hoard(hoarders // 5, POST % 60000 + b"a" * 15000),
-            attack.flood(arguments.rate * 2, addresses, great),
+            attack.flood(arguments.rate * 2, ADDRESSES[:240], great),
         )
 
     shapes = [
         ("TLS: half a hello of 23 KiB", hellos(23000)),
         ("TLS: half a hello of 64 KiB", hellos(64000)),
         ("TLS: idle after handshake", lambda a: a.hoard(hoarders, b"")),
-        ("TLS: unfinished heads", lambda a: a.hoard(hoarders, full)),
+        ("TLS: unfinished heads", lambda a: a.hoard(hoarders, FULL)),
         ("TLS: heads, records, bodies", everything),
-        ("TLS: pipelines without an end", lambda a: a.pipelines(hoarders, addresses)),
+        ("TLS: pipelines without an end", lambda a: a.pipelines(hoarders, ADDRESSES)),
     ]
     return [Row(name + more, begin, again=bool(more), least=hoarders / 5 if "pipelines" in name else hoarders) for name, begin in shapes for more in ("", ", again")]
 
@@ -403,27 +404,25 @@ def attacks(arguments):
     """What HTTP is attacked by."""
     rate = arguments.rate
     hoarders, some = arguments.connections, max(arguments.connections // 10, 50)
-    addresses = [f"127.0.{1 + n // 125}.{1 + n % 125}" for n in range(250)]
-    head, body = b"POST /alipay/notify HTTP/1.1\r\nx: ", POST % 60000 + b"a"
+    body = POST % 60000 + b"a"
     # What costs most of a connection: buffers that are full, many headers, a large body before it is idle.
-    full = head + b"y" * (8 * 1024 - len(head) - 60)
-    many = head + b"".join(b"\r\nx-%02d: " % n + b"y" * 60 for n in range(95))
+    many = HEAD + b"".join(b"\r\nx-%02d: " % n + b"y" * 60 for n in range(95))
     length = b"\r\ncontent-length: 60000\r\n\r\n"
     unfinished = POST % 65000 + b"a" * 60000
     # Nine in ten of them, for as long as it goes on at the least.
     ten_each = 9 * rate * (arguments.seconds * 1.5 + 1)
 
     def idle_after_much(attack):
-        return attack.hoard(hoarders, full + length + b"a" * 60000, await_answer=True)
+        return attack.hoard(hoarders, FULL + length + b"a" * 60000, await_answer=True)
 
     def forged_of_56_kb(attack):
         great = [body + b"&x=" + b"a" * (56000 - len(body)) for body in attack.forged[:9]]
-        return attack.flood(rate * 10, (addresses * 2)[:300], great)
+        return attack.flood(rate * 10, (ADDRESSES * 2)[:300], great)
 
     return [
-        Row("54 slow heads", lambda a: a.hoard(some, head, drip=b"a"), least=some),
-        Row("54 heads of 8 KiB, unfinished", lambda a: a.hoard(hoarders, full), least=hoarders),
-        Row("54 heads of 16 KiB, unfinished", lambda a: a.hoard(hoarders, full * 2), least=hoarders),
+        Row("54 slow heads", lambda a: a.hoard(some, HEAD, drip=b"a"), least=some),
+        Row("54 heads of 8 KiB, unfinished", lambda a: a.hoard(hoarders, FULL), least=hoarders),
+        Row("54 heads of 16 KiB, unfinished", lambda a: a.hoard(hoarders, FULL * 2), least=hoarders),
         Row("55 slow bodies", lambda a: a.hoard(some, body, drip=b"a"), least=some),
         Row("55 great bodies, unfinished", lambda a: a.hoard(some * 2, unfinished), least=some * 2),
         Row("55 the same, genuine in pieces", lambda a: a.hoard(some * 2, unfinished), pieces=2, least=some * 2),
@@ -437,10 +436,10 @@ def attacks(arguments):
         Row("60 bombs in the head", lambda a: a.storm(4, bombs())),
         Row("61 other protocols", lambda a: a.storm(4, strangers())),
         Row("62 hanging up", lambda a: a.hang_up(4)),
-        Row("66 ten forged for each", lambda a: a.flood(rate * 10, addresses), least=ten_each),
-        Row("66 from the same addresses", lambda a: a.flood(rate * 10, addresses), sources=addresses, least=ten_each),
+        Row("66 ten forged for each", lambda a: a.flood(rate * 10, ADDRESSES), least=ten_each),
+        Row("66 from the same addresses", lambda a: a.flood(rate * 10, ADDRESSES), sources=ADDRESSES, least=ten_each),
         Row("66 of 56 KB, genuine in pieces", forged_of_56_kb, pieces=2, least=ten_each),
-        Row("66 pipelines without an end", lambda a: a.pipelines(hoarders, addresses), least=hoarders / 5),
+        Row("66 pipelines without an end", lambda a: a.pipelines(hoarders, ADDRESSES), least=hoarders / 5),
         Row("67 never reading", lambda a: a.never_read(10)),
     ]
 
