@@ -257,6 +257,18 @@ mod tests {
         assert!(!seats[..16].iter().any(asked), "bodies that are waited for have a bound of their own");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_looked_at_in_its_course() {
+        let sitting = Sitting::new(16);
+        let seats: Vec<_> = (0..40).map(|_| Arc::new(Progress::default())).collect();
+        for seat in &seats {
+            sitting.enter(Arc::clone(seat));
+            sitting.grows(seat, Instant::now());
+        }
+        let staying = seats.iter().filter(|seat| !seat.is_asked_to_leave()).count();
+        assert!((15..=17).contains(&staying), "{staying} of 16, without a moment between them");
+    }
+
     #[tokio::test]
     async fn who_has_left_is_forgotten() {
         let sitting = Sitting::new(2);

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use alipay_notify_gateway::metrics::{Metrics, NOT_A_FORM};
+use alipay_notify_gateway::event::EventType;
+use alipay_notify_gateway::metrics::{Metrics, NOT_A_FORM, PublishResult};
 
 use crate::support::doors::{PublicDoor, generous, metrics};
 
@@ -124,6 +125,20 @@ fn every_counter_starts_at_zero() {
             _ => "0",
         };
         assert_eq!(value, expected, "{series}");
+    }
+}
+
+#[test]
+fn each_publish_is_counted_under_its_own_type_and_result() {
+    for event_type in EventType::ALL {
+        for result in PublishResult::ALL {
+            let metrics = metrics();
+            metrics.event(event_type, result);
+            let (of_type, as_result) = (event_type.as_str(), result.as_str());
+            let sample =
+                format!("alipay_gateway_events_total{{result=\"{as_result}\",type=\"{of_type}\"}} 1\n");
+            assert!(metrics.render().contains(&sample), "{sample}");
+        }
     }
 }
 
