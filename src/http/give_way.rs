@@ -57,8 +57,8 @@ impl Sitting {
         }
     }
 
-    /// The first byte of a connection has come, that sits here. If too many have said something, an eighth of those that
-    /// may gives way.
+    /// The first byte of a connection has come, that sits here. If too many have said something, as many give way, and an
+    /// eighth of those that may at the least.
     pub(super) fn grows(&self, progress: &Progress, now: Instant) {
         let mut seats = self.lock();
         if progress.grows() {
