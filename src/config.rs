@@ -35,6 +35,8 @@ pub struct Config {
     pub store: store::engine::Config,
     /// `[[apps]]`, `[freshness]`, `[event]`.
     pub policy: Policy,
+    /// `runtime.threads`; 0: as many as suit the machine.
+    pub threads: usize,
     /// `[shutdown]`.
     pub shutdown: Shutdown,
     /// `[log]`.

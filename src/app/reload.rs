@@ -147,6 +147,7 @@ impl Reloader {
             ("amqp", running.amqp != loaded.amqp),
             ("publication", running.publication != loaded.publication),
             ("store", running.store != loaded.store),
+            ("runtime", running.threads != loaded.threads),
             ("shutdown", running.shutdown != loaded.shutdown),
             ("log", running.log != loaded.log),
             ("traces", running.traces != loaded.traces),

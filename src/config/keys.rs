@@ -1,7 +1,7 @@
 //! Every key there is. `docs/configuration.md` is held to this list by a test.
 
 /// All keys; `[]` stands for any table of an array.
-pub const KEYS: [&str; 70] = [
+pub const KEYS: [&str; 71] = [
     "http.listen",
     "http.path",
     "http.answer_timeout",
@@ -57,6 +57,7 @@ pub const KEYS: [&str; 70] = [
     "freshness.max_age",
     "event.buyer",
     "event.notification",
+    "runtime.threads",
     "shutdown.delay",
     "shutdown.grace",
     "log.format",

@@ -110,6 +110,7 @@ mod defaults {
         assert_eq!(config.policy.retention, Duration::from_secs(35 * 86_400));
         assert_eq!(config.publication.retention, config.policy.retention);
         assert_eq!((config.policy.buyer, config.policy.notification), (Buyer::Omit, true));
+        assert_eq!(config.threads, 0);
         assert_eq!((config.shutdown.delay, config.shutdown.grace), (Duration::ZERO, Duration::from_secs(25)));
         assert_eq!((config.log.format, config.log.level), (Format::Json, level("info")));
         let app = &config.policy.apps["2021000000000001"];
@@ -994,7 +995,7 @@ mod documents {
                 }
             }
         }
-        assert_eq!(bounded, 28);
+        assert_eq!(bounded, 29);
     }
 
     #[test]

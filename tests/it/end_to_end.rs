@@ -2,10 +2,12 @@
 //!
 //! "Nothing was published" is shown by a payment sent afterwards, which is the next event in the queue.
 
+use std::process::Command;
+
 use alipay_notify_gateway::clock::{Clock as _, SystemClock};
 
 use crate::support::alipay::{APP_ID, Notification, encode};
-use crate::support::program::Program;
+use crate::support::program::{Program, amqp_url};
 use crate::support::queue::Queue;
 
 fn payment(trade: u64) -> Notification {
@@ -51,6 +53,33 @@ fn a_payment_becomes_one_event_and_its_redelivery_none() {
         assert!(program.post(&paid.set("notify_time", later).body()).is_success());
         assert_eq!(published(&program, &mut queue, 2).await, [""; 0]);
         assert_eq!((program.outcome("announced"), program.outcome("duplicate")), (2.0, 1.0));
+    });
+}
+
+#[test]
+fn it_serves_with_one_thread_or_with_as_many_as_are_asked_for() {
+    multi_thread().block_on(async {
+        for (threads, serving) in [(1, 0), (3, 3)] {
+            let more = format!("[runtime]\nthreads = {threads}");
+            // What the environment says, for a whole run of tests, would count.
+            let wrap = |mut command: Command| {
+                command.env_remove("GATEWAY_RUNTIME__THREADS");
+                command
+            };
+            let mut program = Program::launch("threads", &more, &amqp_url(), wrap);
+            program.is_connected();
+            let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+            assert!(program.post(&payment(1).body()).is_success(), "{}", program.log());
+            assert_eq!(published(&program, &mut queue, 2).await, ["payment.succeeded"]);
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", program.pid())).unwrap();
+            let names =
+                tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok());
+            let names: Vec<String> = names.filter(|name| name.trim() == "serving").collect();
+            // Files and names are looked for by threads of the same name, which end after some seconds.
+            assert!(names.len() >= serving && (serving > 0 || names.is_empty()), "{threads}: {names:?}");
+            program.signal("TERM");
+            assert_eq!(program.end().code(), Some(0), "{}", program.log());
+        }
     });
 }
 
@@ -128,7 +157,7 @@ fn what_no_queue_takes_is_not_success_until_it_is_bound() {
 fn a_returned_event_of_an_ignored_type_is_success() {
     let program = Program::with("ignored", "");
     drop(program);
-    let program = Program::launch("ignored", "", &crate::support::program::amqp_url(), |mut command| {
+    let program = Program::launch("ignored", "", &amqp_url(), |mut command| {
         command.env("GATEWAY_AMQP__IGNORE", "trade.pending");
         command
     });
