@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::admin::{Admin, AdminHandle, Phase, Readiness};
@@ -196,8 +197,10 @@ impl App {
             log: self.log,
         };
         gauges.spawn(watch.run(signals.clone()));
-        // Nobody waits for this one: it says that the process lives until it does not.
+        gauges.spawn(watch_files(self.store.clone(), Arc::clone(&self.metrics), signals.clone()));
+        // Nobody waits for these: they say that who serves gets on, until he does not.
         Tasks::default().spawn(self.supervisor.clone().stay_alive());
+        Tasks::default().spawn(self.readiness.clone().get_on());
         let serving = Tasks::default();
         serving.spawn(self.listener.run(Arc::new(self.gateway), (*self.metrics).clone(), signals.clone()));
         self.readiness.enter(Phase::Ready);
@@ -292,14 +295,32 @@ impl Watch {
 
     fn show(&self) {
         let metrics = &self.metrics;
-        metrics.store_damaged.set(i64::try_from(self.store.damaged_files()).unwrap_or(i64::MAX));
-        metrics.store_free.set(self.store.free_bytes());
-        metrics.store_size.set(self.store.size_bytes());
         for (bound, used) in self.store.used() {
             metrics.backlog_used.with_label_values(&[bound]).set(used);
         }
         let dropped = self.log.dropped();
         metrics.log_lines_dropped.inc_by(dropped.saturating_sub(metrics.log_lines_dropped.get()));
+    }
+}
+
+/// Looks at the store's folder, which may hang as long as its disk does: beside the threads that serve, and one look at a time.
+async fn watch_files(store: Engine, metrics: Arc<Metrics>, signals: Signals) {
+    while !signals.end.has_begun() {
+        let there = store.clone();
+        let look = spawn_blocking(move || (there.damaged_files(), there.free_bytes(), there.size_bytes()));
+        let looked = tokio::select! {
+            () = signals.end.begun() => return,
+            looked = look => looked,
+        };
+        if let Ok((damaged, free, size)) = looked {
+            metrics.store_damaged.set(i64::try_from(damaged).unwrap_or(i64::MAX));
+            metrics.store_free.set(free);
+            metrics.store_size.set(size);
+        }
+        tokio::select! {
+            () = signals.end.begun() => {}
+            () = tokio::time::sleep(GAUGE_EVERY) => {}
+        }
     }
 }
 

@@ -45,6 +45,9 @@ bind = {{ toRawJson $queue.bind }}
 {{- $_ := set $store "path" "/data/gateway.db" -}}
 {{- end }}
 {{ include "gateway.section" (dict "name" "store" "keys" (merge $store $config.store)) }}
+{{- with $config.runtime }}
+{{ include "gateway.section" (dict "name" "runtime" "keys" .) }}
+{{- end }}
 {{ include "gateway.section" (dict "name" "shutdown" "keys" $config.shutdown) }}
 {{- with $config.log }}
 {{ include "gateway.section" (dict "name" "log" "keys" .) }}

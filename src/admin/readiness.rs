@@ -3,8 +3,10 @@
 //! deliveries away and the backlog would never see them (design.md, "Readiness").
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 
@@ -23,6 +25,8 @@ pub enum Phase {
 #[derive(Debug, Clone)]
 pub struct Readiness {
     phase: Arc<watch::Sender<Phase>>,
+    /// When who serves had time to say so last.
+    got_on: Arc<watch::Sender<Instant>>,
     metrics: Metrics,
 }
 
@@ -30,7 +34,8 @@ impl Readiness {
     /// Starting.
     pub fn new(metrics: &Metrics) -> Self {
         metrics.ready.set(0);
-        Self { phase: Arc::new(watch::Sender::new(Phase::Starting)), metrics: metrics.clone() }
+        let (phase, got_on) = (watch::Sender::new(Phase::Starting), watch::Sender::new(Instant::now()));
+        Self { phase: Arc::new(phase), got_on: Arc::new(got_on), metrics: metrics.clone() }
     }
 
     /// Goes on to `phase`. Going back is no move at all: a start that completes while the gateway is already
@@ -46,15 +51,41 @@ impl Readiness {
         });
     }
 
+    /// Says that who serves gets on, for as long as its runtime has time for it.
+    pub async fn get_on(self) {
+        loop {
+            self.got_on.send_replace(Instant::now());
+            tokio::time::sleep(SIGN_EVERY).await;
+        }
+    }
+
+    /// Whether it has not for [`STANDSTILL`]: the admin listener has a thread of its own, and would answer for ever.
+    pub fn stands_still(&self) -> bool {
+        self.got_on.borrow().elapsed() > STANDSTILL
+    }
+
     /// The phase.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
 }
 
+const SIGN_EVERY: Duration = Duration::from_secs(1);
+/// As long as systemd's watchdog waits (deploy/systemd).
+const STANDSTILL: Duration = Duration::from_secs(30);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_serves_stands_still_where_nothing_says_that_he_gets_on() {
+        let readiness = Readiness::new(&Metrics::new(&[], &[]).unwrap());
+        let _ = tokio::time::timeout(STANDSTILL * 10, readiness.clone().get_on()).await;
+        assert!(!readiness.stands_still());
+        tokio::time::sleep(STANDSTILL + SIGN_EVERY).await;
+        assert!(readiness.stands_still());
+    }
 
     #[test]
     fn what_is_stopping_does_not_become_ready() {

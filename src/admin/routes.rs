@@ -87,6 +87,9 @@ impl Desk {
             return respond::only_get();
         }
         match place {
+            Place::Live if self.readiness.stands_still() => {
+                respond::text(StatusCode::SERVICE_UNAVAILABLE, "who serves stands still\n")
+            }
             Place::Live => respond::text(StatusCode::OK, "alive\n"),
             Place::Ready => self.ready(head.uri.query()),
             Place::Metrics => respond::metrics(self.metrics.render()),

@@ -24,7 +24,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, Failure> {
-    let main = Builder::new_current_thread().enable_all().build()?;
+    // Others' words (of the store, of the broker) are not to wait for 31 of its own tasks, which is the default.
+    let main = Builder::new_current_thread().enable_all().global_queue_interval(OTHERS_EVERY).build()?;
     let signals = {
         let _inside = main.enter();
         SystemSignals::listen()?
@@ -35,21 +36,13 @@ pub(super) fn run(args: &Args) -> Result<u8, Failure> {
     for remark in &loaded.remarks {
         tracing::warn!(remark, "configuration");
     }
-    let others = other_threads(loaded.config.threads)?;
-    let lines = log.clone();
-    let serve = async {
-        let app = App::build(loaded, lines).await?;
+    let runtime = several_threads(loaded.config.threads)?.unwrap_or(main);
+    let end = runtime.block_on(async {
+        let app = App::build(loaded, log.clone()).await?;
         Ok::<_, StartError>(app.run(signals).await)
-    };
-    let end = match &others {
-        None => main.block_on(serve),
-        Some(others) => main.block_on(others.spawn(serve)).map_err(std::io::Error::from)?,
-    };
+    });
     // What is still running was told fail or nothing; nobody waits for it.
-    if let Some(others) = others {
-        others.shutdown_background();
-    }
-    main.shutdown_background();
+    runtime.shutdown_background();
     log.flush();
     match end {
         Ok(End::Clean) => Ok(DONE),
@@ -58,13 +51,13 @@ pub(super) fn run(args: &Args) -> Result<u8, Failure> {
     }
 }
 
-/// The threads that serve, unless the main one does so alone: half of the cores by default, because the store, what is
-/// verified at low priority and the log have threads of their own. One alone costs least: no thread wakes another one to
-/// share the work, and what it uses is in its own core's caches (docs/performance.md).
-fn other_threads(wanted: usize) -> std::io::Result<Option<Runtime>> {
-    let half = || thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
-    match if wanted == 0 { half() } else { wanted } {
-        0 | 1 => Ok(None),
+/// Threads that serve, unless the main one does so alone (`runtime.threads`): half of the cores by default, because the store,
+/// what is verified at low priority and the log have threads of their own. One alone costs least: no thread wakes another
+/// one to share the work, and what it uses is in its own core's caches (docs/performance.md).
+fn several_threads(wanted: usize) -> std::io::Result<Option<Runtime>> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    match serving(wanted, cores) {
+        1 => Ok(None),
         threads => Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name(NAME)
@@ -74,5 +67,25 @@ fn other_threads(wanted: usize) -> std::io::Result<Option<Runtime>> {
     }
 }
 
+/// How many serve.
+fn serving(wanted: usize, cores: usize) -> usize {
+    if wanted == 0 { (cores / 2).clamp(1, MOST) } else { wanted }
+}
+
+/// Bound: as in the configuration.
+const MOST: usize = 64;
 /// What such a thread is called by `top -H`.
 const NAME: &str = "serving";
+/// After so many tasks it looks what other threads have woken. A look that finds nothing is cheap.
+const OTHERS_EVERY: u32 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_cores_serve_or_as_many_as_are_wanted() {
+        assert_eq!([1, 2, 3, 4, 64, 512].map(|cores| serving(0, cores)), [1, 1, 1, 2, 32, 64]);
+        assert_eq!([1, 2, 64].map(|wanted| serving(wanted, 4)), [1, 2, 64]);
+    }
+}

@@ -33,7 +33,7 @@ pub(super) fn config(reader: &mut Reader) -> Option<Config> {
         delay: reader.duration("shutdown.delay", "0s", Duration::ZERO..=MINUTE * 10),
         grace: reader.duration("shutdown.grace", "25s", SECOND..=MINUTE * 10),
     };
-    let threads = reader.number("runtime.threads", 0, 0..=1024);
+    let threads = reader.number("runtime.threads", 0, 0..=64);
     let log = log(reader);
     let traces = traces(reader);
     match &policy {

@@ -59,7 +59,7 @@ fn a_payment_becomes_one_event_and_its_redelivery_none() {
 #[test]
 fn it_serves_with_one_thread_or_with_as_many_as_are_asked_for() {
     multi_thread().block_on(async {
-        for (threads, serving) in [(1, 0), (3, 3)] {
+        for (threads, serving) in [(1, 0), (16, 16)] {
             let more = format!("[runtime]\nthreads = {threads}");
             // What the environment says, for a whole run of tests, would count.
             let wrap = |mut command: Command| {
