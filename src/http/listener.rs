@@ -22,6 +22,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tokio_util::either::Either;
 
@@ -97,6 +98,10 @@ impl Listener {
                     Ok(seat) => tasks.spawn(seat.occupy(stream, signals.end.clone())),
                 },
             }
+            if door.is_nearly_full() {
+                // Who was asked to leave does so before the next one comes.
+                yield_now().await;
+            }
         }
         // Closed before the wait: a peer must find out now that nobody will answer here.
         drop(acceptor);
@@ -114,6 +119,9 @@ struct Door {
     room: Arc<Semaphore>,
     /// When fewer seats than [`kept_free`](Self::kept_free) are free, somebody silent gives way.
     sitting: Sitting,
+    /// Bound: twice those that may have buffers. Who is asked to leave has them until it is his turn, and so many may begin to
+    /// speak at once: the others wait for a place.
+    buffers: Arc<Semaphore>,
     kept_free: usize,
     per_address: Arc<PerAddress>,
     shelf: Arc<Shelf>,
@@ -143,6 +151,7 @@ impl Door {
             protocol: connection::protocol(config.max_header, config.header_timeout),
             room: Arc::new(Semaphore::new(config.max_connections)),
             sitting: Sitting::new(config.buffered_connections()),
+            buffers: Arc::new(Semaphore::new(2 * config.buffered_connections())),
             kept_free: if config.max_connections < FEW { 0 } else { config.max_connections / KEPT_FREE },
             per_address: PerAddress::new(config.max_connections_per_address),
             shelf: Arc::new(shelf),
@@ -153,10 +162,14 @@ impl Door {
         }
     }
 
+    fn is_nearly_full(&self) -> bool {
+        self.room.available_permits() < self.kept_free
+    }
+
     /// A seat for a connection of this peer.
     fn seat(self: &Arc<Self>, peer: IpAddr) -> Result<Seat, ConnectionRefusal> {
         let room = Arc::clone(&self.room).try_acquire_owned();
-        if self.room.available_permits() < self.kept_free {
+        if self.is_nearly_full() {
             self.sitting.make_room(self.config.max_connections / GIVE_WAY, Instant::now());
         }
         let room = room.map_err(|_| ConnectionRefusal::Full)?;
@@ -181,7 +194,7 @@ impl Door {
         mut stream: TcpStream,
         peer: IpAddr,
         progress: &Progress,
-    ) -> Result<(Stream, IpAddr), ConnectionRefusal> {
+    ) -> Result<(Stream, IpAddr, OwnedSemaphorePermit), ConnectionRefusal> {
         let mut sender = peer;
         if self.config.proxy_protocol && self.config.trusted_proxies.contain(peer) {
             let source =
@@ -196,10 +209,12 @@ impl Door {
         let began = Instant::now();
         within(allowed, stream.peek(&mut [0])).await.ok_or(too_slow)?;
         self.sitting.grows(progress, Instant::now());
-        let Some(tls) = &self.tls else { return Ok((Either::Left(stream), sender)) };
-        let left = allowed.saturating_sub(began.elapsed());
-        let encrypted = Box::pin(within(left, tls.accept(stream))).await;
-        Ok((Either::Right(encrypted.ok_or(too_slow)?), sender))
+        let left = || allowed.saturating_sub(began.elapsed());
+        let place = async { Arc::clone(&self.buffers).acquire_owned().await.map_err(io::Error::other) };
+        let place = Box::pin(within(left(), place)).await.ok_or(too_slow)?;
+        let Some(tls) = &self.tls else { return Ok((Either::Left(stream), sender, place)) };
+        let encrypted = Box::pin(within(left(), tls.accept(stream))).await;
+        Ok((Either::Right(encrypted.ok_or(too_slow)?), sender, place))
     }
 
     /// One request. Exactly one outcome is counted: by the gateway for what reaches it, here for the rest.
@@ -317,7 +332,7 @@ impl Seat {
             opened = opening => opened,
         };
         match opened {
-            Ok((stream, sender)) => Box::pin(self.serve(stream, sender, &end)).await,
+            Ok((stream, sender, _place)) => Box::pin(self.serve(stream, sender, &end)).await,
             Err(refusal) => self.door.metrics.connection_refused(refusal),
         }
     }

@@ -132,6 +132,32 @@ fn attack_57_five_thousand_halves_of_a_hello_hold_little_however_large_it_says_i
 }
 
 #[test]
+fn attack_57_of_five_thousand_that_begin_to_speak_at_once_only_so_many_have_buffers() {
+    run(async {
+        let authority = Authority::new("tests");
+        let program = start("at-once", &authority, "handshake_timeout = \"3m\"\n");
+        let _queue = Queue::bound(&program.exchange, &["#"]).await;
+        let mut hoarded = Vec::new();
+        for _ in 0..5000 {
+            hoarded.push(RawClient::connect(program.http).await);
+        }
+        program.wait_until("all sit", || program.metric("connections") == 5000.0);
+        // What comes while it stands still is all there when it goes on.
+        program.signal("STOP");
+        let hello = part_of_a_hello(23_000);
+        for client in &mut hoarded {
+            client.send(&hello).await;
+        }
+        program.signal("CONT");
+        let mut stream = connect(program.http, b"", believing(&authority, Tls13)).await.unwrap();
+        assert!(deliver(&mut stream, &payment(1)).await.ends_with("success"));
+        program.wait_until("the others have left", || program.metric("connections") <= 1300.0);
+        let peak = program.peak_mib();
+        assert!(peak < 128.0, "{peak} MiB");
+    });
+}
+
+#[test]
 fn a_message_of_tls_that_does_not_end_ends_its_connection() {
     run(async {
         let authority = Authority::new("tests");
