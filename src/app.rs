@@ -202,7 +202,11 @@ impl App {
         Tasks::default().spawn(self.supervisor.clone().stay_alive());
         Tasks::default().spawn(self.readiness.clone().get_on());
         let serving = Tasks::default();
-        serving.spawn(self.listener.run(Arc::new(self.gateway), (*self.metrics).clone(), signals.clone()));
+        serving.spawn_vital(self.listener.run(
+            Arc::new(self.gateway),
+            (*self.metrics).clone(),
+            signals.clone(),
+        ));
         self.readiness.enter(Phase::Ready);
         self.supervisor.ready();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), %http, %admin, "serving");

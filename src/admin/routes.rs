@@ -87,10 +87,7 @@ impl Desk {
             return respond::only_get();
         }
         match place {
-            Place::Live if self.readiness.stands_still() => {
-                respond::text(StatusCode::SERVICE_UNAVAILABLE, "who serves stands still\n")
-            }
-            Place::Live => respond::text(StatusCode::OK, "alive\n"),
+            Place::Live => live(self.readiness.stands_still()),
             Place::Ready => self.ready(head.uri.query()),
             Place::Metrics => respond::metrics(self.metrics.render()),
             Place::Version => respond::json(
@@ -264,9 +261,22 @@ pub(super) const STORE_DEADLINE: Duration = Duration::from_secs(5);
 /// Bound: Alipay's documents give `trade_no` 64 characters and `notify_id` 128.
 const MAX_TRADE_NO_BYTES: usize = 128;
 
+fn live(stands_still: bool) -> Answer {
+    if stands_still {
+        respond::text(StatusCode::SERVICE_UNAVAILABLE, "who serves stands still\n")
+    } else {
+        respond::text(StatusCode::OK, "alive\n")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_who_serves_stands_still_nobody_is_told_that_it_is_alive() {
+        assert_eq!([true, false].map(|stands_still| live(stands_still).status().as_u16()), [503, 200]);
+    }
 
     #[test]
     fn a_trade_number_is_decoded_once() {

@@ -99,7 +99,7 @@ impl Listener {
                 },
             }
             if door.is_nearly_full() {
-                // Who was asked to leave does so before the next one comes.
+                // Some of those who were asked to leave do so before the next one comes.
                 yield_now().await;
             }
         }
@@ -211,7 +211,7 @@ impl Door {
         self.sitting.grows(progress, Instant::now());
         let left = || allowed.saturating_sub(began.elapsed());
         let place = async { Arc::clone(&self.buffers).acquire_owned().await.map_err(io::Error::other) };
-        let place = Box::pin(within(left(), place)).await.ok_or(too_slow)?;
+        let place = Box::pin(within(PLACE_PATIENCE, place)).await.ok_or(ConnectionRefusal::Full)?;
         let Some(tls) = &self.tls else { return Ok((Either::Left(stream), sender, place)) };
         let encrypted = Box::pin(within(left(), tls.accept(stream))).await;
         Ok((Either::Right(encrypted.ok_or(too_slow)?), sender, place))
@@ -332,7 +332,7 @@ impl Seat {
             opened = opening => opened,
         };
         match opened {
-            Ok((stream, sender, _place)) => Box::pin(self.serve(stream, sender, &end)).await,
+            Ok((stream, sender, _buffers)) => Box::pin(self.serve(stream, sender, &end)).await,
             Err(refusal) => self.door.metrics.connection_refused(refusal),
         }
     }
@@ -390,6 +390,9 @@ const SEND_BUFFER_BYTES: u32 = 16 * 1024;
 const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
 /// Of `http.max_connections`, a 64th is kept free; where less is free, an eighth gives way.
 const KEPT_FREE: usize = 64;
+/// Bound: how long who begins to speak waits for a place. They are all taken where requests wait for a broker, and then it is no
+/// use to wait with them.
+const PLACE_PATIENCE: Duration = Duration::from_secs(1);
 /// A door of fewer is full when it is full.
 const FEW: usize = 256;
 /// Bound: connections that wait to be accepted.

@@ -2,9 +2,7 @@
 //! his address; what is genuine is announced, also from where the flood comes from; and nobody learns anything.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::process::Command;
 
 use crate::support::alipay::Notification;
 use crate::support::program::Program;
@@ -101,8 +99,8 @@ fn attack_66_who_finds_no_place_at_low_priority_is_told_fail_and_has_to_connect_
         for _ in 0..60 {
             forgers.push(RawClient::connect(program.http).await);
         }
-        // Where cores are idle, even who comes last of all keeps up with sixty.
-        let _busy = BusyCores::start();
+        // On a core of his own, even who comes last of all keeps up with sixty.
+        confine_to_one_core(program.pid());
         for forger in &mut forgers {
             forger.send(&many).await;
         }
@@ -125,24 +123,13 @@ fn attack_66_who_finds_no_place_at_low_priority_is_told_fail_and_has_to_connect_
     });
 }
 
-/// Every core is wanted by others, as in a flood, until this is dropped.
-struct BusyCores(Arc<AtomicBool>);
-
-impl BusyCores {
-    fn start() -> Self {
-        let is_over = Arc::new(AtomicBool::new(false));
-        for _ in 0..2 * thread::available_parallelism().map_or(1, usize::from) {
-            let is_over = Arc::clone(&is_over);
-            thread::spawn(move || while !is_over.load(Ordering::Relaxed) {});
-        }
-        Self(is_over)
-    }
-}
-
-impl Drop for BusyCores {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+/// Has all threads of a process share one core, the first of those that it may use.
+fn confine_to_one_core(pid: u32) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let allowed = status.split_once("Cpus_allowed_list:").unwrap().1.trim_start();
+    let first: String = allowed.chars().take_while(char::is_ascii_digit).collect();
+    let done = Command::new("taskset").args(["-acp", &first, &pid.to_string()]).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
 }
 
 #[test]
