@@ -209,11 +209,11 @@ impl Door {
         let began = Instant::now();
         within(allowed, stream.peek(&mut [0])).await.ok_or(too_slow)?;
         self.sitting.grows(progress, Instant::now());
-        let left = || allowed.saturating_sub(began.elapsed());
         let place = async { Arc::clone(&self.buffers).acquire_owned().await.map_err(io::Error::other) };
         let place = Box::pin(within(PLACE_PATIENCE, place)).await.ok_or(ConnectionRefusal::Full)?;
         let Some(tls) = &self.tls else { return Ok((Either::Left(stream), sender, place)) };
-        let encrypted = Box::pin(within(left(), tls.accept(stream))).await;
+        let left = allowed.saturating_sub(began.elapsed());
+        let encrypted = Box::pin(within(left, tls.accept(stream))).await;
         Ok((Either::Right(encrypted.ok_or(too_slow)?), sender, place))
     }
 
