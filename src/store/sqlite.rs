@@ -16,10 +16,12 @@ mod core;
 mod load;
 pub mod pages;
 mod place;
+mod places;
 mod rival;
 mod schema;
 mod shelf;
 mod slot;
+mod transaction;
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -245,6 +245,7 @@ async fn page_by_page_is_found_what_sqlite_finds_in_the_file_and_in_its_log() {
     })
     .unwrap();
     assert_eq!(expected.len(), 1640);
+    expected.sort_by(|a, b| a.key.cmp(&b.key));
     // Beside the running store: nearly all of it is in the log.
     let (found, about) = salvaged(&fixture.path());
     assert!(found == expected, "{} of {}", found.len(), expected.len());

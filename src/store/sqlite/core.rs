@@ -1,13 +1,11 @@
 //! The synchronous core of the embedded store: one file, one table, plain statements. It knows no thread and
 //! no future, so that the simulation can drive it too.
 //!
-//! Rows lie in the order of their writing, so that a commit appends them together; the key (subject, id) is an index
-//! beside them. A table that lies by its key instead has wider rows where a new trade falls between two others, and
-//! moves them: it wrote a quarter more pages. What is settled has no other index, because every announcement would
-//! have to write it; what is not settled has two: one that answers how much waits, and one that has what is due in
-//! order, so that neither question grows with what is recorded.
+//! Rows lie in the order of their writing, so that a commit appends them together, and where those of a subject lie is
+//! the business of [`places`](super::places). What is settled has no other index, because every announcement would have to
+//! write it; what is not settled has two: one that answers how much waits, and one that has what is due in order, so that
+//! neither question grows with what is recorded.
 
-use std::ops::Deref;
 use std::path::PathBuf;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
@@ -16,7 +14,9 @@ use super::Config;
 use super::change::{Change, merge_entry, weight_of};
 use super::load::{Books, Load};
 use super::place::{self, Identity};
+use super::places::Places;
 use super::schema;
+use super::transaction::{Transaction, Writing};
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key};
 use crate::failpoint::{self, Point};
@@ -66,14 +66,15 @@ pub(super) type Result<T> = std::result::Result<T, Error>;
 
 /// One connection to the file.
 pub(super) struct Core {
-    connection: Connection,
+    pub(super) connection: Connection,
     path: PathBuf,
     identity: Identity,
     books: Books,
+    pub(super) places: Places,
     /// SQLite's number of the version that this connection has seen: another one means that somebody else wrote.
     data_version: i64,
-    /// Where the next look for expired rows begins.
-    cursor: (String, String),
+    /// The next look for expired rows begins behind this one.
+    pub(super) swept: i64,
 }
 
 impl Core {
@@ -89,14 +90,25 @@ impl Core {
              PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = OFF; PRAGMA wal_autocheckpoint = 4000;",
         )?;
         schema::migrate(&connection)?;
-        Self::of(connection, config)
+        let mut core = Self {
+            places: Places::open(&connection)?,
+            connection,
+            path: config.path.clone(),
+            identity: Identity::at(&config.path),
+            books: Books::new(config),
+            data_version: 0,
+            swept: 0,
+        };
+        core.count()?;
+        core.identity = Identity::at(&config.path);
+        Ok(core)
     }
 
-    /// Opens the file as it is, to be read beside whoever writes it.
-    pub(super) fn open_to_read(config: &Config) -> Result<Self> {
+    /// Opens the file as it is, of this version or an earlier one, to be read beside whoever writes it.
+    pub(super) fn open_to_read(config: &Config) -> Result<Connection> {
         let connection = Self::connect(config, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         schema::readable(&connection)?;
-        Self::of(connection, config)
+        Ok(connection)
     }
 
     fn connect(config: &Config, flags: OpenFlags) -> Result<Connection> {
@@ -106,20 +118,6 @@ impl Core {
         let connection = Connection::open_with_flags(&config.path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         Ok(connection)
-    }
-
-    fn of(connection: Connection, config: &Config) -> Result<Self> {
-        let mut core = Self {
-            connection,
-            path: config.path.clone(),
-            identity: Identity::at(&config.path),
-            books: Books::new(config),
-            data_version: 0,
-            cursor: (String::new(), String::new()),
-        };
-        core.count()?;
-        core.identity = Identity::at(&config.path);
-        Ok(core)
     }
 
     /// Writes the whole log into the database, synced, and empties it. Whatever is written next stands behind nothing
@@ -158,20 +156,18 @@ impl Core {
         let version: i64 = self.connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
         if self.data_version != version {
             self.count()?;
+            self.places.read(&self.connection)?;
         }
         Ok(())
     }
 
     /// What is known of each key.
     pub(super) fn known(&self, keys: &[Key]) -> Result<Vec<Option<Known>>> {
-        let mut select = self.connection.prepare_cached(
-            "SELECT state, digest, notify_id FROM event WHERE subject = ?1 AND id = ?2 AND digest IS NOT NULL",
-        )?;
-        let mut of = |key: &Key| {
-            let row = select.query_row(params![key.subject, key.id], |row| {
+        let of = |key: &Key| {
+            let found = self.places.look(&self.connection, key, KNOWN, |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 32]>(1)?, row.get::<_, String>(2)?))
             });
-            Ok(row.optional()?.and_then(|(state, digest, notify_id)| {
+            Ok(found?.and_then(|(state, digest, notify_id)| {
                 Some(Known { state: State::from_code(state)?, digest: Digest::from_bytes(digest), notify_id })
             }))
         };
@@ -189,32 +185,37 @@ impl Core {
     pub(super) fn find(&self, subject: &str) -> Result<Vec<Row>> {
         let mut select = self.connection.prepare_cached(
             "SELECT id, state, type, digest, notify_id, reason, first_at, at, attempts
-             FROM event WHERE subject = ?1 ORDER BY first_at, id LIMIT ?2",
+             FROM event WHERE row = ?1 AND subject = ?2",
         )?;
-        let limit = i64::try_from(MAX_FOUND).unwrap_or(i64::MAX);
-        let rows = select.query_map(params![subject, limit], |row| {
-            Ok(Row {
-                key: Key { subject: subject.to_owned(), id: row.get(0)? },
-                // A state of a newer version cannot be here: open refuses its file.
-                state: State::from_code(row.get(1)?).unwrap_or(State::Held),
-                event_type: row.get(2)?,
-                digest: row.get::<_, Option<[u8; 32]>>(3)?.map(Digest::from_bytes),
-                notify_id: row.get(4)?,
-                reason: row.get(5)?,
-                first_at: Timestamp::from_unix_millis(row.get(6)?),
-                at: Timestamp::from_unix_millis(row.get(7)?),
-                attempts: row.get(8)?,
-            })
-        })?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        let mut found = Vec::new();
+        for row in self.places.rows(&self.connection, subject)? {
+            let row = select.query_row(params![row, subject], |row| {
+                Ok(Row {
+                    key: Key { subject: subject.to_owned(), id: row.get(0)? },
+                    // A state of a newer version cannot be here: open refuses its file.
+                    state: State::from_code(row.get(1)?).unwrap_or(State::Held),
+                    event_type: row.get(2)?,
+                    digest: row.get::<_, Option<[u8; 32]>>(3)?.map(Digest::from_bytes),
+                    notify_id: row.get(4)?,
+                    reason: row.get(5)?,
+                    first_at: Timestamp::from_unix_millis(row.get(6)?),
+                    at: Timestamp::from_unix_millis(row.get(7)?),
+                    attempts: row.get(8)?,
+                })
+            });
+            found.extend(row.optional()?);
+        }
+        found.sort_by(|a, b| (a.first_at, &a.key.id).cmp(&(b.first_at, &b.key.id)));
+        found.truncate(MAX_FOUND);
+        Ok(found)
     }
 
     /// What waits under a key.
     pub(super) fn waiting(&self, key: &Key) -> Result<Option<Waiting>> {
-        let mut select = self.connection.prepare_cached(&format!(
-            "SELECT {WAITING} FROM event WHERE subject = ?1 AND id = ?2 AND state BETWEEN 1 AND 3"
-        ))?;
-        Ok(select.query_row(params![key.subject, key.id], waiting_of).optional()?)
+        let sql = &format!(
+            "SELECT {WAITING} FROM event WHERE row = ?1 AND subject = ?2 AND id = ?3 AND state BETWEEN 1 AND 3"
+        );
+        self.places.look(&self.connection, key, sql, waiting_of)
     }
 
     /// What is due to be published again, the longest due first, and none of the types in `skip`. What the broker refused
@@ -263,79 +264,82 @@ impl Core {
     /// Commits changes in one synced transaction, and says what became of each. After an error this connection
     /// is not to be written again: what it counts may be of changes that were rolled back.
     pub(super) fn commit(&mut self, changes: &[&Change]) -> Result<Vec<Vec<Kept>>> {
-        let Self { connection, books, .. } = self;
-        let transaction = Transaction::to_write(connection)?;
+        let Self { connection, books, places, .. } = self;
+        let mut writing = Writing::begin(connection, places)?;
         let mut outcomes = Vec::with_capacity(changes.len());
         for change in changes {
-            outcomes.push(change.write(&transaction, books)?);
+            outcomes.push(change.write(&mut writing, books)?);
         }
+        writing.place_some()?;
         failpoint::reached(Point::StoreMidCommit);
-        transaction.commit()?;
+        writing.commit()?;
         Ok(outcomes)
     }
 
-    /// Some of everything, in the order of the keys, from behind `after` on. Bound: [`PORTION`].
-    pub(super) fn entries(&self, after: &Key) -> Result<Vec<Entry>> {
-        let mut select = self.connection.prepare_cached(&format!(
-            "SELECT {ENTRY} FROM event WHERE (subject, id) > (?1, ?2) ORDER BY subject, id LIMIT {PORTION}"
-        ))?;
-        let rows = select.query_map(params![after.subject, after.id], entry_of)?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
-    }
-
-    /// Begins to look at one moment of the file, however it is written meanwhile.
-    pub(super) fn freeze(&self) -> Result<()> {
-        Ok(self.connection.execute_batch("BEGIN; SELECT 1 FROM event LIMIT 1")?)
-    }
-
-    /// Keeps what was brought from elsewhere, in one synced transaction: never in the place of more.
+    /// Keeps what was brought from elsewhere, in one synced transaction: never in the place of more. A gateway that has the
+    /// file open looks for no rows of another process but in the index, and knows of no other process what is not there.
     pub(super) fn merge(&mut self, entries: &[Entry]) -> Result<Vec<Merged>> {
-        let transaction = Transaction::to_write(&self.connection)?;
-        let merged = entries.iter().map(|entry| merge_entry(&transaction, entry)).collect::<Result<_>>()?;
-        transaction.commit()?;
-        Ok(merged)
+        loop {
+            let mut writing = Writing::begin(&self.connection, &mut self.places)?;
+            // Much of it takes transactions of its own, so that a gateway beside it waits for none long.
+            if writing.place_rest(PORTION)? < PORTION {
+                let merged =
+                    entries.iter().map(|entry| merge_entry(&mut writing, entry)).collect::<Result<_>>()?;
+                writing.place_rest(usize::MAX)?;
+                writing.commit()?;
+                return Ok(merged);
+            }
+            writing.commit()?;
+        }
     }
 
     /// Takes over everything that another file has, as far as it can be read, and counts.
     pub(super) fn take_over(&mut self, old: &Self) -> Result<u64> {
-        let mut after = Key { subject: String::new(), id: String::new() };
+        let mut entries = Vec::with_capacity(PORTION);
         let mut taken = 0;
-        loop {
-            let entries = match old.entries(&after) {
-                Ok(entries) => entries,
-                Err(error) => {
-                    tracing::error!(%error, "the old file cannot be read to its end: what is missing is lost");
-                    break;
-                }
-            };
-            let Some(last) = entries.last() else { break };
-            after = last.key.clone();
-            self.merge(&entries)?;
-            taken += u64::try_from(entries.len()).unwrap_or(0);
+        let read = each(&old.connection, |entry| {
+            entries.push(entry);
+            taken += 1;
+            if entries.len() == PORTION {
+                self.merge(&entries).map_err(TakeOver::Write)?;
+                entries.clear();
+            }
+            Ok(())
+        });
+        match read {
+            Ok(()) => {}
+            Err(TakeOver::Write(error)) => return Err(error),
+            Err(TakeOver::Read(error)) => {
+                tracing::error!(%error, "the old file cannot be read to its end: what is missing is lost");
+            }
         }
+        self.merge(&entries)?;
         self.count()?;
         Ok(taken)
     }
 
     /// Deletes some of what has expired, and moves on. Bound: [`SWEEP`] rows looked at.
     pub(super) fn sweep(&mut self, now: Timestamp) -> Result<usize> {
-        let (subject, id) = &self.cursor;
-        let last = {
-            let mut select = self.connection.prepare_cached(
-                "SELECT subject, id FROM event WHERE (subject, id) > (?1, ?2) ORDER BY subject, id LIMIT 1 OFFSET ?3",
-            )?;
-            select
-                .query_row(params![subject, id, SWEEP - 1], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?
-        };
-        let end: (String, String) = last.unwrap_or_else(|| (AFTER_ALL.to_owned(), String::new()));
-        let mut delete = self.connection.prepare_cached(
-            "DELETE FROM event WHERE (subject, id) > (?1, ?2) AND (subject, id) <= (?3, ?4)
-             AND state IN (0, 4, 5) AND expires_at < ?5",
-        )?;
-        let deleted = delete.execute(params![subject, id, end.0, end.1, now.unix_millis()])?;
-        self.cursor = if end.0 == AFTER_ALL { (String::new(), String::new()) } else { end };
-        Ok(deleted)
+        let mut writing = Writing::begin(&self.connection, &mut self.places)?;
+        let last: Option<i64> = writing
+            .prepare_cached("SELECT row FROM event WHERE row > ?1 ORDER BY row LIMIT 1 OFFSET ?2")?
+            .query_row([self.swept, SWEEP - 1], |row| row.get(0))
+            .optional()?;
+        let gone: Vec<(i64, String)> = writing
+            .prepare_cached(
+                "DELETE FROM event WHERE row > ?1 AND row <= ?2 AND state IN (0, 4, 5) AND expires_at < ?3
+                 RETURNING row, subject",
+            )?
+            .query_map([self.swept, last.unwrap_or(i64::MAX), now.unix_millis()], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        for (row, subject) in &gone {
+            writing.let_go(subject, *row)?;
+        }
+        writing.commit()?;
+        self.swept = last.unwrap_or(0);
+        Ok(gone.len())
     }
 
     fn count(&mut self) -> Result<()> {
@@ -359,46 +363,29 @@ impl Core {
     }
 }
 
-/// A transaction, with statements that are kept like any other: parsing two such short ones took longer than a look at a
-/// key. What is not committed is as if it had never been.
-pub(super) struct Transaction<'a>(&'a Connection);
-
-impl<'a> Transaction<'a> {
-    /// Sees one moment of the file.
-    fn to_read(connection: &'a Connection) -> Result<Self> {
-        Self::begin(connection, "BEGIN")
+/// Gives all rows, in the order of their writing, as they are at one moment.
+pub(super) fn each<E: From<Error>>(
+    connection: &Connection,
+    mut take: impl FnMut(Entry) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let mut select = connection.prepare(&format!("SELECT {ENTRY} FROM event")).map_err(Error::from)?;
+    for entry in select.query_map([], entry_of).map_err(Error::from)? {
+        take(entry.map_err(Error::from)?)?;
     }
-
-    /// Nobody else writes meanwhile.
-    fn to_write(connection: &'a Connection) -> Result<Self> {
-        Self::begin(connection, "BEGIN IMMEDIATE")
-    }
-
-    fn begin(connection: &'a Connection, statement: &str) -> Result<Self> {
-        connection.prepare_cached(statement)?.execute([])?;
-        Ok(Self(connection))
-    }
-
-    fn commit(self) -> Result<()> {
-        self.prepare_cached("COMMIT")?.execute([])?;
-        Ok(())
-    }
+    Ok(())
 }
 
-impl Deref for Transaction<'_> {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        self.0
-    }
+/// Why a file is not taken over.
+enum TakeOver {
+    /// It cannot be read.
+    Read(Error),
+    /// What was read cannot be written.
+    Write(Error),
 }
 
-impl Drop for Transaction<'_> {
-    fn drop(&mut self) {
-        // After its commit there is none, and after some errors neither.
-        if !self.is_autocommit() {
-            let _ = self.execute_batch("ROLLBACK");
-        }
+impl From<Error> for TakeOver {
+    fn from(error: Error) -> Self {
+        Self::Read(error)
     }
 }
 
@@ -416,7 +403,7 @@ fn waiting_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
     })
 }
 
-/// Row by row as in [`ENTRY`].
+/// As in [`ENTRY`].
 fn entry_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
     let time = |at: Option<i64>| at.map(Timestamp::from_unix_millis);
     Ok(Entry {
@@ -435,9 +422,10 @@ fn entry_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
+const KNOWN: &str = "SELECT state, digest, notify_id FROM event
+  WHERE row = ?1 AND subject = ?2 AND id = ?3 AND digest IS NOT NULL";
 const WAITING: &str = "subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at";
-pub(super) const ENTRY: &str =
-    "subject, id, state, digest, notify_id, type, first_at, at, attempts, expires_at, reason,
+const ENTRY: &str = "subject, id, state, digest, notify_id, type, first_at, at, attempts, expires_at, reason,
   payment_at, message";
 const DUE: &str =
     "SELECT subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at FROM event
@@ -450,8 +438,6 @@ const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(500);
 const SWEEP: i64 = 256;
 /// Bound: rows that are taken elsewhere at once.
 pub(super) const PORTION: usize = 500;
-/// Sorts behind every subject, which are ASCII.
-const AFTER_ALL: &str = "\u{10ffff}";
 
 #[cfg(test)]
 mod tests;

@@ -132,7 +132,7 @@ impl Pages {
                 u16_at(page, pointers + 2 * cell).map(usize::from).filter(|at| *at >= pointers + 2 * cells);
             let read = at.and_then(|at| self.cell(page, at, kind, trace));
             match read.map(|payload| Columns::of(&payload).map(|columns| (columns.len(), entry(&columns)))) {
-                Some(Some((COLUMNS, Some(entry)))) => take(entry)?,
+                Some(Some((COLUMNS..=WITH_NUMBER, Some(entry)))) => take(entry)?,
                 // Of an index, or of SQLite's own table.
                 Some(Some((2..=6, _))) => {}
                 _ if kind == Kind::InnerTable => {}
@@ -294,8 +294,8 @@ impl Columns {
     fn of(payload: &[u8]) -> Option<Vec<Value<'_>>> {
         let (head, mut at) = varint(payload, 0)?;
         let head = usize::try_from(head).ok()?;
-        let (mut body, mut values) = (head, Vec::with_capacity(COLUMNS));
-        while at < head && values.len() <= COLUMNS {
+        let (mut body, mut values) = (head, Vec::with_capacity(WITH_NUMBER));
+        while at < head && values.len() <= WITH_NUMBER {
             let (kind, next) = varint(payload, at)?;
             at = next;
             let length = match kind {
@@ -426,6 +426,8 @@ impl Order {
 
 /// Of the table, as they are stored.
 const COLUMNS: usize = 13;
+/// And behind them a null for the row's number, since version 4.
+const WITH_NUMBER: usize = COLUMNS + 1;
 /// What SQLite makes a page of, and the store never says otherwise.
 const PAGE_SIZE: usize = 4096;
 /// Bound: a body is at most 16 MiB by `http.max_body`.

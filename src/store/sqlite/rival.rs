@@ -1,22 +1,21 @@
 //! What waits in the file under the key of other money, and how it steps aside ([`Rival`]).
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::params;
 
 use super::change::weight_at;
-use super::core::{Result, Transaction};
+use super::core::Result;
 use super::load::{Books, Weight};
+use super::transaction::Writing;
 use crate::clock::Timestamp;
 use crate::event::{Digest, Key};
 use crate::store::Cause;
 use crate::store::conflict::Rival;
 
 /// What waits under this key and is of other money, if something is.
-pub(super) fn rival_at(transaction: &Transaction<'_>, key: &Key, digest: &Digest) -> Result<Option<Rival>> {
-    let mut select = transaction.prepare_cached(
-        "SELECT digest, notify_id, payment_at, message, reason FROM event
-         WHERE subject = ?1 AND id = ?2 AND state IN (1, 2) AND digest <> ?3",
-    )?;
-    let rival = select.query_row(params![key.subject, key.id, digest.as_bytes()], |row| {
+pub(super) fn rival_at(writing: &mut Writing<'_>, key: &Key, digest: &Digest) -> Result<Option<Rival>> {
+    let sql = "SELECT digest, notify_id, payment_at, message, reason FROM event
+               WHERE row = ?1 AND subject = ?2 AND id = ?3 AND state IN (1, 2) AND digest IS NOT NULL";
+    let waits = writing.look(key, sql, |row| {
         let message: Option<Vec<u8>> = row.get(3)?;
         Ok(Rival {
             digest: Digest::from_bytes(row.get(0)?),
@@ -25,14 +24,14 @@ pub(super) fn rival_at(transaction: &Transaction<'_>, key: &Key, digest: &Digest
             message: message.and_then(|message| serde_json::from_slice(&message).ok()),
             in_doubt: row.get::<_, Option<String>>(4)?.as_deref() == Some(Cause::InDoubt.as_str()),
         })
-    });
-    Ok(rival.optional()?)
+    })?;
+    Ok(waits.filter(|rival| rival.digest != *digest))
 }
 
 /// Keeps it as the conflict that it is, unless that is known already. Says whether its own row may be written over.
 pub(super) fn step_aside(
     rival: Rival,
-    transaction: &Transaction<'_>,
+    writing: &mut Writing<'_>,
     key: &Key,
     old: Weight,
     books: &mut Books,
@@ -40,14 +39,15 @@ pub(super) fn step_aside(
     let Some((event, message)) = rival.conflict() else { return Ok(false) };
     tracing::warn!(id = key.id, kept_as = message.id, "other money came under the id of what waits");
     let aside = event.key();
-    if weight_at(transaction, aside)?.is_some() {
+    if weight_at(writing, aside)?.is_some() {
         return Ok(true);
     }
     // A message is plain strings: it cannot fail to serialise.
     let message = serde_json::to_vec(&message).unwrap_or_default();
-    let mut rename = transaction
-        .prepare_cached("UPDATE event SET id = ?3, type = ?4, message = ?5 WHERE subject = ?1 AND id = ?2")?;
-    rename.execute(params![key.subject, key.id, aside.id, event.event_type.as_str(), message])?;
+    let row = writing.row(key)?;
+    let mut rename =
+        writing.prepare_cached("UPDATE event SET id = ?2, type = ?3, message = ?4 WHERE row = ?1")?;
+    rename.execute(params![row, aside.id, event.event_type.as_str(), message])?;
     books.load.add(Weight { bytes: u64::try_from(message.len()).unwrap_or(u64::MAX), ..old });
     Ok(true)
 }

@@ -5,9 +5,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::core::{Core, Error, PORTION};
+use super::core::{Core, Error, PORTION, each};
 use super::{Config, OpenError, place};
-use crate::event::Key;
 use crate::store::{Entry, Merged, Sums};
 
 /// A store that entries are put into.
@@ -39,7 +38,7 @@ impl From<Error> for ShelfError {
     }
 }
 
-/// Reads everything, as it was at one moment, in the order of the keys.
+/// Reads everything, as it was at one moment, in the order of its writing.
 ///
 /// # Errors
 /// If there is no store, it cannot be read, or `take` fails.
@@ -48,17 +47,8 @@ pub fn read_all(
     mut take: impl FnMut(&Entry) -> std::io::Result<()>,
 ) -> Result<(), ShelfError> {
     let unusable = |error: Error| OpenError::Unusable(config.path.clone(), error.to_string());
-    let core = Core::open_to_read(config).map_err(unusable)?;
-    core.freeze()?;
-    let mut after = Key { subject: String::new(), id: String::new() };
-    loop {
-        let entries = core.entries(&after)?;
-        let Some(last) = entries.last() else { return Ok(()) };
-        after = last.key.clone();
-        for entry in &entries {
-            take(entry)?;
-        }
-    }
+    let connection = Core::open_to_read(config).map_err(unusable)?;
+    each(&connection, |entry| take(&entry).map_err(ShelfError::Io))
 }
 
 /// Ends the alarm about a damaged file that was set aside, by its name. `None` if its name is not one of those.

@@ -1,5 +1,5 @@
-use super::super::change::INSERT_RECORD;
-use super::schema::{APPLICATION_ID, SCHEMA, VERSION, versions};
+use super::super::change::PUT_RECORD;
+use super::schema::{APPLICATION_ID, VERSION, versions};
 use super::*;
 
 fn config(folder: &std::path::Path) -> Config {
@@ -49,72 +49,68 @@ fn what_is_due_and_how_much_waits_is_answered_by_indices_of_what_waits_alone() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-#[test]
-fn the_first_version_of_the_file_becomes_the_third_with_what_it_has() {
-    let folder = folder();
-    let config = config(&folder);
-    let first = format!(
-        "{} CREATE INDEX unsettled ON event (state, first_at) WHERE state IN (1, 2, 3);
-         PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;",
-        SCHEMA.replace(");", ")")
-    );
-    for table in ["", " WITHOUT ROWID"] {
-        let first = first.replacen("(subject, id)\n)", &format!("(subject, id)\n){table};"), 1);
-        let connection = Connection::open(&config.path).unwrap();
-        connection.execute_batch(&first).unwrap();
-        connection
-            .execute_batch(
-                "INSERT INTO event (subject, id, state, notify_id, first_at, at, attempts, reason, message, digest, type)
-                 VALUES ('T', 'a', 1, 'n', 5, 7000, 3, 'returned', x'7b7d', zeroblob(32), 'payment.late')",
-            )
-            .unwrap();
-        drop(connection);
-        let core = Core::open(&config).unwrap();
-        assert_eq!(versions(&core.connection).unwrap(), (VERSION, APPLICATION_ID));
-        assert_eq!(core.due(Timestamp::from_unix_millis(10_999), 9, &[]).unwrap().len(), 0);
-        assert_eq!(core.due(Timestamp::from_unix_millis(11_000), 9, &[]).unwrap().len(), 1);
-        assert_eq!(core.tally().unwrap().deferred, 1);
-        drop(core);
-        std::fs::remove_file(&config.path).unwrap();
-    }
-    std::fs::remove_dir_all(folder).unwrap();
-}
+/// What versions 1 to 3 had in common.
+const EARLIER: &str = "
+CREATE TABLE event (
+  subject TEXT NOT NULL, id TEXT NOT NULL, state INTEGER NOT NULL, digest BLOB, notify_id TEXT NOT NULL,
+  type TEXT, first_at INTEGER NOT NULL, at INTEGER NOT NULL, attempts INTEGER NOT NULL, expires_at INTEGER,
+  reason TEXT, payment_at INTEGER, message BLOB, PRIMARY KEY (subject, id)
+)";
+const ROWS: &str = "
+INSERT INTO event (subject, id, state, notify_id, first_at, at, attempts, reason, message, digest, type)
+VALUES ('T', 'a', 1, 'n', 5, 7000, 3, 'returned', x'7b7d', zeroblob(32), 'payment.late'),
+  ('T', 'b', 1, 'n', 5, 7000, 3, 'broker_down', x'7b7d', zeroblob(32), 'payment.late'),
+  ('S', 'c', 0, 'n', 5, 7000, 1, NULL, NULL, zeroblob(32), 'payment.succeeded')";
+/// As versions 2 and 3 had them; their definitions differed, and are of no use any more.
+const COMPUTED: &str = "
+ALTER TABLE event ADD COLUMN due_at INTEGER GENERATED ALWAYS AS (at + 60000) VIRTUAL;
+ALTER TABLE event ADD COLUMN is_refused INTEGER GENERATED ALWAYS AS (0) VIRTUAL;
+CREATE INDEX unsettled ON event (state, first_at, payment_at) WHERE state BETWEEN 1 AND 3;
+CREATE INDEX due ON event (is_refused, due_at, type) WHERE state BETWEEN 1 AND 2;";
 
 #[test]
-fn the_second_version_of_the_file_becomes_the_third_with_what_it_has() {
-    let folder = folder();
-    let config = config(&folder);
-    let connection = Connection::open(&config.path).unwrap();
-    connection
-        .execute_batch(&format!(
-            "{SCHEMA}
-             ALTER TABLE event ADD COLUMN due_at INTEGER GENERATED ALWAYS AS (
-               CASE state WHEN 1 THEN at + CASE WHEN reason IN ('broker_down', 'late', 'x') THEN 1000
-                 ELSE min(600000, 1000 << min(attempts - 1, 10)) END WHEN 2 THEN at + 60000 END) VIRTUAL;
-             ALTER TABLE event ADD COLUMN is_refused INTEGER GENERATED ALWAYS AS (
-               coalesce(reason IN ('returned', 'nacked', 'in_doubt', 'channel_closed'), 0)) VIRTUAL;
-             CREATE INDEX unsettled ON event (state, first_at, payment_at) WHERE state IN (1, 2, 3);
-             CREATE INDEX due ON event (is_refused, due_at, type) WHERE state IN (1, 2);
-             PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 2;
-             INSERT INTO event (subject, id, state, notify_id, first_at, at, attempts, reason, message, digest, type)
-             VALUES ('T', 'a', 1, 'n', 5, 7000, 3, 'returned', x'7b7d', zeroblob(32), 'payment.late'),
-                    ('T', 'b', 1, 'n', 5, 7000, 3, 'broker_down', x'7b7d', zeroblob(32), 'payment.late')"
-        ))
+fn an_earlier_version_of_the_file_becomes_the_fourth_with_what_it_has() {
+    let older = "CREATE INDEX unsettled ON event (state, first_at) WHERE state IN (1, 2, 3);";
+    for (version, table, more) in
+        [(1, "", older), (1, " WITHOUT ROWID", older), (2, "", COMPUTED), (3, "", COMPUTED)]
+    {
+        let folder = folder();
+        let config = config(&folder);
+        let connection = Connection::open(&config.path).unwrap();
+        connection
+            .execute_batch(&format!(
+                "{EARLIER}{table}; {more} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};
+                 {ROWS}"
+            ))
+            .unwrap();
+        drop(connection);
+        let mut read = 0;
+        each::<Error>(&Core::open_to_read(&config).unwrap(), |_| {
+            read += 1;
+            Ok(())
+        })
         .unwrap();
-    drop(connection);
-    let core = Core::open(&config).unwrap();
-    assert_eq!(versions(&core.connection).unwrap(), (VERSION, APPLICATION_ID));
-    let due = |at| core.due(Timestamp::from_unix_millis(at), 9, &[]).unwrap().len();
-    assert_eq!([7_999, 8_000, 10_999, 11_000].map(due), [0, 1, 1, 2]);
-    assert_eq!(core.tally().unwrap().deferred, 2);
-    std::fs::remove_dir_all(folder).unwrap();
+        assert_eq!(read, 3, "an earlier version can be exported as it is");
+        for _ in 0..2 {
+            let core = Core::open(&config).unwrap();
+            assert_eq!(versions(&core.connection).unwrap(), (VERSION, APPLICATION_ID));
+            let due = |at| core.due(Timestamp::from_unix_millis(at), 9, &[]).unwrap().len();
+            assert_eq!([7_999, 8_000, 10_999, 11_000].map(due), [0, 1, 1, 2]);
+            assert_eq!(core.tally().unwrap().deferred, 2);
+            let key = |subject: &str, id: &str| Key { subject: subject.to_owned(), id: id.to_owned() };
+            let known = core.known(&[key("S", "c"), key("T", "a"), key("T", "c")]).unwrap();
+            assert_eq!(known.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false]);
+            assert_eq!(core.find("T").unwrap().len(), 2);
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }
 
 #[test]
 fn a_record_is_written_without_a_table_in_memory() {
     let folder = folder();
     let core = Core::open(&config(&folder)).unwrap();
-    let mut explain = core.connection.prepare(&format!("EXPLAIN {INSERT_RECORD}")).unwrap();
+    let mut explain = core.connection.prepare(&format!("EXPLAIN {PUT_RECORD}")).unwrap();
     let mut rows = explain.raw_query();
     while let Some(row) = rows.next().unwrap() {
         assert_ne!(row.get::<_, String>(1).unwrap(), "OpenEphemeral");
@@ -143,15 +139,17 @@ fn what_was_not_committed_is_as_if_it_had_never_been() {
     let mut core = Core::open(&config(&folder)).unwrap();
     let insert = "INSERT INTO event (subject, id, state, notify_id, first_at, at, attempts, digest)
                   VALUES ('T', 'a', 0, 'n', 1, 1, 1, zeroblob(32))";
-    let transaction = Transaction::to_write(&core.connection).unwrap();
-    transaction.execute_batch(insert).unwrap();
-    drop(transaction);
+    let writing = Writing::begin(&core.connection, &mut core.places).unwrap();
+    writing.execute_batch(insert).unwrap();
+    drop(writing);
+    core.places.read(&core.connection).unwrap();
     let key = Key { subject: "T".to_owned(), id: "a".to_owned() };
     assert_eq!(core.known(std::slice::from_ref(&key)).unwrap(), [None]);
     core.commit(&[&Change::Probe]).unwrap();
-    let transaction = Transaction::to_write(&core.connection).unwrap();
-    transaction.execute_batch(insert).unwrap();
-    transaction.commit().unwrap();
+    let writing = Writing::begin(&core.connection, &mut core.places).unwrap();
+    writing.execute_batch(insert).unwrap();
+    writing.commit().unwrap();
+    core.places.read(&core.connection).unwrap();
     let known = core.known(&[key.clone(), key]).unwrap();
     assert!(known.iter().all(Option::is_some), "{known:?}");
     assert!(core.connection.is_autocommit(), "looking leaves no lock behind");

@@ -1,0 +1,253 @@
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::event::{Digest, EventType};
+use crate::store::sqlite::Config;
+use crate::store::sqlite::change::Change;
+use crate::store::sqlite::core::Core;
+use crate::store::{Entry, Holding, Merged, Record, State};
+
+/// A store's file in a folder of its own, which goes with it.
+struct File(PathBuf);
+
+impl File {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("gateway.places.{:08x}", rand::random::<u32>()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.join("gateway.db")
+    }
+
+    /// The core that a gateway has, with slices so small that a few rows make many turns.
+    fn open(&self) -> Core {
+        let mut core = Core::open(&Config {
+            path: self.path(),
+            max_deferred: 99,
+            max_returned: 99,
+            max_deferred_bytes: 1 << 20,
+            max_held: 99,
+            max_held_bytes: 1 << 20,
+        })
+        .unwrap();
+        (core.places.much, core.places.slice) = (8, 3);
+        core
+    }
+
+    fn number(&self, sql: &str) -> i64 {
+        Connection::open(self.path()).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+fn key(n: u32) -> Key {
+    // Three events of a trade.
+    Key { subject: format!("T{}", n / 3), id: format!("A.T{n}.payment.succeeded") }
+}
+
+fn record(n: u32, expires_at: i64) -> Record {
+    let at = Timestamp::from_unix_millis(1);
+    Record {
+        key: key(n),
+        app_id: "A".to_owned(),
+        event_type: EventType::PaymentSucceeded,
+        digest: Digest::from_bytes([7; 32]),
+        notify_id: format!("n{n}"),
+        state: State::Recorded,
+        at,
+        expires_at: Timestamp::from_unix_millis(expires_at),
+    }
+}
+
+fn entry(n: u32) -> Entry {
+    let at = Timestamp::from_unix_millis(1);
+    Entry {
+        key: key(n),
+        state: State::Recorded,
+        digest: Some(Digest::from_bytes([7; 32])),
+        notify_id: format!("n{n}"),
+        event_type: Some("payment.succeeded".to_owned()),
+        first_at: at,
+        at,
+        attempts: 1,
+        expires_at: Some(Timestamp::from_unix_millis(NEVER)),
+        reason: None,
+        payment_time: None,
+        content: None,
+    }
+}
+
+/// A held notification, which the record of the same notification deletes.
+fn holding(n: u32) -> Holding {
+    let at = Timestamp::from_unix_millis(1);
+    Holding {
+        key: crate::store::held_key("A", &format!("n{n}"), key(n).subject),
+        notify_id: format!("n{n}"),
+        reason: "seller",
+        body: vec![1],
+        at,
+        payment_time: None,
+    }
+}
+
+fn write(core: &mut Core, records: impl IntoIterator<Item = Record>) {
+    core.commit(&[&Change::Record(records.into_iter().collect())]).unwrap();
+}
+
+fn is_known(core: &Core, n: u32) -> bool {
+    core.known(&[key(n)]).unwrap()[0].is_some()
+}
+
+/// Whatever is written, deleted, brought by another process, rolled back and opened again, every key has one row or none,
+/// and is found if it has one.
+#[test]
+fn every_row_is_found_whatever_happened_to_the_file() {
+    let turns = |seed| {
+        let (file, mut random) = (File::new(), SmallRng::seed_from_u64(seed));
+        let (mut core, mut rows) = (file.open(), HashMap::<u32, i64>::new());
+        let mut placed = 0;
+        for now in 1..400i64 {
+            let some: Vec<u32> =
+                (0..random.random_range(1..6)).map(|_| random.random_range(0..300)).collect();
+            let ends = if random.random_bool(0.3) { now + 5 } else { NEVER };
+            match random.random_range(0..12) {
+                0 => core = file.open(),
+                1 => {
+                    let mut other = file.open();
+                    let merged = other.merge(&some.iter().map(|n| entry(*n)).collect::<Vec<_>>()).unwrap();
+                    for (n, merged) in some.iter().zip(merged) {
+                        let is_new = rows.insert(*n, *rows.get(n).unwrap_or(&NEVER)).is_none();
+                        assert_eq!(merged == Merged::Taken, is_new, "seed {seed}, {now}: {n}");
+                    }
+                }
+                2 => {
+                    core.commit(&[&Change::Hold(vec![holding(some[0])])]).unwrap();
+                    // Its row is the last, and so its number is given again.
+                    write(&mut core, [record(some[0], NEVER), record(some[0] / 3 * 3, NEVER)]);
+                    rows.extend([(some[0], NEVER), (some[0] / 3 * 3, NEVER)]);
+                }
+                3 => {
+                    core.swept = 0;
+                    // Some at a time.
+                    while core.sweep(Timestamp::from_unix_millis(now)).is_ok() && core.swept != 0 {}
+                    rows.retain(|_, expires_at| *expires_at >= now);
+                }
+                _ => {
+                    write(&mut core, some.iter().map(|n| record(*n, ends)));
+                    for n in some {
+                        let row = rows.entry(n).or_insert(ends);
+                        *row = ends.max(*row);
+                    }
+                }
+            }
+            for n in 0..300 {
+                assert_eq!(is_known(&core, n), rows.contains_key(&n), "seed {seed}, {now}: {n}");
+            }
+            placed = placed.max(core.places.placed);
+        }
+        let sound = "SELECT count(*) = count(DISTINCT subject || '/' || id) FROM event";
+        assert_eq!(file.number(sound), 1, "seed {seed}: a key has two rows");
+        assert!(placed > 20, "seed {seed}: few turns were made");
+        // What is in `place` and in no row goes with the row.
+        core.merge(&[]).unwrap();
+        assert_eq!(file.number("SELECT count(*) FROM place"), file.number("SELECT count(*) FROM event"));
+    };
+    (0..5).for_each(turns);
+}
+
+#[test]
+fn a_number_that_is_given_again_is_found_by_who_opens_the_file_later() {
+    let file = File::new();
+    let mut core = file.open();
+    write(&mut core, [record(0, 5), record(1, NEVER)]);
+    write(&mut core, (2..40).map(|n| record(n, 5)));
+    core.merge(&[]).unwrap();
+    assert_eq!(file.number("SELECT row FROM placed"), 40);
+    core.sweep(Timestamp::from_unix_millis(9)).unwrap();
+    // Its number is the second again.
+    write(&mut core, [record(50, NEVER)]);
+    assert_eq!(file.number("SELECT max(row) FROM event"), 3);
+    drop(core);
+    let core = file.open();
+    assert!(is_known(&core, 50) && is_known(&core, 1) && !is_known(&core, 0));
+}
+
+#[test]
+fn what_a_rolled_back_commit_would_have_placed_is_still_found() {
+    let file = File::new();
+    let mut core = file.open();
+    write(&mut core, (0..20).map(|n| record(n, NEVER)));
+    let mut writing = Writing::begin(&core.connection, &mut core.places).unwrap();
+    for _ in 0..9 {
+        writing.place_some().unwrap();
+    }
+    drop(writing);
+    assert!((0..20).all(|n| is_known(&core, n)));
+}
+
+#[test]
+fn a_commit_of_few_rows_places_few() {
+    let file = File::new();
+    let mut core = file.open();
+    let placed = || file.number("SELECT count(*) FROM place");
+    write(&mut core, (0..8).map(|n| record(n, NEVER)));
+    assert_eq!(placed(), 0, "they are remembered in memory alone");
+    write(&mut core, [record(8, NEVER)]);
+    assert_eq!(placed(), 3, "a slice");
+    write(&mut core, (9..29).map(|n| record(n, NEVER)));
+    assert!(core.places.recent.len() <= 8, "as many as it writes, and more");
+}
+
+/// What `place` has of a file whose rows were written by a gateway that had no such table.
+#[test]
+fn rows_that_are_many_when_a_file_is_opened_go_into_the_table_at_once() {
+    let file = File::new();
+    let mut core = file.open();
+    write(&mut core, [record(0, NEVER)]);
+    let many = i64::try_from(MOST).unwrap();
+    core.connection
+        .execute(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+             INSERT INTO event (subject, id, state, notify_id, first_at, at, attempts, digest)
+             SELECT 'S' || n, 'A.S' || n, 0, 'n', 1, 1, 1, zeroblob(32) FROM n",
+            [many],
+        )
+        .unwrap();
+    drop(core);
+    let core = file.open();
+    assert_eq!(core.places.recent.len(), 0);
+    assert_eq!(file.number("SELECT count(*) FROM place"), many + 1);
+    let key = |n| Key { subject: format!("S{n}"), id: format!("A.S{n}") };
+    assert!(core.known(&[key(1), key(many)]).unwrap().iter().all(Option::is_some));
+}
+
+#[test]
+fn a_file_that_was_vacuumed_has_its_rows_where_they_were() {
+    let file = File::new();
+    let mut core = file.open();
+    write(&mut core, (0..30).map(|n| record(n, if n % 2 == 0 { 5 } else { NEVER })));
+    core.merge(&[]).unwrap();
+    core.sweep(Timestamp::from_unix_millis(9)).unwrap();
+    Connection::open(file.path()).unwrap().execute_batch("VACUUM").unwrap();
+    assert!((0..30).all(|n| is_known(&core, n) == (n % 2 == 1)));
+}
+
+/// In the file: a hash of another kind would find no row that is there.
+#[test]
+fn the_hash_of_a_subject_is_what_it_was() {
+    assert_eq!(hash("2026112322001427340000000001"), 88_518_686_778_545);
+}
+
+const NEVER: i64 = i64::MAX;
