@@ -25,7 +25,7 @@ mod transaction;
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -288,7 +288,6 @@ impl Worker {
     fn run(mut self, calls: Receiver<Box<Asked>>) {
         let mut writes = Vec::with_capacity(WAITING);
         let mut swept_at = Instant::now();
-        let mut busy = false;
         while let Ok(first) = calls.recv() {
             self.take(*first, &mut writes);
             while writes.len() < WAITING
@@ -296,11 +295,7 @@ impl Worker {
             {
                 self.take(*next, &mut writes);
             }
-            if busy && !writes.is_empty() {
-                self.gather(&calls, &mut writes);
-            }
             if !writes.is_empty() {
-                busy = writes.len() > 1;
                 self.commit(&mut writes);
             }
             self.slot.look();
@@ -313,18 +308,6 @@ impl Worker {
             }
         }
         self.slot.close();
-    }
-
-    /// Where several lanes had something to commit the last time, they will again: a moment's wait makes one synced
-    /// commit of theirs. Questions are answered meanwhile, and a single caller never waits.
-    fn gather(&mut self, calls: &Receiver<Box<Asked>>, writes: &mut Vec<(Change, Answer<Vec<Kept>>)>) {
-        let until = Instant::now() + GROUP_COMMIT;
-        while writes.len() < WAITING {
-            match calls.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(next) => self.take(*next, writes),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
-            }
-        }
     }
 
     /// Answers a question at once, and gathers what is to be written.
@@ -419,8 +402,6 @@ const CALLS: usize = 16_384;
 const ROOM_KIB: usize = 32 * 1024;
 /// Bound: about the callers in one transaction.
 const WAITING: usize = 256;
-/// Bound: how long a commit waits for others, under load.
-const GROUP_COMMIT: Duration = Duration::from_millis(3);
 /// Expired rows are looked for this often at the most, between batches.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 

@@ -15,7 +15,7 @@ use super::change::{Change, merge_entry, weight_of};
 use super::load::{Books, Load};
 use super::place::{self, Identity};
 use super::places::Places;
-use super::schema;
+use super::schema::{self, Whose};
 use super::transaction::{Transaction, Writing};
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key};
@@ -80,10 +80,28 @@ pub(super) struct Core {
 impl Core {
     /// Opens the file, or makes it; migrates it to this version.
     pub(super) fn open(config: &Config) -> Result<Self> {
+        let mut core = Self::open_to_merge(config, false)?;
+        core.places.open(&core.connection)?;
+        Ok(core)
+    }
+
+    /// The same for who only merges, beside a gateway that may be running. If that is of an earlier version, its file stays
+    /// as it is.
+    pub(super) fn open_beside(config: &Config) -> Result<Self> {
+        Self::open_to_merge(config, true)
+    }
+
+    fn open_to_merge(config: &Config, beside: bool) -> Result<Self> {
         place::prepare(&config.path);
         let connection = Self::connect(config, OpenFlags::default())?;
         // Before anything is written: another program's file is left as it is.
-        schema::whose(&connection)?;
+        if schema::whose(&connection)? == Whose::Earlier {
+            if beside && place::lock(&config.path).is_err() {
+                let why = "a gateway of an earlier version has it open: restart it with this one first";
+                return Err(Error::Refused(why.to_owned()));
+            }
+            schema::room_to_copy(place::length(&config.path), place::free_bytes(&config.path))?;
+        }
         connection.set_prepared_statement_cache_capacity(32);
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -8192;
@@ -91,11 +109,11 @@ impl Core {
         )?;
         schema::migrate(&connection)?;
         let mut core = Self {
-            places: Places::open(&connection)?,
             connection,
             path: config.path.clone(),
             identity: Identity::at(&config.path),
             books: Books::new(config),
+            places: Places::new(),
             data_version: 0,
             swept: 0,
         };
@@ -276,8 +294,8 @@ impl Core {
         Ok(outcomes)
     }
 
-    /// Keeps what was brought from elsewhere, in one synced transaction: never in the place of more. A gateway that has the
-    /// file open looks for no rows of another process but in the index, and knows of no other process what is not there.
+    /// Keeps what was brought from elsewhere, in one synced transaction: never in the place of more. Beside a gateway that has
+    /// the file open: all that it knows in memory alone is put into the index first, and so is all that is brought.
     pub(super) fn merge(&mut self, entries: &[Entry]) -> Result<Vec<Merged>> {
         loop {
             let mut writing = Writing::begin(&self.connection, &mut self.places)?;
@@ -325,10 +343,10 @@ impl Core {
             .prepare_cached("SELECT row FROM event WHERE row > ?1 ORDER BY row LIMIT 1 OFFSET ?2")?
             .query_row([self.swept, SWEEP - 1], |row| row.get(0))
             .optional()?;
-        let gone: Vec<(i64, String)> = writing
+        let gone: Vec<(i64, Vec<u8>)> = writing
             .prepare_cached(
                 "DELETE FROM event WHERE row > ?1 AND row <= ?2 AND state IN (0, 4, 5) AND expires_at < ?3
-                 RETURNING row, subject",
+                 RETURNING row, CAST(subject AS BLOB)",
             )?
             .query_map([self.swept, last.unwrap_or(i64::MAX), now.unix_millis()], |row| {
                 Ok((row.get(0)?, row.get(1)?))

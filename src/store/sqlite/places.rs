@@ -6,15 +6,17 @@
 //! neighbours, which share their pages.
 //!
 //! **What holds**: each row is in `place`, or its number is above the one in `placed`; and what is above it and not in
-//! `place` is in memory, because whoever opens the file reads it. `place` may name rows that are gone, and rows of another
-//! subject with the same hash: what is found is looked at.
+//! `place` is in memory, because the gateway that opens the file reads it. `place` may name rows that are gone, and rows of
+//! another subject with the same hash: what is found is looked at. Who writes rows beside the gateway puts them into `place`
+//! ([`Core::merge`](super::core::Core::merge)); rows that somebody writes with a shell are found within a second, if their
+//! numbers are the highest.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::core::Result;
+use super::core::{PORTION, Result};
 use super::transaction::{Transaction, Writing};
 use crate::event::Key;
 
@@ -43,9 +45,9 @@ pub(super) struct Places {
 type Place = (i64, i64);
 
 impl Places {
-    /// Reads what is not in `place` yet; puts it there if it is much, as in a file of an earlier version.
-    pub(super) fn open(connection: &Connection) -> Result<Self> {
-        let mut places = Self {
+    /// Knows of nothing that is in no table: enough for who only merges.
+    pub(super) const fn new() -> Self {
+        Self {
             recent: BTreeSet::new(),
             cursor: None,
             turn: 0,
@@ -54,18 +56,40 @@ impl Places {
             leaving: Vec::new(),
             much: MUCH,
             slice: SLICE,
-        };
-        while count(connection)? > MOST {
-            let mut writing = Writing::begin(connection, &mut places)?;
-            writing.place_rest(AT_OPEN)?;
-            writing.commit()?;
         }
-        places.read(connection)?;
-        Ok(places)
     }
 
-    /// Reads what is not in `place` yet, which somebody with a shell may have written, and begins a turn.
+    /// Reads what is not in `place` yet, of a file that was just opened. If it is much, as in a file of an earlier version,
+    /// it goes into `place` first, for as long as there is room on the disk.
+    pub(super) fn open(&mut self, connection: &Connection) -> Result<()> {
+        heal(connection)?;
+        match self.place_most(connection, AT_OPEN) {
+            // The file is mended before anything is written behind what failed.
+            Err(error) if !error.is_damage() => {
+                tracing::warn!(%error, "the index of the store cannot be written: it is in memory meanwhile");
+            }
+            other => other?,
+        }
+        self.read_rest(connection)
+    }
+
+    /// Reads it again, because somebody with a shell may have written rows, and begins a turn. Where that happens all the
+    /// time no turn ends, so what is too much goes into `place` here, too.
     pub(super) fn read(&mut self, connection: &Connection) -> Result<()> {
+        self.place_most(connection, PORTION)?;
+        self.read_rest(connection)
+    }
+
+    fn place_most(&mut self, connection: &Connection, portion: usize) -> Result<()> {
+        while count(connection)? > MOST {
+            let mut writing = Writing::begin(connection, self)?;
+            writing.place_rest(portion)?;
+            writing.commit()?;
+        }
+        Ok(())
+    }
+
+    fn read_rest(&mut self, connection: &Connection) -> Result<()> {
         let mut select = connection.prepare_cached(NOT_PLACED)?;
         let mut rows = select.query([-1])?;
         while let Some(row) = rows.next()? {
@@ -89,7 +113,7 @@ impl Places {
     /// What it does last, once it is committed: after an error nothing is written on this connection any more, but it goes
     /// on answering questions, and what was rolled back is in memory alone.
     pub(super) fn committed(&mut self) {
-        for place in self.leaving.drain(..) {
+        for place in std::mem::take(&mut self.leaving) {
             self.recent.remove(&place);
         }
     }
@@ -114,7 +138,7 @@ impl Places {
 
     /// The rows that may be of this subject.
     pub(super) fn rows(&self, connection: &Connection, subject: &str) -> Result<Vec<i64>> {
-        let hash = hash(subject);
+        let hash = hash(subject.as_bytes());
         let mut found: Vec<i64> =
             self.recent.range((hash, i64::MIN)..=(hash, i64::MAX)).map(|place| place.1).collect();
         let mut select = connection.prepare_cached("SELECT row FROM place WHERE hash = ?1")?;
@@ -130,7 +154,7 @@ impl Places {
 
     /// Takes a row that was just written.
     pub(super) fn add(&mut self, connection: &Connection, subject: &str, row: i64) -> Result<()> {
-        let place = (hash(subject), row);
+        let place = (hash(subject.as_bytes()), row);
         if row <= self.placed.max(self.turn) {
             return put(connection, place);
         }
@@ -142,7 +166,7 @@ impl Places {
     }
 
     /// Lets a row go that was just deleted.
-    pub(super) fn remove(&mut self, connection: &Connection, subject: &str, row: i64) -> Result<()> {
+    pub(super) fn remove(&mut self, connection: &Connection, subject: &[u8], row: i64) -> Result<()> {
         let place = (hash(subject), row);
         self.leaving.push(place);
         let mut delete = connection.prepare_cached("DELETE FROM place WHERE hash = ?1 AND row = ?2")?;
@@ -218,15 +242,31 @@ fn count(connection: &Connection) -> Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
+/// Makes `placed` anew where it is gone or cannot be true: somebody with a shell has emptied one of the two, and everything
+/// is to be placed again.
+fn heal(connection: &Connection) -> Result<()> {
+    let sql = "SELECT (SELECT row FROM placed), EXISTS (SELECT 1 FROM place), EXISTS (SELECT 1 FROM event)";
+    let (placed, is_any, has_rows): (Option<i64>, bool, bool) =
+        connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    if placed.is_none_or(|placed| placed > 0 && has_rows && !is_any) {
+        tracing::warn!("the index of the store is gone: it is made again");
+        connection.execute_batch(
+            "BEGIN IMMEDIATE; DELETE FROM placed; INSERT INTO placed (id, row) VALUES (1, 0); COMMIT",
+        )?;
+    }
+    Ok(())
+}
+
 fn place_of(row: &Row<'_>) -> Result<Place> {
-    Ok((hash(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?), row.get(0)?))
+    // Bytes, because those of a damaged row may be no text.
+    Ok((hash(row.get_ref(1)?.as_bytes().map_err(rusqlite::Error::from)?), row.get(0)?))
 }
 
 /// FNV-1a, folded to what SQLite stores in six bytes. In the file: never to be changed. Subjects of authentic
 /// notifications alone come here, and a collision costs a look at a row.
-fn hash(subject: &str) -> i64 {
-    let hash = subject.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+fn hash(subject: &[u8]) -> i64 {
+    let hash = subject.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
     ((hash ^ (hash >> 47)) & ((1 << 47) - 1)).cast_signed()
 }
@@ -236,11 +276,12 @@ const NOT_PLACED: &str =
 /// Rows that are remembered in memory alone before slices go into `place`: about a MiB. The more there are, the more
 /// neighbours share a page, and the longer takes a start after a crash.
 const MUCH: usize = 16_384;
-/// What is above `placed` at the most: two turns, each of which brings about twice [`MUCH`], and something over.
-const MOST: usize = 5 * MUCH;
+/// What is above `placed` at the most where nobody disturbs the turns: each brings about twice [`MUCH`], so that some five
+/// times as many stand above it, and nine times in the turn after a start (by simulation).
+const MOST: usize = 10 * MUCH;
 /// Rows that go into `place` with a commit, or twice as many as it writes.
 const SLICE: usize = 512;
-/// The same when a file is opened that has none in it.
+/// The same when a file is opened that has none of them in it.
 const AT_OPEN: usize = 1_000_000;
 
 #[cfg(test)]

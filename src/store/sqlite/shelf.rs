@@ -66,7 +66,7 @@ impl Shelf {
     /// If a gateway has it open, or it does not open.
     pub fn alone(config: &Config) -> Result<Self, OpenError> {
         let lock = place::lock(&config.path)?;
-        Ok(Self { _lock: Some(lock), ..Self::beside(config)? })
+        Self::of(Core::open(config), Some(lock), config)
     }
 
     /// The store, beside a gateway that may be running: it notices what it is brought within a second.
@@ -74,9 +74,12 @@ impl Shelf {
     /// # Errors
     /// If it does not open.
     pub fn beside(config: &Config) -> Result<Self, OpenError> {
-        let core = Core::open(config);
+        Self::of(Core::open_beside(config), None, config)
+    }
+
+    fn of(core: Result<Core, Error>, lock: Option<File>, config: &Config) -> Result<Self, OpenError> {
         let core = core.map_err(|error| OpenError::Unusable(config.path.clone(), error.to_string()))?;
-        Ok(Self { core, waiting: Vec::with_capacity(PORTION), sums: Sums::default(), _lock: None })
+        Ok(Self { core, waiting: Vec::with_capacity(PORTION), sums: Sums::default(), _lock: lock })
     }
 
     /// Puts an entry, or gathers it until there are enough for a transaction.

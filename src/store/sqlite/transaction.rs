@@ -101,13 +101,13 @@ impl<'a> Writing<'a> {
     pub(super) fn delete(&mut self, key: &Key) -> Result<()> {
         if let Some(row) = self.row(key)? {
             self.prepare_cached("DELETE FROM event WHERE row = ?1")?.execute([row])?;
-            self.let_go(&key.subject, row)?;
+            self.let_go(key.subject.as_bytes(), row)?;
         }
         Ok(())
     }
 
     /// A row was deleted.
-    pub(super) fn let_go(&mut self, subject: &str, row: i64) -> Result<()> {
+    pub(super) fn let_go(&mut self, subject: &[u8], row: i64) -> Result<()> {
         self.places.remove(&self.transaction, subject, row)
     }
 

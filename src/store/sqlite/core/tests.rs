@@ -107,6 +107,30 @@ fn an_earlier_version_of_the_file_becomes_the_fourth_with_what_it_has() {
 }
 
 #[test]
+fn the_file_of_a_running_gateway_of_an_earlier_version_stays_as_it_is() {
+    let folder = folder();
+    let config = config(&folder);
+    let connection = Connection::open(&config.path).unwrap();
+    let numbers = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 3;");
+    connection.execute_batch(&format!("{EARLIER}; {COMPUTED} {numbers} {ROWS}")).unwrap();
+    let running = place::lock(&config.path).unwrap();
+    let refused = Core::open_beside(&config).err().unwrap().to_string();
+    assert!(refused.contains("restart it"), "{refused}");
+    assert_eq!(versions(&connection).unwrap(), (3, APPLICATION_ID));
+    drop(running);
+    assert!(Core::open_beside(&config).is_ok());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_file_that_there_is_no_room_to_copy_is_refused_before_it_is_touched() {
+    assert!(schema::room_to_copy(100 << 20, f64::INFINITY).is_ok(), "where the file system does not tell");
+    assert!(schema::room_to_copy(100 << 20, 157_286_400.0).is_ok());
+    let refused = schema::room_to_copy(100 << 20, 157_286_399.0).unwrap_err().to_string();
+    assert!(refused.contains("takes 150 MiB"), "{refused}");
+}
+
+#[test]
 fn a_record_is_written_without_a_table_in_memory() {
     let folder = folder();
     let core = Core::open(&config(&folder)).unwrap();

@@ -26,17 +26,20 @@ impl File {
         self.0.join("gateway.db")
     }
 
-    /// The core that a gateway has, with slices so small that a few rows make many turns.
-    fn open(&self) -> Core {
-        let mut core = Core::open(&Config {
+    fn config(&self) -> Config {
+        Config {
             path: self.path(),
             max_deferred: 99,
             max_returned: 99,
             max_deferred_bytes: 1 << 20,
             max_held: 99,
             max_held_bytes: 1 << 20,
-        })
-        .unwrap();
+        }
+    }
+
+    /// The core that a gateway has, with slices so small that a few rows make many turns.
+    fn open(&self) -> Core {
+        let mut core = Core::open(&self.config()).unwrap();
         (core.places.much, core.places.slice) = (8, 3);
         core
     }
@@ -117,6 +120,7 @@ fn every_row_is_found_whatever_happened_to_the_file() {
     let turns = |seed| {
         let (file, mut random) = (File::new(), SmallRng::seed_from_u64(seed));
         let (mut core, mut rows) = (file.open(), HashMap::<u32, i64>::new());
+        let mut other = Core::open_beside(&file.config()).unwrap();
         let mut placed = 0;
         for now in 1..400i64 {
             let some: Vec<u32> =
@@ -125,7 +129,6 @@ fn every_row_is_found_whatever_happened_to_the_file() {
             match random.random_range(0..12) {
                 0 => core = file.open(),
                 1 => {
-                    let mut other = file.open();
                     let merged = other.merge(&some.iter().map(|n| entry(*n)).collect::<Vec<_>>()).unwrap();
                     for (n, merged) in some.iter().zip(merged) {
                         let is_new = rows.insert(*n, *rows.get(n).unwrap_or(&NEVER)).is_none();
@@ -182,6 +185,118 @@ fn a_number_that_is_given_again_is_found_by_who_opens_the_file_later() {
     drop(core);
     let core = file.open();
     assert!(is_known(&core, 50) && is_known(&core, 1) && !is_known(&core, 0));
+}
+
+/// The number of a row that has expired is given again, to a row whose slice has had its turn.
+#[test]
+fn a_number_that_is_given_again_behind_the_slices_is_found_by_who_opens_the_file_later() {
+    for seed in 0..10 {
+        let (file, mut n) = (File::new(), seed * 1000);
+        let mut core = file.open();
+        let mut next = |expires_at| {
+            n += 1;
+            record(n, expires_at)
+        };
+        write(&mut core, [next(NEVER), next(NEVER)]);
+        let begins = |core: &Core| core.places.cursor.is_none() && core.places.turn > 20;
+        while !begins(&core) {
+            write(&mut core, [next(5)]);
+        }
+        let turn = core.places.turn;
+        for _ in 0..6 {
+            write(&mut core, [next(5)]);
+        }
+        while core.sweep(Timestamp::from_unix_millis(9)).is_ok() && core.swept != 0 {}
+        let mut stays = Vec::new();
+        while core.places.placed < turn {
+            let record = next(NEVER);
+            stays.push(record.key.clone());
+            write(&mut core, [record]);
+        }
+        drop(core);
+        let known = file.open().known(&stays).unwrap();
+        assert!(known.iter().all(Option::is_some), "seed {seed}: {known:?}");
+    }
+}
+
+#[test]
+fn who_merges_knows_what_the_gateway_wrote_since_he_opened_the_file() {
+    let file = File::new();
+    let (mut core, mut other) = (file.open(), Core::open_beside(&file.config()).unwrap());
+    write(&mut core, [record(1, NEVER)]);
+    assert_eq!(other.merge(&[entry(1), entry(2)]).unwrap(), [Merged::Known, Merged::Taken]);
+    assert!(is_known(&core, 2));
+    assert_eq!(core.merge(&[entry(2)]).unwrap(), [Merged::Known]);
+}
+
+/// With the `sqlite3` shell, say.
+#[test]
+fn rows_that_somebody_else_writes_are_found_at_the_next_look_whatever_turn_it_is() {
+    let file = File::new();
+    let mut core = file.open();
+    write(&mut core, (0..40).map(|n| record(n, NEVER)));
+    for n in 100..140 {
+        let Key { subject, id } = key(n);
+        let insert = "INSERT INTO event (subject, id, state, notify_id, first_at, at, attempts, digest)
+                      VALUES (?1, ?2, 0, 'n', 1, 1, 1, zeroblob(32))";
+        Connection::open(file.path()).unwrap().execute(insert, [subject, id]).unwrap();
+        core.recount_if_changed().unwrap();
+        write(&mut core, [record(n, NEVER), record(n + 100, NEVER)]);
+    }
+    assert!((100..140).chain(200..240).chain(0..40).all(|n| is_known(&core, n)));
+    assert_eq!(file.number("SELECT count(*) = count(DISTINCT subject || '/' || id) FROM event"), 1);
+    drop(core);
+    let core = file.open();
+    assert!((100..140).chain(200..240).chain(0..40).all(|n| is_known(&core, n)));
+}
+
+#[test]
+fn what_is_above_placed_is_bounded_although_somebody_disturbs_every_turn() {
+    let file = File::new();
+    let mut core = file.open();
+    let many = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+                INSERT INTO event (subject, id, state, notify_id, first_at, at, attempts, digest)
+                SELECT 'S' || n, 'A.S' || n, 0, 'n', 1, 1, 1, zeroblob(32) FROM n";
+    let most = i64::try_from(MOST).unwrap();
+    Connection::open(file.path()).unwrap().execute(many, [most + 1]).unwrap();
+    core.recount_if_changed().unwrap();
+    assert!(core.places.recent.len() <= MOST);
+    assert!(file.number("SELECT row FROM placed") > 0);
+    let known =
+        |n| core.known(&[Key { subject: format!("S{n}"), id: format!("A.S{n}") }]).unwrap()[0].is_some();
+    assert!([1, 2, most, most + 1].into_iter().all(known));
+}
+
+#[test]
+fn tables_that_somebody_has_emptied_are_made_again() {
+    for table in ["place", "placed"] {
+        let file = File::new();
+        let mut core = file.open();
+        write(&mut core, (0..30).map(|n| record(n, NEVER)));
+        core.merge(&[]).unwrap();
+        write(&mut core, [record(30, NEVER)]);
+        drop(core);
+        Connection::open(file.path()).unwrap().execute_batch(&format!("DELETE FROM {table}")).unwrap();
+        let mut core = file.open();
+        assert!((0..31).all(|n| is_known(&core, n)), "{table}");
+        write(&mut core, [record(31, NEVER)]);
+        assert!(is_known(&core, 31), "{table}");
+    }
+}
+
+#[test]
+fn a_subject_that_is_no_text_any_more_harms_no_other() {
+    let file = File::new();
+    let mut core = file.open();
+    write(&mut core, (0..30).map(|n| record(n, 5)));
+    drop(core);
+    let flip = "UPDATE event SET subject = CAST(x'54ff' AS TEXT) WHERE row = 30";
+    Connection::open(file.path()).unwrap().execute_batch(flip).unwrap();
+    let mut core = file.open();
+    assert!((0..29).all(|n| is_known(&core, n)) && !is_known(&core, 29));
+    core.merge(&[entry(50)]).unwrap();
+    core.sweep(Timestamp::from_unix_millis(9)).unwrap();
+    assert_eq!(file.number("SELECT count(*) FROM event"), 1, "what has expired goes");
 }
 
 #[test]
@@ -247,7 +362,7 @@ fn a_file_that_was_vacuumed_has_its_rows_where_they_were() {
 /// In the file: a hash of another kind would find no row that is there.
 #[test]
 fn the_hash_of_a_subject_is_what_it_was() {
-    assert_eq!(hash("2026112322001427340000000001"), 88_518_686_778_545);
+    assert_eq!(hash(b"2026112322001427340000000001"), 88_518_686_778_545);
 }
 
 const NEVER: i64 = i64::MAX;
