@@ -129,11 +129,12 @@ impl Sqlite {
     /// opened now (a full disk, a file system that is read-only) is opened when it can be: payments do not wait for it.
     ///
     /// # Errors
-    /// If another gateway has it, or there never was one and none can be made, or the file is another program's.
+    /// If another gateway has it, or there never was one and none can be made, or the file is another program's, or of an earlier
+    /// version and there is no room to copy it.
     pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let lock = place::lock(&config.path)?;
         let was_there = config.path.metadata().is_ok_and(|file| file.len() > 0);
-        let opened = || Core::open(config).and_then(|core| core.mend().map(|()| core));
+        let opened = || Core::open(config);
         let core = opened().or_else(|error| if error.is_damage() { opened() } else { Err(error) });
         let core = match core {
             Err(error) if error.is_damage() && set_aside(config, clock.as_ref(), &error) => opened(),

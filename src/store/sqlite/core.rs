@@ -1,4 +1,4 @@
-//! The synchronous core of the embedded store: one file, one table, plain statements. It knows no thread and
+//! The synchronous core of the embedded store: one file, one table of rows and its index, plain statements. It knows no thread and
 //! no future, so that the simulation can drive it too.
 //!
 //! Rows lie in the order of their writing, so that a commit appends them together, and where those of a subject lie is
@@ -6,17 +6,18 @@
 //! write it; what is not settled has two: one that answers how much waits, and one that has what is due in order, so that
 //! neither question grows with what is recorded.
 
+use std::fs::File;
 use std::path::PathBuf;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
 
-use super::Config;
 use super::change::{Change, merge_entry, weight_of};
 use super::load::{Books, Load};
 use super::place::{self, Identity};
-use super::places::Places;
+use super::places::{self, Places};
 use super::schema::{self, Whose};
 use super::transaction::{Transaction, Writing};
+use super::{Config, OpenError};
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key};
 use crate::failpoint::{self, Point};
@@ -31,7 +32,7 @@ pub(super) enum Error {
     /// The database is empty or gone, and its log is not. SQLite deletes such a log without a word.
     #[error("its log is there, and the database is empty or gone")]
     Beheaded,
-    /// The file is none of ours, or of a newer version.
+    /// The file is none of ours, of a newer version, or of an earlier one that cannot be copied now.
     #[error("{0}")]
     Refused(String),
     /// It failed a moment ago, for this reason.
@@ -78,35 +79,47 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Opens the file, or makes it; migrates it to this version.
+    /// Opens the file to be read and written, or makes it; migrates it to this version. The log is written into the database
+    /// first, synced, and emptied, so that nothing is ever written behind something that may be on no disk.
     pub(super) fn open(config: &Config) -> Result<Self> {
-        let mut core = Self::open_to_merge(config, false)?;
+        let mut core = Self::open_as(config, Opening::ToWrite)?;
         core.places.open(&core.connection)?;
         Ok(core)
     }
 
-    /// The same for who only merges, beside a gateway that may be running. If that is of an earlier version, its file stays
-    /// as it is.
-    pub(super) fn open_beside(config: &Config) -> Result<Self> {
-        Self::open_to_merge(config, true)
+    /// Opens it to be looked at: it is opened anew before it is written.
+    pub(super) fn open_to_look(config: &Config) -> Result<Self> {
+        let mut core = Self::open_as(config, Opening::ToLook)?;
+        core.places.read(&core.connection)?;
+        Ok(core)
     }
 
-    fn open_to_merge(config: &Config, beside: bool) -> Result<Self> {
+    /// Opens it for who only merges, beside a gateway that may be running. If that is of an earlier version, its file stays
+    /// as it is.
+    pub(super) fn open_beside(config: &Config) -> Result<Self> {
+        let core = Self::open_as(config, Opening::Beside)?;
+        places::heal(&core.connection)?;
+        Ok(core)
+    }
+
+    fn open_as(config: &Config, opening: Opening) -> Result<Self> {
         place::prepare(&config.path);
         let connection = Self::connect(config, OpenFlags::default())?;
         // Before anything is written: another program's file is left as it is.
-        if schema::whose(&connection)? == Whose::Earlier {
-            if beside && place::lock(&config.path).is_err() {
-                let why = "a gateway of an earlier version has it open: restart it with this one first";
-                return Err(Error::Refused(why.to_owned()));
-            }
-            schema::room_to_copy(place::length(&config.path), place::free_bytes(&config.path))?;
+        let is_earlier = schema::whose(&connection)? == Whose::Earlier;
+        // Nobody of that version opens it meanwhile.
+        let _lock = if is_earlier && opening == Opening::Beside { Some(lock_earlier(config)?) } else { None };
+        if is_earlier {
+            schema::room_to_copy(schema::content(&connection)?, place::free_bytes(&config.path))?;
         }
         connection.set_prepared_statement_cache_capacity(32);
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -8192;
              PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = OFF; PRAGMA wal_autocheckpoint = 4000;",
         )?;
+        if opening == Opening::ToWrite {
+            mend(&connection)?;
+        }
         schema::migrate(&connection)?;
         let mut core = Self {
             connection,
@@ -141,12 +154,7 @@ impl Core {
     /// Writes the whole log into the database, synced, and empties it. Whatever is written next stands behind nothing
     /// that may be on no disk.
     pub(super) fn mend(&self) -> Result<()> {
-        let is_busy: bool =
-            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-        if is_busy {
-            return Err(Error::Away("another process reads the file".to_owned()));
-        }
-        Ok(())
+        mend(&self.connection)
     }
 
     /// Whether the files at the path are still those that are open.
@@ -174,7 +182,7 @@ impl Core {
         let version: i64 = self.connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
         if self.data_version != version {
             self.count()?;
-            self.places.read(&self.connection)?;
+            self.places.catch_up(&self.connection)?;
         }
         Ok(())
     }
@@ -379,6 +387,34 @@ impl Core {
         self.books = books;
         Ok(())
     }
+}
+
+/// What a connection is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    ToWrite,
+    ToLook,
+    Beside,
+}
+
+fn lock_earlier(config: &Config) -> Result<File> {
+    place::lock(&config.path).map_err(|error| {
+        Error::Refused(match error {
+            OpenError::Taken(_) => {
+                "it is of an earlier version, and a gateway has it open: restart that with this version first"
+                    .to_owned()
+            }
+            other @ OpenError::Unusable(..) => other.to_string(),
+        })
+    })
+}
+
+fn mend(connection: &Connection) -> Result<()> {
+    let is_busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if is_busy {
+        return Err(Error::Away("another process reads the file".to_owned()));
+    }
+    Ok(())
 }
 
 /// Gives all rows, in the order of their writing, as they are at one moment.

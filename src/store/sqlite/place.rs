@@ -36,11 +36,6 @@ impl Identity {
     }
 }
 
-/// Bytes of the database and its log.
-pub(super) fn length(path: &Path) -> u64 {
-    ["", "-wal"].map(|part| fs::metadata(beside(path, part)).map_or(0, |file| file.len())).iter().sum()
-}
-
 /// What an unprivileged process may still write beside the file; infinity where the file system does not tell.
 pub(super) fn free_bytes(path: &Path) -> f64 {
     of_file_system(path, |told| told.f_bavail)

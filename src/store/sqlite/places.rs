@@ -16,14 +16,15 @@ use std::ops::Bound;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::core::{PORTION, Result};
+use super::core::Result;
 use super::transaction::{Transaction, Writing};
 use crate::event::Key;
 
 /// The index of one connection.
 #[derive(Debug)]
 pub(super) struct Places {
-    /// What may not be in `place` yet. Bound: [`MOST`], and what one transaction brings.
+    /// What may not be in `place` yet. Bound: [`MOST`], and what one transaction brings; more on a connection that is only
+    /// looked at.
     recent: BTreeSet<Place>,
     /// The slices have gone so far in this turn.
     cursor: Option<Place>,
@@ -60,36 +61,25 @@ impl Places {
     }
 
     /// Reads what is not in `place` yet, of a file that was just opened. If it is much, as in a file of an earlier version,
-    /// it goes into `place` first, for as long as there is room on the disk.
+    /// it goes into `place` first.
     pub(super) fn open(&mut self, connection: &Connection) -> Result<()> {
         heal(connection)?;
-        match self.place_most(connection, AT_OPEN) {
-            // The file is mended before anything is written behind what failed.
-            Err(error) if !error.is_damage() => {
-                tracing::warn!(%error, "the index of the store cannot be written: it is in memory meanwhile");
-            }
-            other => other?,
-        }
-        self.read_rest(connection)
+        self.catch_up(connection)
     }
 
-    /// Reads it again, because somebody with a shell may have written rows, and begins a turn. Where that happens all the
-    /// time no turn ends, so what is too much goes into `place` here, too.
-    pub(super) fn read(&mut self, connection: &Connection) -> Result<()> {
-        self.place_most(connection, PORTION)?;
-        self.read_rest(connection)
-    }
-
-    fn place_most(&mut self, connection: &Connection, portion: usize) -> Result<()> {
+    /// The same of a file that is open, because somebody with a shell may have written rows; begins a turn. Where that
+    /// happens all the time no turn ends, so what is too much goes into `place` here, too.
+    pub(super) fn catch_up(&mut self, connection: &Connection) -> Result<()> {
         while count(connection)? > MOST {
             let mut writing = Writing::begin(connection, self)?;
-            writing.place_rest(portion)?;
+            writing.place_rest(AT_ONCE)?;
             writing.commit()?;
         }
-        Ok(())
+        self.read(connection)
     }
 
-    fn read_rest(&mut self, connection: &Connection) -> Result<()> {
+    /// Reads it, however much it is, and writes nothing.
+    pub(super) fn read(&mut self, connection: &Connection) -> Result<()> {
         let mut select = connection.prepare_cached(NOT_PLACED)?;
         let mut rows = select.query([-1])?;
         while let Some(row) = rows.next()? {
@@ -242,19 +232,24 @@ fn count(connection: &Connection) -> Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// Makes `placed` anew where it is gone or cannot be true: somebody with a shell has emptied one of the two, and everything
-/// is to be placed again.
-fn heal(connection: &Connection) -> Result<()> {
-    let sql = "SELECT (SELECT row FROM placed), EXISTS (SELECT 1 FROM place), EXISTS (SELECT 1 FROM event)";
-    let (placed, is_any, has_rows): (Option<i64>, bool, bool) =
-        connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    if placed.is_none_or(|placed| placed > 0 && has_rows && !is_any) {
-        tracing::warn!("the index of the store is gone: it is made again");
-        connection.execute_batch(
-            "BEGIN IMMEDIATE; DELETE FROM placed; INSERT INTO placed (id, row) VALUES (1, 0); COMMIT",
-        )?;
+/// Makes `placed` anew, so that everything is placed again, where it is gone, or the newest row that it covers is in no
+/// place: somebody with a shell has emptied one of the two.
+pub(super) fn heal(connection: &Connection) -> Result<()> {
+    let placed: Option<i64> =
+        connection.query_row("SELECT (SELECT row FROM placed)", [], |row| row.get(0))?;
+    let newest = "SELECT row, subject FROM event WHERE row <= ?1 ORDER BY row DESC LIMIT 1";
+    let covered = connection.query_row(newest, [placed], |row| Ok(place_of(row))).optional()?.transpose()?;
+    let is_there = |place: Place| {
+        let sql = "SELECT EXISTS (SELECT 1 FROM place WHERE hash = ?1 AND row = ?2)";
+        connection.query_row(sql, [place.0, place.1], |row| row.get::<_, bool>(0))
+    };
+    if placed.is_some() && covered.map_or(Ok(true), is_there)? {
+        return Ok(());
     }
-    Ok(())
+    tracing::warn!("the index of the store is gone: it is made again");
+    Ok(connection.execute_batch(
+        "BEGIN IMMEDIATE; DELETE FROM placed; INSERT INTO placed (id, row) VALUES (1, 0); COMMIT",
+    )?)
 }
 
 fn place_of(row: &Row<'_>) -> Result<Place> {
@@ -281,8 +276,8 @@ const MUCH: usize = 16_384;
 const MOST: usize = 10 * MUCH;
 /// Rows that go into `place` with a commit, or twice as many as it writes.
 const SLICE: usize = 512;
-/// The same when a file is opened that has none of them in it.
-const AT_OPEN: usize = 1_000_000;
+/// The same where more than [`MOST`] are in no place.
+const AT_ONCE: usize = 1_000_000;
 
 #[cfg(test)]
 mod tests;

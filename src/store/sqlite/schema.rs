@@ -44,11 +44,18 @@ pub(super) fn whose(connection: &Connection) -> Result<Whose> {
     }
 }
 
-/// Whether a file of so many bytes can be copied into version 4 where so many are free: the rows take two thirds of what they
-/// did, and once more in the log. A gateway that found out in the middle would have no store, and try again all the time.
-pub(super) fn room_to_copy(length: u64, free: f64) -> Result<()> {
+/// Bytes of the file that are in use.
+pub(super) fn content(connection: &Connection) -> Result<u64> {
+    let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
+    let pages = number("PRAGMA page_count")?.saturating_sub(number("PRAGMA freelist_count")?);
+    Ok(u64::try_from(pages.saturating_mul(number("PRAGMA page_size")?)).unwrap_or(0))
+}
+
+/// Whether so many bytes of rows can be copied where so many are free: at most once in the log and once in the file. A gateway
+/// that found out in the middle would have no store, and try again all the time.
+pub(super) fn room_to_copy(content: u64, free: f64) -> Result<()> {
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    let needed = length as f64 * 1.5;
+    let needed = content as f64 * 2.0;
     if free < needed {
         let mib = |bytes: f64| (bytes / 1_048_576.0).ceil();
         return Err(Error::Refused(format!(

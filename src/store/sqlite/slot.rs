@@ -3,7 +3,7 @@
 //! A write that failed is never tried again on the connection that it failed on, and nothing is written behind it: after
 //! an `fsync` that failed, the kernel may call pages clean that are on no disk, and whatever is appended behind such a
 //! hole in the log is lost with the hole when the machine goes down, though its own `fsync` succeeded. So the file is
-//! opened once more, its whole log is first written into the database and emptied ([`Core::mend`]), and only then is the
+//! opened once more, its whole log is first written into the database and emptied ([`Core::open`]), and only then is the
 //! write tried again, once. While that fails the old connection goes on answering questions (it shows what was
 //! committed, and nothing else), and a write is tried once a second.
 //!
@@ -119,11 +119,10 @@ impl Slot {
         if moved {
             self.take_over()?;
         } else {
-            let core = Core::open(&self.config)?;
-            if opening == Opening::ToWrite {
-                core.mend()?;
-            }
-            self.core = Some(core);
+            self.core = Some(match opening {
+                Opening::ToRead => Core::open_to_look(&self.config)?,
+                Opening::ToWrite => Core::open(&self.config)?,
+            });
         }
         // One that was opened to be read is mended before it is written.
         self.is_spent = opening == Opening::ToRead;
@@ -153,12 +152,9 @@ impl Slot {
             // Only its log is gone from its place. It is written into the database before anybody looks for it there.
             old.mend()?;
             self.core = None;
-            let core = Core::open(&self.config)?;
-            core.mend()?;
-            self.core = Some(core);
+            self.core = Some(Core::open(&self.config)?);
         } else {
             let mut new = Core::open(&self.config)?;
-            new.mend()?;
             let taken = new.take_over(old)?;
             tracing::warn!(entries = taken, "the store's file is made again");
             self.core = Some(new);

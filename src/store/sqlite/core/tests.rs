@@ -115,7 +115,7 @@ fn the_file_of_a_running_gateway_of_an_earlier_version_stays_as_it_is() {
     connection.execute_batch(&format!("{EARLIER}; {COMPUTED} {numbers} {ROWS}")).unwrap();
     let running = place::lock(&config.path).unwrap();
     let refused = Core::open_beside(&config).err().unwrap().to_string();
-    assert!(refused.contains("restart it"), "{refused}");
+    assert!(refused.contains("restart that"), "{refused}");
     assert_eq!(versions(&connection).unwrap(), (3, APPLICATION_ID));
     drop(running);
     assert!(Core::open_beside(&config).is_ok());
@@ -124,10 +124,30 @@ fn the_file_of_a_running_gateway_of_an_earlier_version_stays_as_it_is() {
 
 #[test]
 fn a_file_that_there_is_no_room_to_copy_is_refused_before_it_is_touched() {
-    assert!(schema::room_to_copy(100 << 20, f64::INFINITY).is_ok(), "where the file system does not tell");
-    assert!(schema::room_to_copy(100 << 20, 157_286_400.0).is_ok());
-    let refused = schema::room_to_copy(100 << 20, 157_286_399.0).unwrap_err().to_string();
-    assert!(refused.contains("takes 150 MiB"), "{refused}");
+    use std::os::unix::fs::FileExt as _;
+    let folder = folder();
+    let config = config(&folder);
+    let connection = Connection::open(&config.path).unwrap();
+    let numbers = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 3;");
+    connection.execute_batch(&format!("{EARLIER}; {COMPUTED} {numbers} {ROWS}")).unwrap();
+    drop(connection);
+    // A thousand million pages by its header and its length, of which few are there.
+    let file = File::options().read(true).write(true).open(&config.path).unwrap();
+    file.set_len(4096 * 1_000_000_000).unwrap();
+    file.write_all_at(&1_000_000_000_u32.to_be_bytes(), 28).unwrap();
+    let read = || {
+        let mut first = vec![0; 1 << 16];
+        file.read_exact_at(&mut first, 0).unwrap();
+        first
+    };
+    let before = read();
+    for opened in [Core::open, Core::open_to_look, Core::open_beside] {
+        let refused = opened(&config).err().unwrap();
+        assert!(matches!(refused, Error::Refused(_)), "{refused}");
+        assert!(refused.to_string().contains("takes 7812500 MiB"), "{refused}");
+        assert!(read() == before, "touched");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
@@ -166,14 +186,14 @@ fn what_was_not_committed_is_as_if_it_had_never_been() {
     let writing = Writing::begin(&core.connection, &mut core.places).unwrap();
     writing.execute_batch(insert).unwrap();
     drop(writing);
-    core.places.read(&core.connection).unwrap();
+    core.places.catch_up(&core.connection).unwrap();
     let key = Key { subject: "T".to_owned(), id: "a".to_owned() };
     assert_eq!(core.known(std::slice::from_ref(&key)).unwrap(), [None]);
     core.commit(&[&Change::Probe]).unwrap();
     let writing = Writing::begin(&core.connection, &mut core.places).unwrap();
     writing.execute_batch(insert).unwrap();
     writing.commit().unwrap();
-    core.places.read(&core.connection).unwrap();
+    core.places.catch_up(&core.connection).unwrap();
     let known = core.known(&[key.clone(), key]).unwrap();
     assert!(known.iter().all(Option::is_some), "{known:?}");
     assert!(core.connection.is_autocommit(), "looking leaves no lock behind");
