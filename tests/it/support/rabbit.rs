@@ -178,7 +178,7 @@ impl Farm {
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("enabled_plugins"))
             .env("RABBITMQ_PID_FILE", folder.join("rabbit.pid"))
             .env("RABBITMQ_NODENAME", &node.name)
-            .env("RABBITMQ_DIST_PORT", (node.port + 10_000).to_string())
+            .env("RABBITMQ_DIST_PORT", (node.port + 1).to_string())
             .env("RABBITMQ_MNESIA_BASE", folder.join("mnesia"))
             .env("RABBITMQ_LOG_BASE", folder.join("log"))
             .env(
@@ -291,7 +291,7 @@ fn keep(folder: &Path, epmd: u16) -> Child {
 fn low_port() -> u16 {
     loop {
         let port = 21_000 + rand::random::<u16>() % 1_000 * 10;
-        if !listens(port) && !listens(port + 10_000) {
+        if !listens(port) && !listens(port + 1) {
             return port;
         }
     }
