@@ -438,7 +438,7 @@ def section_soak(bench):
 
 # Instructions of one notification that are not RSA's, in the build `counted`, by `benches/run.sh instructions`: x86_64 with
 # AVX2, which is what valgrind knows. A change that means to cost more says so here.
-INSTRUCTIONS = 151_000
+INSTRUCTIONS = 155_700
 TOLERANCE = 0.04
 # Which instructions are whose, by a function's name, the first that fits.
 STAGES = [
