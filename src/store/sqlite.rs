@@ -34,7 +34,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::change::Change;
-use self::core::{Core, Error};
+use self::core::{Core, Error, Opening};
 use self::load::Load;
 use self::slot::Slot;
 use super::{Claim, Decision, Deferral, Holding, Kept, Record, Row, Store, StoreError, Tally, Waiting};
@@ -134,7 +134,7 @@ impl Sqlite {
     pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let lock = place::lock(&config.path)?;
         let was_there = config.path.metadata().is_ok_and(|file| file.len() > 0);
-        let opened = || Core::open(config);
+        let opened = || Core::open(config, Opening::ToWrite);
         let core = opened().or_else(|error| if error.is_damage() { opened() } else { Err(error) });
         let core = match core {
             Err(error) if error.is_damage() && set_aside(config, clock.as_ref(), &error) => opened(),

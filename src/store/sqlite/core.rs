@@ -79,30 +79,8 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Opens the file to be read and written, or makes it; migrates it to this version. The log is written into the database
-    /// first, synced, and emptied, so that nothing is ever written behind something that may be on no disk.
-    pub(super) fn open(config: &Config) -> Result<Self> {
-        let mut core = Self::open_as(config, Opening::ToWrite)?;
-        core.places.open(&core.connection)?;
-        Ok(core)
-    }
-
-    /// Opens it to be looked at: it is opened anew before it is written.
-    pub(super) fn open_to_look(config: &Config) -> Result<Self> {
-        let mut core = Self::open_as(config, Opening::ToLook)?;
-        core.places.read(&core.connection)?;
-        Ok(core)
-    }
-
-    /// Opens it for who only merges, beside a gateway that may be running. If that is of an earlier version, its file stays
-    /// as it is.
-    pub(super) fn open_beside(config: &Config) -> Result<Self> {
-        let core = Self::open_as(config, Opening::Beside)?;
-        places::heal(&core.connection)?;
-        Ok(core)
-    }
-
-    fn open_as(config: &Config, opening: Opening) -> Result<Self> {
+    /// Opens the file, or makes it; migrates it to this version.
+    pub(super) fn open(config: &Config, opening: Opening) -> Result<Self> {
         place::prepare(&config.path);
         let connection = Self::connect(config, OpenFlags::default())?;
         // Before anything is written: another program's file is left as it is.
@@ -131,6 +109,11 @@ impl Core {
             swept: 0,
         };
         core.count()?;
+        match opening {
+            Opening::ToWrite => core.places.open(&core.connection)?,
+            Opening::ToRead => core.places.read(&core.connection)?,
+            Opening::Beside => places::heal(&core.connection)?,
+        }
         core.identity = Identity::at(&config.path);
         Ok(core)
     }
@@ -391,9 +374,13 @@ impl Core {
 
 /// What a connection is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Opening {
+pub(super) enum Opening {
+    /// The log is written into the database first, synced, and emptied, so that nothing is ever written behind something
+    /// that may be on no disk.
     ToWrite,
-    ToLook,
+    /// It is opened anew before it is written.
+    ToRead,
+    /// Only to merge, beside a gateway that may be running. If that is of an earlier version, its file stays as it is.
     Beside,
 }
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::core::{Core, Error, PORTION, each};
+use super::core::{Core, Error, Opening, PORTION, each};
 use super::{Config, OpenError, place};
 use crate::store::{Entry, Merged, Sums};
 
@@ -66,7 +66,7 @@ impl Shelf {
     /// If a gateway has it open, or it does not open.
     pub fn alone(config: &Config) -> Result<Self, OpenError> {
         let lock = place::lock(&config.path)?;
-        Self::of(Core::open(config), Some(lock), config)
+        Self::of(Core::open(config, Opening::ToWrite), Some(lock), config)
     }
 
     /// The store, beside a gateway that may be running: it notices what it is brought within a second.
@@ -74,7 +74,7 @@ impl Shelf {
     /// # Errors
     /// If it does not open.
     pub fn beside(config: &Config) -> Result<Self, OpenError> {
-        Self::of(Core::open_beside(config), None, config)
+        Self::of(Core::open(config, Opening::Beside), None, config)
     }
 
     fn of(core: Result<Core, Error>, lock: Option<File>, config: &Config) -> Result<Self, OpenError> {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Config;
-use super::core::{Core, Error, Result};
+use super::core::{Core, Error, Opening, Result};
 use super::load::Load;
 
 /// A connection that is opened again after it failed: once at once, then at most once a second.
@@ -119,10 +119,7 @@ impl Slot {
         if moved {
             self.take_over()?;
         } else {
-            self.core = Some(match opening {
-                Opening::ToRead => Core::open_to_look(&self.config)?,
-                Opening::ToWrite => Core::open(&self.config)?,
-            });
+            self.core = Some(Core::open(&self.config, opening)?);
         }
         // One that was opened to be read is mended before it is written.
         self.is_spent = opening == Opening::ToRead;
@@ -152,9 +149,9 @@ impl Slot {
             // Only its log is gone from its place. It is written into the database before anybody looks for it there.
             old.mend()?;
             self.core = None;
-            self.core = Some(Core::open(&self.config)?);
+            self.core = Some(Core::open(&self.config, Opening::ToWrite)?);
         } else {
-            let mut new = Core::open(&self.config)?;
+            let mut new = Core::open(&self.config, Opening::ToWrite)?;
             let taken = new.take_over(old)?;
             tracing::warn!(entries = taken, "the store's file is made again");
             self.core = Some(new);
@@ -186,13 +183,6 @@ impl Slot {
             *self.load.lock().unwrap_or_else(PoisonError::into_inner) = core.load();
         }
     }
-}
-
-/// What a connection is opened for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Opening {
-    ToRead,
-    ToWrite,
 }
 
 /// A store that failed is left alone for this long.

@@ -32,7 +32,7 @@ fn plan(core: &Core, sql: &str) -> Vec<String> {
 #[test]
 fn every_commit_is_synced() {
     let folder = folder();
-    let core = Core::open(&config(&folder)).unwrap();
+    let core = Core::open(&config(&folder), Opening::ToWrite).unwrap();
     let synchronous: i64 = core.connection.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
     assert_eq!(synchronous, 2, "FULL: in WAL mode, 1 would lose the last commits in a power cut");
     std::fs::remove_dir_all(folder).unwrap();
@@ -41,7 +41,7 @@ fn every_commit_is_synced() {
 #[test]
 fn what_is_due_and_how_much_waits_is_answered_by_indices_of_what_waits_alone() {
     let folder = folder();
-    let core = Core::open(&config(&folder)).unwrap();
+    let core = Core::open(&config(&folder), Opening::ToWrite).unwrap();
     // In order out of the index: nothing is sorted, and nothing that is not due is looked at.
     assert_eq!(plan(&core, DUE), ["SEARCH event USING INDEX due (is_refused=? AND due_at<?)"]);
     let tally = plan(&core, TALLY);
@@ -68,6 +68,14 @@ ALTER TABLE event ADD COLUMN is_refused INTEGER GENERATED ALWAYS AS (0) VIRTUAL;
 CREATE INDEX unsettled ON event (state, first_at, payment_at) WHERE state BETWEEN 1 AND 3;
 CREATE INDEX due ON event (is_refused, due_at, type) WHERE state BETWEEN 1 AND 2;";
 
+/// A file of the third version.
+fn make_third(config: &Config) -> Connection {
+    let connection = Connection::open(&config.path).unwrap();
+    let numbers = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 3;");
+    connection.execute_batch(&format!("{EARLIER}; {COMPUTED} {numbers} {ROWS}")).unwrap();
+    connection
+}
+
 #[test]
 fn an_earlier_version_of_the_file_becomes_the_fourth_with_what_it_has() {
     let older = "CREATE INDEX unsettled ON event (state, first_at) WHERE state IN (1, 2, 3);";
@@ -92,7 +100,7 @@ fn an_earlier_version_of_the_file_becomes_the_fourth_with_what_it_has() {
         .unwrap();
         assert_eq!(read, 3, "an earlier version can be exported as it is");
         for _ in 0..2 {
-            let core = Core::open(&config).unwrap();
+            let core = Core::open(&config, Opening::ToWrite).unwrap();
             assert_eq!(versions(&core.connection).unwrap(), (VERSION, APPLICATION_ID));
             let due = |at| core.due(Timestamp::from_unix_millis(at), 9, &[]).unwrap().len();
             assert_eq!([7_999, 8_000, 10_999, 11_000].map(due), [0, 1, 1, 2]);
@@ -110,15 +118,13 @@ fn an_earlier_version_of_the_file_becomes_the_fourth_with_what_it_has() {
 fn the_file_of_a_running_gateway_of_an_earlier_version_stays_as_it_is() {
     let folder = folder();
     let config = config(&folder);
-    let connection = Connection::open(&config.path).unwrap();
-    let numbers = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 3;");
-    connection.execute_batch(&format!("{EARLIER}; {COMPUTED} {numbers} {ROWS}")).unwrap();
+    let connection = make_third(&config);
     let running = place::lock(&config.path).unwrap();
-    let refused = Core::open_beside(&config).err().unwrap().to_string();
+    let refused = Core::open(&config, Opening::Beside).err().unwrap().to_string();
     assert!(refused.contains("restart that"), "{refused}");
     assert_eq!(versions(&connection).unwrap(), (3, APPLICATION_ID));
     drop(running);
-    assert!(Core::open_beside(&config).is_ok());
+    assert!(Core::open(&config, Opening::Beside).is_ok());
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -127,10 +133,7 @@ fn a_file_that_there_is_no_room_to_copy_is_refused_before_it_is_touched() {
     use std::os::unix::fs::FileExt as _;
     let folder = folder();
     let config = config(&folder);
-    let connection = Connection::open(&config.path).unwrap();
-    let numbers = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 3;");
-    connection.execute_batch(&format!("{EARLIER}; {COMPUTED} {numbers} {ROWS}")).unwrap();
-    drop(connection);
+    drop(make_third(&config));
     // A thousand million pages by its header and its length, of which few are there.
     let file = File::options().read(true).write(true).open(&config.path).unwrap();
     file.set_len(4096 * 1_000_000_000).unwrap();
@@ -141,8 +144,8 @@ fn a_file_that_there_is_no_room_to_copy_is_refused_before_it_is_touched() {
         first
     };
     let before = read();
-    for opened in [Core::open, Core::open_to_look, Core::open_beside] {
-        let refused = opened(&config).err().unwrap();
+    for opening in [Opening::ToWrite, Opening::ToRead, Opening::Beside] {
+        let refused = Core::open(&config, opening).err().unwrap();
         assert!(matches!(refused, Error::Refused(_)), "{refused}");
         assert!(refused.to_string().contains("takes 7812500 MiB"), "{refused}");
         assert!(read() == before, "touched");
@@ -153,7 +156,7 @@ fn a_file_that_there_is_no_room_to_copy_is_refused_before_it_is_touched() {
 #[test]
 fn a_record_is_written_without_a_table_in_memory() {
     let folder = folder();
-    let core = Core::open(&config(&folder)).unwrap();
+    let core = Core::open(&config(&folder), Opening::ToWrite).unwrap();
     let mut explain = core.connection.prepare(&format!("EXPLAIN {PUT_RECORD}")).unwrap();
     let mut rows = explain.raw_query();
     while let Some(row) = rows.next().unwrap() {
@@ -168,7 +171,7 @@ fn a_record_is_written_without_a_table_in_memory() {
 #[test]
 fn a_probe_writes_for_real() {
     let folder = folder();
-    let mut core = Core::open(&config(&folder)).unwrap();
+    let mut core = Core::open(&config(&folder), Opening::ToWrite).unwrap();
     core.mend().unwrap();
     let log = folder.join("gateway.db-wal");
     assert_eq!(std::fs::metadata(&log).unwrap().len(), 0, "mended: the log is empty");
@@ -180,7 +183,7 @@ fn a_probe_writes_for_real() {
 #[test]
 fn what_was_not_committed_is_as_if_it_had_never_been() {
     let folder = folder();
-    let mut core = Core::open(&config(&folder)).unwrap();
+    let mut core = Core::open(&config(&folder), Opening::ToWrite).unwrap();
     let insert = "INSERT INTO event (subject, id, state, notify_id, first_at, at, attempts, digest)
                   VALUES ('T', 'a', 0, 'n', 1, 1, 1, zeroblob(32))";
     let writing = Writing::begin(&core.connection, &mut core.places).unwrap();

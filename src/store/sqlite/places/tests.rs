@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::event::{Digest, EventType};
 use crate::store::sqlite::Config;
 use crate::store::sqlite::change::Change;
-use crate::store::sqlite::core::Core;
+use crate::store::sqlite::core::{Core, Opening};
 use crate::store::{Entry, Holding, Merged, Record, State};
 
 /// A store's file in a folder of its own, which goes with it.
@@ -39,7 +39,7 @@ impl File {
 
     /// The core that a gateway has, with slices so small that a few rows make many turns.
     fn open(&self) -> Core {
-        let mut core = Core::open(&self.config()).unwrap();
+        let mut core = Core::open(&self.config(), Opening::ToWrite).unwrap();
         (core.places.much, core.places.slice) = (8, 3);
         core
     }
@@ -120,7 +120,7 @@ fn every_row_is_found_whatever_happened_to_the_file() {
     let turns = |seed| {
         let (file, mut random) = (File::new(), SmallRng::seed_from_u64(seed));
         let (mut core, mut rows) = (file.open(), HashMap::<u32, i64>::new());
-        let mut other = Core::open_beside(&file.config()).unwrap();
+        let mut other = Core::open(&file.config(), Opening::Beside).unwrap();
         let mut turns = 0;
         for now in 1..400i64 {
             let some: Vec<u32> =
@@ -223,7 +223,7 @@ fn a_number_that_is_given_again_behind_the_slices_is_found_by_who_opens_the_file
 #[test]
 fn who_merges_knows_what_the_gateway_wrote_since_he_opened_the_file() {
     let file = File::new();
-    let (mut core, mut other) = (file.open(), Core::open_beside(&file.config()).unwrap());
+    let (mut core, mut other) = (file.open(), Core::open(&file.config(), Opening::Beside).unwrap());
     write(&mut core, [record(1, NEVER)]);
     assert_eq!(other.merge(&[entry(1), entry(2)]).unwrap(), [Merged::Known, Merged::Taken]);
     assert!(is_known(&core, 2));
@@ -279,7 +279,8 @@ fn tables_that_somebody_has_emptied_are_made_again() {
         Connection::open(file.path()).unwrap().execute_batch(&format!("DELETE FROM {table}")).unwrap();
         // Salvage comes first, or the gateway.
         if merges {
-            let merged = Core::open_beside(&file.config()).unwrap().merge(&[entry(3), entry(70)]).unwrap();
+            let merged =
+                Core::open(&file.config(), Opening::Beside).unwrap().merge(&[entry(3), entry(70)]).unwrap();
             assert_eq!(merged, [Merged::Known, Merged::Taken], "{table}");
         }
         let mut core = file.open();
