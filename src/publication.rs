@@ -160,6 +160,7 @@ impl Publication {
             room: Arc::new(Semaphore::new(parts.config.max_in_flight)),
             breaker: Breaker::new(parts.broker.link(), parts.metrics.type_suspended.clone()),
             unrecorded: Unrecorded::new(parts.metrics.store_unrecorded.clone()),
+            queue: Queue::new(lanes, parts.config.max_batch),
             config: parts.config,
             broker: parts.broker,
             store: parts.store,
@@ -170,7 +171,6 @@ impl Publication {
             jitter: std::sync::Mutex::new(SmallRng::seed_from_u64(parts.seed)),
             flight: Flight::default(),
             watch: Watch::default(),
-            queue: Queue::default(),
         });
         for _ in 0..lanes {
             shared.tasks.spawn_vital(Lane::new(Arc::clone(&shared)).run());

@@ -107,21 +107,26 @@ impl Lane {
     }
 
     pub(super) async fn run(mut self) {
-        while let Some(jobs) = self.shared.queue.take(self.shared.config.max_batch).await {
-            let claimed = Instant::now();
-            let ready = self.shared.sort_out(jobs).await;
-            if ready.is_empty() {
-                continue;
+        while let Some(jobs) = self.shared.queue.take().await {
+            self.carry(jobs).await;
+            self.shared.queue.done();
+        }
+    }
+
+    async fn carry(&mut self, jobs: Vec<Job>) {
+        let claimed = Instant::now();
+        let ready = self.shared.sort_out(jobs).await;
+        if ready.is_empty() {
+            return;
+        }
+        match self.open().await {
+            // Another replica may have it by the time that a confirm comes: claimed anew.
+            Ok(channel) if claimed.elapsed() > self.shared.store.lease() / 3 => {
+                self.channel = Some(channel);
+                self.shared.put_back(ready);
             }
-            match self.open().await {
-                // Another replica may have it by the time that a confirm comes: claimed anew.
-                Ok(channel) if claimed.elapsed() > self.shared.store.lease() / 3 => {
-                    self.channel = Some(channel);
-                    self.shared.put_back(ready);
-                }
-                Ok(channel) => self.publish(channel, ready, claimed).await,
-                Err(cause) => self.shared.spawn_defer(ready, cause, State::Deferred),
-            }
+            Ok(channel) => self.publish(channel, ready, claimed).await,
+            Err(cause) => self.shared.spawn_defer(ready, cause, State::Deferred),
         }
     }
 
@@ -191,7 +196,7 @@ impl Batch {
                 Some(view) if view.is_empty() => break,
                 Some(view) => self.settle(view, shared),
                 // Nobody waits for these, and nobody for the lane.
-                None if wake == deadline && deadline < last && !shared.queue.has_live() => {
+                None if wake == deadline && deadline < last && !shared.queue.needs_a_lane() => {
                     deadline = (deadline + LOOK_FOR_LIVE).min(last);
                 }
                 None if wake == deadline => {

@@ -1,32 +1,54 @@
 //! What waits for a lane: live deliveries, and what the drain brings out of the store. A lane takes everything that
-//! waits, up to a batch: no lingering, because under load the batch fills while the lane is busy, and without load
-//! nobody should wait. While live deliveries wait, the drain has a quarter of a batch.
+//! waits, up to a batch. While live deliveries wait, the drain has a quarter of a batch.
+//!
+//! Where no batch is outstanding, nobody waits. Where one is, what comes meanwhile gathers for the next one though a lane is
+//! free, as small segments do on a TCP connection (Nagle's algorithm, RFC 896): until none is outstanding any more, or as
+//! many wait as a batch may have, or the last batch was taken [`GATHER`] ago. Four lanes that each took what had just come
+//! shared the same events in small batches, and each batch costs a commit, wake-ups, and reads and writes here and in the
+//! broker (docs/performance.md). A batch that is slow, or of a queue that is dead, holds nobody back for longer than that.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use super::lane::Job;
 use crate::event::Key;
 
 /// The events that wait for a lane, in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
+    /// `amqp.lanes`.
+    lanes: usize,
+    /// `publication.max_batch`.
+    max: usize,
     waiting: Mutex<Waiting>,
+    /// There is something for a lane to take, or to gather: it looks at everything that waits, and at what it left.
     arrived: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Waiting {
     /// Bound: `publication.max_in_flight`, whose permit each job holds.
     live: VecDeque<Job>,
     /// Bound: a round of the drain.
     drained: VecDeque<Job>,
+    /// Batches that lanes have taken and are not done with.
+    outstanding: usize,
+    /// When the last one was taken.
+    taken_at: Instant,
     closed: bool,
 }
 
 impl Queue {
+    pub(super) fn new(lanes: usize, max: usize) -> Self {
+        let (live, drained) = (VecDeque::new(), VecDeque::new());
+        let waiting = Waiting { live, drained, outstanding: 0, taken_at: Instant::now(), closed: false };
+        Self { lanes, max, waiting: Mutex::new(waiting), arrived: Notify::new() }
+    }
+
     /// Adds a job.
     ///
     /// # Errors
@@ -36,13 +58,18 @@ impl Queue {
         if waiting.closed {
             return Err(Box::new(job));
         }
+        let is_first = waiting.is_empty();
         if job.drained {
             waiting.drained.push_back(job);
         } else {
             waiting.live.push_back(job);
         }
+        // The lane that the first one has called finds those that come behind it.
+        let is_news = is_first || waiting.is_enough(self.max);
         drop(waiting);
-        self.arrived.notify_one();
+        if is_news {
+            self.arrived.notify_one();
+        }
         Ok(())
     }
 
@@ -55,9 +82,10 @@ impl Queue {
         }
     }
 
-    /// Whether live deliveries wait.
-    pub(super) fn has_live(&self) -> bool {
-        !self.lock().live.is_empty()
+    /// Whether live deliveries wait, and no lane is free to take them.
+    pub(super) fn needs_a_lane(&self) -> bool {
+        let waiting = self.lock();
+        !waiting.live.is_empty() && waiting.outstanding >= self.lanes
     }
 
     /// Whether the lanes are to end.
@@ -65,28 +93,49 @@ impl Queue {
         self.lock().closed
     }
 
-    /// Waits until something waits, and takes it: up to `max` jobs, or a single one that must go alone.
-    /// `None` when the queue is closed and empty.
-    pub(super) async fn take(&self, max: usize) -> Option<Vec<Job>> {
+    /// Waits until there is a batch to take, and takes it: up to `publication.max_batch` jobs, or a single one that must go
+    /// alone. It is outstanding until [`Queue::done`]. `None` when the queue is closed and empty.
+    pub(super) async fn take(&self) -> Option<Vec<Job>> {
         loop {
-            // Not a linger: what is ready to run may run first, so that a burst becomes one batch.
+            // What is ready to run may run first, so that a burst becomes one batch.
             tokio::task::yield_now().await;
-            {
+            let gathered_at = {
                 let mut waiting = self.lock();
-                if !waiting.is_empty() {
-                    let jobs = waiting.take(max);
+                let gathered_at = waiting.taken_at + GATHER;
+                if waiting.is_empty() {
+                    if waiting.closed {
+                        self.arrived.notify_one();
+                        return None;
+                    }
+                    None
+                } else if waiting.outstanding == 0
+                    || waiting.is_enough(self.max)
+                    || gathered_at <= Instant::now()
+                {
+                    let jobs = waiting.take(self.max);
+                    waiting.outstanding += 1;
+                    waiting.taken_at = Instant::now();
                     if !waiting.is_empty() {
                         self.arrived.notify_one();
                     }
                     return Some(jobs);
+                } else {
+                    Some(gathered_at)
                 }
-                if waiting.closed {
-                    self.arrived.notify_one();
-                    return None;
+            };
+            let arrived = self.arrived.notified();
+            match gathered_at {
+                None => arrived.await,
+                Some(gathered_at) => {
+                    let _ = timeout_at(gathered_at, arrived).await;
                 }
             }
-            self.arrived.notified().await;
         }
+    }
+
+    /// A lane is done with the batch that it took, and comes for the next one.
+    pub(super) fn done(&self) {
+        self.lock().outstanding -= 1;
     }
 
     /// Lets the lanes end when they have taken what waits.
@@ -105,6 +154,15 @@ impl Waiting {
         self.live.is_empty() && self.drained.is_empty()
     }
 
+    /// Whether there is nothing to gather for: as many wait as a batch may have, or one that goes alone, or no more will come.
+    fn is_enough(&self, max: usize) -> bool {
+        let is_alone = |jobs: &VecDeque<Job>| jobs.front().is_some_and(|job| job.alone);
+        self.live.len() + self.drained.len() >= max
+            || is_alone(&self.live)
+            || is_alone(&self.drained)
+            || self.closed
+    }
+
     fn take(&mut self, max: usize) -> Vec<Job> {
         for jobs in [&mut self.live, &mut self.drained] {
             if jobs.front().is_some_and(|job| job.alone) {
@@ -118,3 +176,6 @@ impl Waiting {
         self.live.drain(..live).chain(self.drained.drain(..drained)).collect()
     }
 }
+
+/// How long after a batch was taken others gather for the next one, at the most.
+const GATHER: Duration = Duration::from_millis(10);

@@ -198,6 +198,28 @@ async fn a_drained_batch_without_confirms_waits_longer_but_not_when_a_live_deliv
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drained_batch_without_confirms_is_waited_for_while_another_lane_serves_live_deliveries() {
+    let bench = Bench::with(|config| config.lanes = 2);
+    deferred(&bench, [1]).await;
+    bench.clock.set(later(2));
+    let slow = bench.broker.batch().await;
+    // Each gathers for some milliseconds, as a batch is out; twice `amqp.confirm_timeout` in all.
+    for number in 2..600 {
+        let reply = bench.deliver(&trade(number));
+        bench.broker.batch().await.confirm_all().await;
+        assert!(is_success(&reply.await.unwrap()));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(
+        bench.states().iter().filter(|state| **state != "recorded").collect::<Vec<_>>(),
+        [&"deferred"]
+    );
+    slow.confirm_all().await;
+    settle().await;
+    assert!(bench.states().iter().all(|state| *state == "recorded"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_another_replica_has_holds_up_no_round_of_the_drain_but_a_delivery_that_follows_waits_for_it() {
     let bench = Bench::with(|config| config.lanes = 1);
     deferred(&bench, [1]).await;

@@ -188,10 +188,9 @@ async fn a_thousand_deliveries_at_once_share_one_event() {
 #[tokio::test(start_paused = true)]
 async fn what_comes_at_once_is_published_in_batches_and_their_sizes_are_shown() {
     let bench = Bench::with(|config| config.lanes = 1);
-    let trade = |number: u64| Notification::payment().trade(&format!("2026112322001427340000{number:06}"));
-    let first = bench.deliver(&trade(0));
+    let first = bench.deliver(&numbered(0));
     let alone = bench.broker.batch().await;
-    let rest: Vec<_> = (1..=9).map(|number| bench.deliver(&trade(number))).collect();
+    let rest: Vec<_> = (1..=9).map(|number| bench.deliver(&numbered(number))).collect();
     settle().await;
     alone.confirm_all().await;
     let together = bench.broker.batch().await;
@@ -202,6 +201,80 @@ async fn what_comes_at_once_is_published_in_batches_and_their_sizes_are_shown() 
     }
     let sizes = &bench.metrics.batch_size;
     assert_eq!((sizes.get_sample_count(), sizes.get_sample_sum()), (2, 10.0));
+}
+
+/// Trades of their own.
+fn numbered(number: u64) -> Notification {
+    Notification::payment().trade(&format!("2026112322001427340000{number:06}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_while_a_batch_is_out_goes_together_though_another_lane_is_free() {
+    let bench = Bench::with(|config| config.lanes = 4);
+    let begun = Instant::now();
+    let mut replies = vec![bench.deliver(&numbered(0))];
+    let alone = bench.broker.batch().await;
+    // Nobody waited for others, and nobody is waited for by one who would be alone.
+    assert_eq!((alone.messages.len(), begun.elapsed()), (1, Duration::ZERO));
+    for number in 1..=9 {
+        replies.push(bench.deliver(&numbered(number)));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    alone.confirm_all().await;
+    let together = bench.broker.batch().await;
+    assert_eq!(together.messages.len(), 9);
+    together.confirm_all().await;
+    for reply in replies {
+        assert!(is_success(&reply.await.unwrap()));
+    }
+    // And now none is out.
+    let begun = Instant::now();
+    let _reply = bench.deliver(&numbered(10));
+    assert_eq!((bench.broker.batch().await.messages.len(), begun.elapsed()), (1, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_slow_holds_nobody_back_for_more_than_ten_milliseconds() {
+    let bench = Bench::with(|config| config.lanes = 3);
+    let slow = bench.deliver(&numbered(0));
+    let silent = bench.broker.batch().await;
+    for number in 1..=20 {
+        let begun = Instant::now();
+        let reply = bench.deliver(&numbered(number));
+        let batch = bench.broker.batch().await;
+        // Tokio's timers round up to a whole millisecond.
+        assert!(begun.elapsed() <= Duration::from_millis(11), "{:?}", begun.elapsed());
+        batch.confirm_all().await;
+        assert!(is_success(&reply.await.unwrap()));
+    }
+    assert!(!slow.is_finished());
+    silent.confirm_all().await;
+    assert!(is_success(&slow.await.unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_batch_waits_for_no_other_one() {
+    let bench = Bench::with(|config| (config.lanes, config.max_batch) = (4, 8));
+    let begun = Instant::now();
+    let mut replies = vec![bench.deliver(&numbered(0))];
+    let mut batches = vec![bench.broker.batch().await];
+    for number in 1..=24 {
+        replies.push(bench.deliver(&numbered(number)));
+        // So that a lane gathers already when the last one of its batch comes.
+        settle().await;
+    }
+    for _ in 0..3 {
+        batches.push(bench.broker.batch().await);
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    let sizes: Vec<_> = batches.iter().map(|batch| batch.messages.len()).collect();
+    assert_eq!(sizes, [1, 8, 8, 8]);
+    for batch in batches {
+        batch.confirm_all().await;
+    }
+    for reply in replies {
+        assert!(is_success(&reply.await.unwrap()));
+    }
 }
 
 #[tokio::test(start_paused = true)]

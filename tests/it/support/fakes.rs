@@ -74,8 +74,10 @@ impl ScriptedBroker {
         self.published.lock().await.recv().await.unwrap()
     }
 
-    /// Whether no batch waits to be looked at.
+    /// Whether no batch waits to be looked at, nor comes once what waits for a lane has gathered (10 ms, and Tokio's
+    /// timers round up).
     pub async fn is_quiet(&self) -> bool {
+        tokio::time::sleep(Duration::from_millis(12)).await;
         self.published.lock().await.try_recv().is_err()
     }
 
