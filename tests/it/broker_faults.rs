@@ -159,6 +159,8 @@ fn a_broker_that_is_killed_or_restarted_gets_what_came_meanwhile_once_it_is_back
             connected(&program);
             paid.push(accepted(&program, n + 1));
             if fault == "kill -9" {
+                // Or the queue, which was declared a moment ago, may be gone with what the node has not written yet.
+                farm.ctl(0, &["eval", "ok = mnesia:sync_log()."]);
                 farm.kill(0);
             } else {
                 farm.ctl(0, &["stop_app"]);
