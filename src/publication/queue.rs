@@ -101,17 +101,11 @@ impl Queue {
             tokio::task::yield_now().await;
             let gathered_at = {
                 let mut waiting = self.lock();
-                let gathered_at = waiting.taken_at + GATHER;
-                if waiting.is_empty() {
-                    if waiting.closed {
-                        self.arrived.notify_one();
-                        return None;
-                    }
-                    None
-                } else if waiting.outstanding == 0
-                    || waiting.is_enough(self.max)
-                    || gathered_at <= Instant::now()
-                {
+                if waiting.is_empty() && waiting.closed {
+                    self.arrived.notify_one();
+                    return None;
+                }
+                if waiting.is_ripe(self.max) {
                     let jobs = waiting.take(self.max);
                     waiting.outstanding += 1;
                     waiting.taken_at = Instant::now();
@@ -119,9 +113,8 @@ impl Queue {
                         self.arrived.notify_one();
                     }
                     return Some(jobs);
-                } else {
-                    Some(gathered_at)
                 }
+                (!waiting.is_empty()).then_some(waiting.taken_at + GATHER)
             };
             let arrived = self.arrived.notified();
             match gathered_at {
@@ -152,6 +145,12 @@ impl Queue {
 impl Waiting {
     fn is_empty(&self) -> bool {
         self.live.is_empty() && self.drained.is_empty()
+    }
+
+    /// Whether something waits, and is not to wait for more.
+    fn is_ripe(&self, max: usize) -> bool {
+        let is_over = || self.outstanding == 0 || self.taken_at + GATHER <= Instant::now();
+        !self.is_empty() && (is_over() || self.is_enough(max))
     }
 
     /// Whether there is nothing to gather for: as many wait as a batch may have, or one that goes alone, or no more will come.

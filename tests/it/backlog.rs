@@ -10,6 +10,7 @@ use alipay_notify_gateway::store::{Cause, State, back_off};
 use super::publication::{Bench, is_success, is_unavailable, settle};
 use super::rabbitmq::{place, through};
 use crate::support::alipay::{self, Notification};
+use crate::support::fakes::Batch;
 use crate::support::program::{Program, amqp_url};
 use crate::support::proxy::Proxy;
 use crate::support::queue::Queue;
@@ -173,12 +174,18 @@ async fn what_is_in_doubt_is_drained_after_60_seconds_with_the_same_id_and_not_b
     assert_eq!(bench.states(), ["recorded"]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_drained_batch_without_confirms_waits_longer_but_not_when_a_live_delivery_needs_the_lane() {
-    let bench = Bench::with(|config| config.lanes = 1);
+/// With a batch of one that was deferred, and was taken out of the store.
+async fn draining(lanes: usize) -> (Bench, Batch) {
+    let bench = Bench::with(|config| config.lanes = lanes);
     deferred(&bench, [1]).await;
     bench.clock.set(later(2));
-    let slow = bench.broker.batch().await;
+    let batch = bench.broker.batch().await;
+    (bench, batch)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_batch_without_confirms_waits_longer_but_not_when_a_live_delivery_needs_the_lane() {
+    let (bench, slow) = draining(1).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(bench.states(), ["deferred"], "it is still waited for");
     let pending = trade(2).set("trade_status", "WAIT_BUYER_PAY").without("gmt_payment");
@@ -199,10 +206,7 @@ async fn a_drained_batch_without_confirms_waits_longer_but_not_when_a_live_deliv
 
 #[tokio::test(start_paused = true)]
 async fn a_drained_batch_without_confirms_is_waited_for_while_another_lane_serves_live_deliveries() {
-    let bench = Bench::with(|config| config.lanes = 2);
-    deferred(&bench, [1]).await;
-    bench.clock.set(later(2));
-    let slow = bench.broker.batch().await;
+    let (bench, slow) = draining(2).await;
     // Each gathers for some milliseconds, as a batch is out; twice `amqp.confirm_timeout` in all.
     for number in 2..600 {
         let reply = bench.deliver(&trade(number));

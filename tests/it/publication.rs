@@ -278,6 +278,45 @@ async fn a_whole_batch_waits_for_no_other_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_gathers_goes_at_once_when_no_more_will_come() {
+    let bench = Bench::with(|config| config.lanes = 2);
+    let begun = Instant::now();
+    let replies = [bench.deliver(&numbered(0)), bench.deliver(&numbered(1))];
+    let first = bench.broker.batch().await;
+    let late = bench.deliver(&numbered(2));
+    settle().await;
+    bench.publication.close();
+    let second = bench.broker.batch().await;
+    assert_eq!((second.messages.len(), begun.elapsed()), (1, Duration::ZERO));
+    for batch in [first, second] {
+        batch.confirm_all().await;
+    }
+    for reply in replies.into_iter().chain([late]) {
+        assert!(is_success(&reply.await.unwrap()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_goes_alone_gathers_for_nobody() {
+    let bench = Bench::with(|config| config.lanes = 2);
+    let silent = bench.deliver(&numbered(0));
+    let out = bench.broker.batch().await;
+    let reply = bench.deliver(&numbered(1));
+    let poisoned = bench.broker.batch().await;
+    let begun = Instant::now();
+    // A channel exception.
+    drop(poisoned);
+    let alone = bench.broker.batch().await;
+    assert_eq!((alone.messages.len(), begun.elapsed()), (1, Duration::ZERO));
+    for batch in [alone, out] {
+        batch.confirm_all().await;
+    }
+    for reply in [silent, reply] {
+        assert!(is_success(&reply.await.unwrap()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_amounts_at_once_give_one_payment_and_one_conflict() {
     let bench = Bench::new();
     let other = Notification::payment().set("total_amount", "88.89");
