@@ -69,9 +69,13 @@ impl ScriptedBroker {
         self.link.send_replace(link);
     }
 
-    /// Waits for the next batch.
+    /// Waits for the next batch, of a clock that stands still but for timers: for longer than anything here waits.
     pub async fn batch(&self) -> Batch {
-        self.published.lock().await.recv().await.unwrap()
+        let mut published = self.published.lock().await;
+        tokio::time::timeout(Duration::from_secs(1200), published.recv())
+            .await
+            .expect("no batch came")
+            .unwrap()
     }
 
     /// Whether no batch waits to be looked at, nor comes once what waits for a lane has gathered (10 ms, and Tokio's
