@@ -398,13 +398,14 @@ fn what_cannot_be_read_in_the_backlog_keeps_nobody_from_being_announced() {
         let program = Program::start("unreadable");
         let waits = Notification::payment_now(1);
         assert!(program.post(&waits.body()).is_fail(503));
-        // More than a batch, and longer due.
+        // More than a batch, and longer due: no content, and some no text where one should be, or half a digest.
         let connection = rusqlite::Connection::open(store(&program)).unwrap();
         connection
             .execute_batch(
                 "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 200)
                  INSERT INTO event (subject, id, state, digest, notify_id, type, first_at, at, attempts, reason, message)
-                 SELECT 'T' || n, 'A.T' || n, 1, zeroblob(32), 'n', 'payment.succeeded', n, n, 1, 'returned', x'7b7d'
+                 SELECT iif(n % 2, 'T', CAST(x'54ff' AS TEXT)) || n, 'A.T' || n, 1, zeroblob(32 - n % 3),
+                   iif(n % 5, 'n', CAST(x'ff' AS TEXT)), 'payment.succeeded', n, n, 1, 'returned', x'7b7d'
                  FROM n",
             )
             .unwrap();

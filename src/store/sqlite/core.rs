@@ -430,16 +430,22 @@ impl From<Error> for TakeOver {
     }
 }
 
+/// A text that is none any more and a digest that is not whole (flipped bits) make what waits an event of no key, which is left
+/// where it is and named in the log: it stops nobody else's.
 fn waiting_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
+    let text = |at: usize| {
+        row.get_ref(at)
+            .map(|value| String::from_utf8_lossy(value.as_bytes().unwrap_or_default()).into_owned())
+    };
     Ok(Waiting {
-        key: Key { subject: row.get(0)?, id: row.get(1)? },
+        key: Key { subject: text(0)?, id: text(1)? },
         state: State::from_code(row.get(2)?).unwrap_or(State::Held),
-        digest: row.get::<_, Option<[u8; 32]>>(3)?.map(Digest::from_bytes),
-        notify_id: row.get(4)?,
+        digest: row.get::<_, Option<[u8; 32]>>(3).ok().flatten().map(Digest::from_bytes),
+        notify_id: text(4)?,
         payment_time: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_unix_millis),
-        reason: row.get::<_, Option<String>>(6)?.unwrap_or_default(),
+        reason: text(6)?,
         content: row.get::<_, Option<Vec<u8>>>(7)?.unwrap_or_default(),
-        event_type: row.get::<_, Option<String>>(8)?.as_deref().and_then(EventType::from_name),
+        event_type: EventType::from_name(&text(8)?),
         first_at: Timestamp::from_unix_millis(row.get(9)?),
     })
 }
