@@ -24,8 +24,9 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-bench.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 gateway=${GATEWAY:-} floor=${FLOOR:-}
 if [ "$*" = instructions ] && [ -z "$gateway" ]; then
-  cargo build --profile counted --locked --quiet
-  gateway="${CARGO_TARGET_DIR:-target}/counted/alipay-notify-gateway" floor=none
+  # As the simulation's test builds it, so that .ci/run has it by then.
+  cargo test --profile simulation --locked --quiet --test simulation --no-run
+  gateway="${CARGO_TARGET_DIR:-target}/simulation/alipay-notify-gateway" floor=none
 fi
 if [ -z "$gateway" ] || [ -z "$floor" ]; then
   echo "building" >&2
