@@ -166,7 +166,8 @@ impl Gateway {
             }
             Some(waiting) if waiting.state == State::Deferred => {
                 let deadline = Instant::now() + self.inner.answer_timeout;
-                return Ok(done(publication.hurry(waiting, deadline).await));
+                let outcome = publication.hurry(waiting, deadline).await;
+                return Ok(outcome.map_or_else(|| Done::Impossible(UNREADABLE.to_owned()), done));
             }
             Some(waiting) => waiting,
         };
@@ -205,6 +206,7 @@ fn done(outcome: Outcome) -> Done {
     }
 }
 
+const UNREADABLE: &str = "what is kept of it cannot be read: only Alipay can bring it again";
 const NO_ROOM: &str = "there is no room, or the gateway is stopping";
 
 fn reason(order: &Order) -> String {

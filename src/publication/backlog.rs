@@ -18,6 +18,7 @@ use super::flight::Join;
 use super::lane::{DRAIN_PATIENCE, Job};
 use super::{Errand, Outcome, Publication, Role, STORE_DEADLINE, Settlement, Shared, within};
 use crate::broker::Link;
+use crate::clock::Timestamp;
 use crate::event::{Event, Message};
 use crate::failpoint::{self, Point};
 use crate::store::Waiting;
@@ -41,16 +42,14 @@ pub(super) async fn drain(shared: Arc<Shared>) {
 }
 
 impl Publication {
-    /// Publishes one deferred event now, ahead of its back-off.
-    pub async fn hurry(&self, waiting: Waiting, deadline: Instant) -> Outcome {
-        if waiting.digest.is_none() || waiting.event_type.is_none() {
-            return Outcome::Refused;
-        }
-        let Some((event, receiver)) = self.shared.put_in(waiting) else { return Outcome::Pending };
-        match tokio::time::timeout_at(deadline, receiver).await {
+    /// Publishes one deferred event now, ahead of its back-off. `None` if what is kept of it cannot be read.
+    pub async fn hurry(&self, waiting: Waiting, deadline: Instant) -> Option<Outcome> {
+        let kept = KeptEvent::read(waiting)?;
+        let Some((event, receiver)) = self.shared.put_in(kept) else { return Some(Outcome::Pending) };
+        Some(match tokio::time::timeout_at(deadline, receiver).await {
             Err(_) => Outcome::Pending,
             Ok(settlement) => settlement.unwrap_or(Settlement::Refused).outcome(Role::Leader, event),
-        }
+        })
     }
 }
 
@@ -66,8 +65,8 @@ impl Shared {
         let count = due.len();
         let (probes, due): (Vec<_>, Vec<_>) = due.into_iter().partition(|waiting| self.is_suspended(waiting));
         // One probe is enough, and nothing waits for it.
-        let probed = probes.into_iter().find_map(|waiting| self.put_in(waiting));
-        let put_in = |waiting| self.put_in(waiting).map(|(_, receiver)| receiver);
+        let probed = probes.into_iter().find_map(|waiting| self.put_in(KeptEvent::read(waiting)?));
+        let put_in = |waiting| Some(self.put_in(KeptEvent::read(waiting)?)?.1);
         let waiting: Vec<_> = due.into_iter().filter_map(put_in).collect();
         let moved = !waiting.is_empty();
         *stuck = (count - waiting.len() - usize::from(probed.is_some())).min(MAX_STUCK);
@@ -87,34 +86,47 @@ impl Shared {
     }
 
     /// Puts one event into the queue, unless somebody is at it.
-    fn put_in(&self, waiting: Waiting) -> Option<(Arc<Event>, oneshot::Receiver<Settlement>)> {
-        let key = waiting.key;
-        let message: Option<Message> = serde_json::from_slice(&waiting.content).ok();
-        let digest = waiting.digest?;
-        let event = message
-            .as_ref()
-            .and_then(|message| message.event(digest, waiting.notify_id, waiting.payment_time));
-        let Some(event) = event.filter(|event| *event.key() == key).map(Arc::new) else {
-            tracing::error!(
-                id = key.id,
-                "what is kept of an event cannot be read: only Alipay can bring it again"
-            );
-            return None;
-        };
+    fn put_in(&self, kept: KeptEvent) -> Option<(Arc<Event>, oneshot::Receiver<Settlement>)> {
+        let KeptEvent { event, traceparent, arrived } = kept;
         let receiver = match self.flight.join(&event) {
             Join::Lead(receiver) => receiver,
             Join::Follow(_) | Join::Other(..) => return None,
         };
-        let trace = self.tracer.kept(message.and_then(|message| message.traceparent));
+        let trace = self.tracer.kept(traceparent);
         let deadline = Instant::now() + DRAIN_PATIENCE;
-        let arrived = waiting.first_at;
         let errand = Errand { event: Arc::clone(&event), arrived, body: None, trace, deadline, place: None };
         failpoint::reached(Point::Draining);
         if let Err(job) = self.queue.push(Job::drained(errand)) {
             drop(job);
-            self.flight.complete(&key, &Settlement::Refused);
+            self.flight.complete(event.key(), &Settlement::Refused);
         }
         Some((event, receiver))
+    }
+}
+
+/// An event that waits, as it is to be published.
+struct KeptEvent {
+    event: Arc<Event>,
+    traceparent: Option<String>,
+    arrived: Timestamp,
+}
+
+impl KeptEvent {
+    /// `None`, and the log names it, if what is kept cannot be read, or is of another event than the key.
+    fn read(waiting: Waiting) -> Option<Self> {
+        let Waiting { key, digest, notify_id, payment_time, content, first_at: arrived, .. } = waiting;
+        let message: Option<Message> = serde_json::from_slice(&content).ok();
+        let kept = digest.zip(message).and_then(|(digest, message)| {
+            let event = message.event(digest, notify_id, payment_time).filter(|event| *event.key() == key)?;
+            Some(Self { event: Arc::new(event), traceparent: message.traceparent, arrived })
+        });
+        if kept.is_none() {
+            tracing::error!(
+                id = key.id,
+                "what is kept of an event cannot be read: only Alipay can bring it again"
+            );
+        }
+        kept
     }
 }
 

@@ -318,8 +318,7 @@ impl Worker {
         match call {
             Call::Write(change, done) => writes.push((change, done)),
             Call::Known(keys, done) => {
-                let known = self.read(|core| core.known(&keys));
-                let _ = done.send(known.map(|known| known.into_iter().map(Claim::Granted).collect()));
+                let _ = done.send(self.read(|core| core.known(&keys)));
             }
             Call::Find(subject, done) => {
                 let _ = done.send(self.read(|core| core.find(&subject)));

@@ -398,19 +398,70 @@ fn what_cannot_be_read_in_the_backlog_keeps_nobody_from_being_announced() {
         let program = Program::start("unreadable");
         let waits = Notification::payment_now(1);
         assert!(program.post(&waits.body()).is_fail(503));
-        // More than a batch, and longer due: no content, and some no text where one should be, or half a digest.
+        // More than a batch, and longer due.
         let connection = rusqlite::Connection::open(store(&program)).unwrap();
         connection
             .execute_batch(
                 "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 200)
                  INSERT INTO event (subject, id, state, digest, notify_id, type, first_at, at, attempts, reason, message)
-                 SELECT iif(n % 2, 'T', CAST(x'54ff' AS TEXT)) || n, 'A.T' || n, 1, zeroblob(32 - n % 3),
-                   iif(n % 5, 'n', CAST(x'ff' AS TEXT)), 'payment.succeeded', n, n, 1, 'returned', x'7b7d'
+                 SELECT 'T' || n, 'A.T' || n, 1, zeroblob(32), 'n', 'payment.succeeded', n, n, 1, 'returned', x'7b7d'
                  FROM n",
             )
             .unwrap();
         let mut queue = Queue::bound(&program.exchange, &["#"]).await;
         assert_eq!(queue.next().await.id(), waits.event_id("payment.succeeded"));
+    });
+}
+
+/// Flipped bits: a text that is none any more or became a blob, half a digest, content that became a text.
+#[test]
+fn a_waiting_row_with_flipped_bits_harms_its_own_event_alone_until_alipay_brings_that_again() {
+    run(async {
+        let program = Program::start("flipped");
+        let flips = [
+            "subject = CAST(subject || x'ff' AS TEXT)",
+            "subject = CAST(subject AS BLOB)",
+            "id = CAST(id || x'ff' AS TEXT)",
+            "notify_id = CAST(x'ff' AS TEXT)",
+            "digest = substr(digest, 2)",
+            "digest = CAST(digest AS TEXT)",
+            "message = CAST(message AS TEXT)",
+            "reason = CAST(x'ff' AS TEXT)",
+        ];
+        let damaged: Vec<Notification> = (1..=8).map(Notification::payment_now).collect();
+        for notification in &damaged {
+            assert!(program.post(&notification.body()).is_fail(503));
+        }
+        let connection = rusqlite::Connection::open(store(&program)).unwrap();
+        for (notification, flip) in damaged.iter().zip(flips) {
+            let sql = format!("UPDATE event SET {flip}, at = 0 WHERE subject = ?1");
+            assert_eq!(connection.execute(&sql, [notification.trade_no()]).unwrap(), 1, "{flip}");
+        }
+        let whole = Notification::payment_now(9);
+        assert!(program.post(&whole.body()).is_fail(503));
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        assert_eq!(queue.next().await.id(), whole.event_id("payment.succeeded"));
+        let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        let log = || program.log().matches("cannot be read: only Alipay can bring it again").count();
+        program.wait_until("each is named, and twice", || log() >= 2 * flips.len());
+        assert_eq!(number("SELECT count(*) FROM event WHERE state = 1 AND at = 0"), 8, "they are left");
+        // Alipay brings them again, beside what is known: each is announced once, and the known one not again.
+        for notification in damaged.iter().chain([&whole]) {
+            assert!(program.post(&notification.body()).is_success());
+        }
+        let announced = queue.published(&program, 10).await;
+        let ids: Vec<_> = announced.iter().map(|event| event.id().to_owned()).collect();
+        let expected: Vec<_> = damaged.iter().map(|paid| paid.event_id("payment.succeeded")).collect();
+        assert_eq!(ids, expected);
+        assert!(is(&program, "store_up", 1.0) && is(&program, "store_unchecked", 0.0));
+        // What could be found under its key is written over; a key that is none stays, for a person.
+        program
+            .wait_until("they are recorded", || number("SELECT count(*) FROM event WHERE state = 0") == 10);
+        assert_eq!(number("SELECT count(*) FROM event WHERE state = 1"), 3);
+        for notification in &damaged {
+            assert!(program.post(&notification.body()).is_success());
+        }
+        assert!(queue.published(&program, 11).await.is_empty());
     });
 }
 

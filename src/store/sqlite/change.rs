@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use super::core::Result;
+use super::core::{Result, readable};
 use super::load::{Books, Weight};
 use super::rival::{rival_at, step_aside};
 use super::schema;
@@ -185,9 +185,10 @@ fn write_decision(writing: &mut Writing<'_>, decision: &Decision, books: &mut Bo
 /// brought; other money facts are never written over.
 pub(super) fn merge_entry(writing: &mut Writing<'_>, entry: &Entry) -> Result<Merged> {
     let sql = "SELECT state, digest FROM event WHERE row = ?1 AND subject = ?2 AND id = ?3";
-    let here = writing
-        .look(&entry.key, sql, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<[u8; 32]>>(1)?)))?;
-    let here = here.and_then(|(state, digest)| Some((State::from_code(state)?, digest)));
+    let here = writing.look(&entry.key, sql, |row| {
+        readable(row.get(0).and_then(|state| Ok((state, row.get::<_, Option<[u8; 32]>>(1)?))))
+    })?;
+    let here = here.flatten().and_then(|(state, digest)| Some((State::from_code(state)?, digest)));
     let waits = |state| matches!(state, State::Deferred | State::InDoubt | State::Held);
     match here {
         None => {}

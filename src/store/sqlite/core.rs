@@ -21,7 +21,7 @@ use super::{Config, OpenError};
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key};
 use crate::failpoint::{self, Point};
-use crate::store::{Entry, Kept, Known, MAX_FOUND, Merged, Row, State, Tally, Waiting};
+use crate::store::{Claim, Entry, Kept, Known, MAX_FOUND, Merged, Row, State, Tally, Waiting};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -171,14 +171,13 @@ impl Core {
     }
 
     /// What is known of each key.
-    pub(super) fn known(&self, keys: &[Key]) -> Result<Vec<Option<Known>>> {
+    pub(super) fn known(&self, keys: &[Key]) -> Result<Vec<Claim>> {
         let of = |key: &Key| {
             let found = self.places.look(&self.connection, key, KNOWN, |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 32]>(1)?, row.get::<_, String>(2)?))
+                let known = readable(known_of(row))?;
+                Ok(known.flatten().map_or(Claim::Unreadable, |known| Claim::Granted(Some(known))))
             });
-            Ok(found?.and_then(|(state, digest, notify_id)| {
-                Some(Known { state: State::from_code(state)?, digest: Digest::from_bytes(digest), notify_id })
-            }))
+            Ok(found?.unwrap_or(Claim::Granted(None)))
         };
         if let [key] = keys {
             return Ok(vec![of(key)?]);
@@ -212,7 +211,7 @@ impl Core {
                     attempts: row.get(8)?,
                 })
             });
-            found.extend(row.optional()?);
+            found.extend(readable(row).optional()?.flatten());
         }
         found.sort_by(|a, b| (a.first_at, &a.key.id).cmp(&(b.first_at, &b.key.id)));
         found.truncate(MAX_FOUND);
@@ -354,14 +353,22 @@ impl Core {
     fn count(&mut self) -> Result<()> {
         let mut books = self.books.emptied();
         let mut select = self.connection.prepare_cached(
-            "SELECT id, subject, state, reason, length(message) FROM event WHERE state BETWEEN 1 AND 3",
+            "SELECT id, subject, state, reason, length(message), row FROM event WHERE state BETWEEN 1 AND 3",
         )?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
             let weight = weight_of(row, 2)?;
             books.load.add(weight);
             if weight.state == State::Held {
-                books.held.insert(row.get(0)?, row.get(1)?);
+                let key = readable(row.get(0).and_then(|id| Ok((id, row.get(1)?))))?;
+                if key.is_none() {
+                    let row: i64 = row.get(5)?;
+                    tracing::error!(
+                        row,
+                        "the key of a held notification cannot be read: only Alipay can bring it again"
+                    );
+                }
+                books.held.extend(key);
             }
         }
         drop(rows);
@@ -430,23 +437,56 @@ impl From<Error> for TakeOver {
     }
 }
 
-/// A text that is none any more and a digest that is not whole (flipped bits) make what waits an event of no key, which is left
-/// where it is and named in the log: it stops nobody else's.
+/// `None` if the row does not read as it was written (flipped bits): that harms its own event, and no other.
+pub(super) fn readable<T>(read: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(
+            FromSqlConversionFailure(..)
+            | IntegralValueOutOfRange(..)
+            | InvalidColumnType(..)
+            | Utf8Error(..),
+        ) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// As in [`KNOWN`]. `None` for a state that there is not.
+fn known_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Known>> {
+    let (digest, notify_id) = (Digest::from_bytes(row.get(1)?), row.get(2)?);
+    Ok(State::from_code(row.get(0)?).map(|state| Known { state, digest, notify_id }))
+}
+
+/// As in [`WAITING`]. One that cannot be read has no content, and its row's number for an id: it is named in the log, and left.
 fn waiting_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
-    let text = |at: usize| {
-        row.get_ref(at)
-            .map(|value| String::from_utf8_lossy(value.as_bytes().unwrap_or_default()).into_owned())
+    let read = || {
+        Ok(Waiting {
+            key: Key { subject: row.get(0)?, id: row.get(1)? },
+            state: State::from_code(row.get(2)?).unwrap_or(State::Held),
+            digest: row.get::<_, Option<[u8; 32]>>(3)?.map(Digest::from_bytes),
+            notify_id: row.get(4)?,
+            payment_time: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_unix_millis),
+            reason: row.get::<_, Option<String>>(6)?.unwrap_or_default(),
+            content: row.get::<_, Option<Vec<u8>>>(7)?.unwrap_or_default(),
+            event_type: row.get::<_, Option<String>>(8)?.as_deref().and_then(EventType::from_name),
+            first_at: Timestamp::from_unix_millis(row.get(9)?),
+        })
     };
+    if let Some(waiting) = readable(read())? {
+        return Ok(waiting);
+    }
+    let number: i64 = row.get(10)?;
     Ok(Waiting {
-        key: Key { subject: text(0)?, id: text(1)? },
-        state: State::from_code(row.get(2)?).unwrap_or(State::Held),
-        digest: row.get::<_, Option<[u8; 32]>>(3).ok().flatten().map(Digest::from_bytes),
-        notify_id: text(4)?,
-        payment_time: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_unix_millis),
-        reason: text(6)?,
-        content: row.get::<_, Option<Vec<u8>>>(7)?.unwrap_or_default(),
-        event_type: EventType::from_name(&text(8)?),
-        first_at: Timestamp::from_unix_millis(row.get(9)?),
+        key: Key { subject: String::new(), id: format!("row {number}") },
+        state: State::Deferred,
+        digest: None,
+        notify_id: String::new(),
+        payment_time: None,
+        reason: String::new(),
+        content: Vec::new(),
+        event_type: None,
+        first_at: Timestamp::from_unix_millis(0),
     })
 }
 
@@ -471,11 +511,12 @@ fn entry_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
 
 const KNOWN: &str = "SELECT state, digest, notify_id FROM event
   WHERE row = ?1 AND subject = ?2 AND id = ?3 AND digest IS NOT NULL";
-const WAITING: &str = "subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at";
+const WAITING: &str =
+    "subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at, row";
 const ENTRY: &str = "subject, id, state, digest, notify_id, type, first_at, at, attempts, expires_at, reason,
   payment_at, message";
 const DUE: &str =
-    "SELECT subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at FROM event
+    "SELECT subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at, row FROM event
   WHERE state BETWEEN 1 AND 2 AND is_refused = ?1 AND due_at <= ?2 AND instr(?4, '|' || type || '|') = 0
   ORDER BY due_at LIMIT ?3";
 const TALLY: &str = "SELECT state, count(*), min(first_at), min(coalesce(payment_at, first_at))

@@ -1,9 +1,9 @@
 //! What waits in the file under the key of other money, and how it steps aside ([`Rival`]).
 
-use rusqlite::params;
+use rusqlite::{Row, params};
 
 use super::change::weight_at;
-use super::core::Result;
+use super::core::{Result, readable};
 use super::load::{Books, Weight};
 use super::transaction::Writing;
 use crate::clock::Timestamp;
@@ -15,21 +15,20 @@ use crate::store::conflict::Rival;
 pub(super) fn rival_at(writing: &mut Writing<'_>, key: &Key, digest: &Digest) -> Result<Option<Rival>> {
     let sql = "SELECT digest, notify_id, payment_at, message, reason FROM event
                WHERE row = ?1 AND subject = ?2 AND id = ?3 AND state IN (1, 2) AND digest IS NOT NULL";
-    let rival = writing.look(key, sql, |row| {
-        let of = Digest::from_bytes(row.get(0)?);
-        if of == *digest {
-            return Ok(None);
-        }
-        let message: Option<Vec<u8>> = row.get(3)?;
-        Ok(Some(Rival {
-            digest: of,
-            notify_id: row.get(1)?,
-            payment_time: row.get::<_, Option<i64>>(2)?.map(Timestamp::from_unix_millis),
-            message: message.and_then(|message| serde_json::from_slice(&message).ok()),
-            in_doubt: row.get::<_, Option<String>>(4)?.as_deref() == Some(Cause::InDoubt.as_str()),
-        }))
-    })?;
-    Ok(rival.flatten())
+    // What cannot be read is no rival, and is written over: that mends it.
+    let rival = writing.look(key, sql, |row| readable(rival_of(row)))?;
+    Ok(rival.flatten().filter(|rival| rival.digest != *digest))
+}
+
+fn rival_of(row: &Row<'_>) -> rusqlite::Result<Rival> {
+    let message: Option<Vec<u8>> = row.get(3)?;
+    Ok(Rival {
+        digest: Digest::from_bytes(row.get(0)?),
+        notify_id: row.get(1)?,
+        payment_time: row.get::<_, Option<i64>>(2)?.map(Timestamp::from_unix_millis),
+        message: message.and_then(|message| serde_json::from_slice(&message).ok()),
+        in_doubt: row.get::<_, Option<String>>(4)?.as_deref() == Some(Cause::InDoubt.as_str()),
+    })
 }
 
 /// Keeps it as the conflict that it is, unless that is known already. Says whether its own row may be written over.
