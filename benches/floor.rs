@@ -1,4 +1,4 @@
-//! The floor: what a notification must cost at the least with these crates. It reads with hyper, verifies with
+//! The floor: a plain program with the gateway's crates and none of its work. It reads with hyper, verifies with
 //! aws-lc-rs, publishes with lapin, awaits the confirm and answers. No dedup, no store, no limits, no metrics,
 //! no classification, no attribution of returns: it would lose money. `benches/run.sh` measures the gateway
 //! against it.

@@ -6,13 +6,15 @@
 #   benches/run.sh                    everything, and the chart docs/performance.svg with SVG=docs/performance.svg
 #   benches/run.sh new cheap          some of: new million redis single cheap memory start peers latency size
 #   benches/run.sh 3 20000            the first alone, three pairs of 20,000 notifications; exits by BAR, 2.0
+#   OTHER=… benches/run.sh turns      a gateway that was built before, and this one in turn
 #   benches/run.sh apps               with 1 to 1,000 apps
 #   benches/run.sh soak               MINUTES=30 at half of what it can take (RATE=), for what grows
 #   benches/run.sh instructions       by callgrind, which no neighbour disturbs: part of .ci/run. Needs valgrind. CONNECTIONS=1 for
 #                                     fewer than 64, of which there is no bar
 #
 # PAIRS=5 COUNT=20000; TEN_MILLION=1 has a start with ten million records instead of one. GATEWAY and FLOOR name programs
-# that are built. Needs Python 3; the peers need its venv, pip and Node.js with npm, and are left out where there are none.
+# that are built. Needs Python 3, and a RabbitMQ node of its own: the distribution's package, and no other broker on 5672. The peers
+# need its venv, pip and Node.js with npm, and are left out where there are none.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -28,12 +30,16 @@ if [ "$*" = instructions ] && [ -z "$gateway" ]; then
   cargo test --profile simulation --locked --quiet --test simulation --no-run
   gateway="${CARGO_TARGET_DIR:-target}/simulation/alipay-notify-gateway" floor=none
 fi
-if [ -z "$gateway" ] || [ -z "$floor" ]; then
+built="${CARGO_TARGET_DIR:-target}/release"
+if [ -z "$gateway" ]; then
   echo "building" >&2
   cargo build --release --locked --quiet
-  floor=$(cargo build --release --locked --quiet --bench floor --message-format=json |
-    sed -n 's/.*"executable":"\([^"]*floor-[^"]*\)".*/\1/p' | tail -n 1)
-  gateway="${CARGO_TARGET_DIR:-target}/release/alipay-notify-gateway"
+  gateway="$built/alipay-notify-gateway"
+fi
+if [ -z "$floor" ]; then
+  # An example, so that no gateway with the tests' features is built beside it.
+  cargo build --release --locked --quiet --example floor
+  floor="$built/examples/floor"
 fi
 
 peers="$work/peers" have=""
@@ -43,12 +49,15 @@ case " ${*:-peers} " in *" peers "*)
   cp benches/peers/node.mjs "$peers/"
   if npm install --prefix "$peers" --silent --no-audit --no-fund alipay-sdk@4.14.0 fastify@5 amqplib@0.10 >"$work/npm.log" 2>&1; then
     have="node"
+    echo "Node.js $(node --version)" >&2
   else
     echo "without Node.js: $(tail -n 1 "$work/npm.log")" >&2
   fi
   if { python3 -m venv "$peers/venv" &&
-    "$peers/venv/bin/pip" install --quiet --disable-pip-version-check python-alipay-sdk==3.4.0 fastapi uvicorn aio-pika; } >"$work/pip.log" 2>&1; then
+    "$peers/venv/bin/pip" install --quiet --disable-pip-version-check python-alipay-sdk==3.4.0 fastapi==0.165.0 'uvicorn[standard]==0.54.0' \
+    uvloop==0.23.0 httptools==0.9.0 aio-pika==10.2.1; } >"$work/pip.log" 2>&1; then
     have="$have python"
+    python3 --version >&2
   else
     echo "without Python's: $(tail -n 1 "$work/pip.log")" >&2
   fi

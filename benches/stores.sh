@@ -35,11 +35,15 @@ free_port() { # that nobody listens on
 }
 
 gateway=${GATEWAY:-} floor=${FLOOR:-}
-if [ -z "$gateway" ] || [ -z "$floor" ]; then
+built="${CARGO_TARGET_DIR:-target}/release"
+if [ -z "$gateway" ]; then
   say "building"
-  floor=$(cargo build --release --locked --quiet --bench floor --message-format=json |
-    sed -n 's/.*"executable":"\([^"]*floor-[^"]*\)".*/\1/p' | tail -n 1)
-  gateway="${CARGO_TARGET_DIR:-target}/release/alipay-notify-gateway"
+  cargo build --release --locked --quiet
+  gateway="$built/alipay-notify-gateway"
+fi
+if [ -z "$floor" ]; then
+  cargo build --release --locked --quiet --example floor
+  floor="$built/examples/floor"
 fi
 
 amqp=$(env -u AMQP_URL deploy/broker.sh start "$work/broker")
@@ -80,7 +84,9 @@ for round in $(seq "$rounds"); do
   "$gateway" simulate send --key "$work/alipay-private.pem" --count "$count" --bodies-out "$work/bodies-$round" >/dev/null
 done
 # SQLite's index is behind by 16,384 rows (`places.rs`): so many go before each measurement that it is written to meanwhile.
-"$gateway" simulate send --key "$work/alipay-private.pem" --count 18000 --bodies-out "$work/warm" >/dev/null
+for round in $(seq "$rounds"); do
+  "$gateway" simulate send --key "$work/alipay-private.pem" --count 18000 --bodies-out "$work/warm-$round" >/dev/null
+done
 
 # N records as `store export` writes them, in no order: `simulate` makes its trade numbers of the same parts.
 records() {
@@ -174,7 +180,8 @@ send() { # BODIES
 measure() { # WHAT ROUND: sets us (hundredths), redis_us, rate and mib
   local before redis_before summary
   start "$1"
-  [ "$1" != sqlite ] || send warm >/dev/null
+  send "warm-$2" >/dev/null
+  deploy/broker.sh ctl "$work/broker" purge_queue "$exchange" >/dev/null
   before=$(cpu "$pid") redis_before=$(cpu "$redis_pid")
   summary=$(send "bodies-$2") ||
     { say "not as promised: $summary"; tail -n 5 "$work/$1.log" >&2; exit 1; }

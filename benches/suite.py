@@ -126,15 +126,19 @@ bind = ["#"]
 
     def ratio(self, what, values, bar, at_least=False):
         median = statistics.median(values)
-        is_kept = median >= bar if at_least else median <= bar
         spread = f"{median:.2f} ({min(values):.2f}-{max(values):.2f})"
+        if bar is None:
+            self.row(what, spread)
+            return
+        is_kept = median >= bar if at_least else median <= bar
         self.row(what, spread, f"{'>=' if at_least else '<='} {bar:g}", is_kept)
-        return median
 
 
-def warm(bench, gateway):
-    """So many that what is measured then is written into the index, too: that is behind by 16,384 rows (`places.rs`)."""
-    gateway.send(bench.sign("warm", 18_000))
+def warm(bench, process):
+    """So many that what is measured then is written into SQLite's index, too: that is behind by 16,384 rows (`places.rs`). What
+    has no index gets as many, so that each is in its stride."""
+    process.send(bench.sign("warm", 18_000))
+    bench.empty_queue()
 
 
 class Running:
@@ -149,17 +153,18 @@ class Running:
         arguments = {
             "floor": [bench.floor, f"127.0.0.1:{self.port}", work / "alipay-public.der", bench.amqp, bench.exchange],
             "node": ["node", f"{peers}/node.mjs", str(self.port), work / "alipay-public.pem", bench.amqp, bench.exchange],
-            "python": [f"{peers}/venv/bin/python", HERE / "peers" / "peer.py", str(self.port), work / "alipay-public.pem",
-                       bench.amqp, bench.exchange],
         }
+        for name, loop in [("python", "plain"), ("python-standard", "standard")]:
+            arguments[name] = [f"{peers}/venv/bin/python", HERE / "peers" / "peer.py", str(self.port), work / "alipay-public.pem",
+                               bench.amqp, bench.exchange, loop]
         environment = os.environ
         if what in ("sqlite", "redis"):
             arguments[what] = [*under, bench.gateway, "serve", "--config", work / "gateway.toml"]
             environment = {**bench.environment(what), "GATEWAY_HTTP__LISTEN": f"127.0.0.1:{self.port}",
                            "GATEWAY_ADMIN__LISTEN": f"127.0.0.1:{self.admin}"}
         if under:
-            # Everything takes fifty times as long.
-            environment = {**environment, "GATEWAY_HTTP__ANSWER_TIMEOUT": "60s", "GATEWAY_AMQP__CONFIRM_TIMEOUT": "30s"}
+            # Everything takes fifty times as long; and one thread serves, as where there are few cores.
+            environment = {**environment, "GATEWAY_RUNTIME__THREADS": "1", "GATEWAY_HTTP__ANSWER_TIMEOUT": "60s", "GATEWAY_AMQP__CONFIRM_TIMEOUT": "30s"}
         self.started = time.monotonic()
         self.process = subprocess.Popen(arguments[what], stdout=self.log.open("w"), stderr=subprocess.STDOUT, env=environment)
         if what in ("sqlite", "redis"):
@@ -194,7 +199,7 @@ class Running:
     def send(self, bodies, connections=64, rate=None, fails=False):
         """Sends, and tells what a notification cost and took."""
         count = sum(1 for _ in bodies.open())
-        command = [self.bench.gateway, "simulate", "send", "--url", f"http://127.0.0.1:{self.port}/alipay/notify", "--key",
+        command = [self.bench.args.gateway, "simulate", "send", "--url", f"http://127.0.0.1:{self.port}/alipay/notify", "--key",
                    self.bench.work / "alipay-private.pem", "--bodies", bodies, "--presign", "--concurrency", str(connections),
                    "--format", "json"] + (["--rate", str(rate)] if rate else [])
         before = self.cpu()
@@ -225,19 +230,20 @@ def write_records(file, count):
 
 
 def pairs(bench, engine, records, rounds, count, connections=64):
-    """The gateway and the floor in turn, with the same bodies."""
+    """The gateway and the floor in turn, with the same bodies; now the one begins, now the other."""
     found = {"cpu": [], "rate": [], "us": [], "floor": [], "mib": []}
     for turn in range(rounds):
         bodies = bench.sign(f"bodies-{turn}-{count}", count)
         bench.fill(engine, records)
-        with Running(bench, engine) as gateway:
-            if engine == "sqlite":
-                warm(bench, gateway)
-            ours = gateway.send(bodies, connections)
-            found["mib"].append(gateway.memory("VmHWM"))
-        with Running(bench, "floor") as floor:
-            theirs = floor.send(bodies, connections)
-        bench.empty_queue()
+        told = {}
+        for what in (engine, "floor") if turn % 2 == 0 else ("floor", engine):
+            with Running(bench, what) as process:
+                warm(bench, process)
+                told[what] = process.send(bodies, connections)
+                if what == engine:
+                    found["mib"].append(process.memory("VmHWM"))
+            bench.empty_queue()
+        ours, theirs = told[engine], told["floor"]
         found["cpu"].append(ours["us"] / theirs["us"])
         found["rate"].append(ours["per_second"] / theirs["per_second"])
         found["us"].append(ours["us"])
@@ -249,6 +255,27 @@ def section_ratio(bench):
     """The first of all alone, with the bar that is held."""
     found = pairs(bench, "sqlite", 10_000, bench.args.pairs, bench.args.count)
     bench.ratio("CPU, SQLite with 10 thousand records, against the floor", found["cpu"], float(os.environ.get("BAR", "2.0")))
+
+
+def section_turns(bench):
+    """A gateway that was built before (OTHER) and this one in turn: what a change is worth."""
+    programs = {"before": os.environ.get("OTHER") or sys.exit("OTHER names the program to compare with"), "now": bench.gateway}
+    told = {name: [] for name in programs}
+    for turn in range(bench.args.pairs):
+        bodies = bench.sign(f"bodies-{turn}-{bench.args.count}", bench.args.count)
+        for name in list(programs)[:: 1 if turn % 2 == 0 else -1]:
+            bench.gateway = programs[name]
+            # Each makes its own, which may be of another version of the file.
+            (bench.work / "kept-10000.db").unlink(missing_ok=True)
+            bench.fill("sqlite", 10_000)
+            with Running(bench, "sqlite") as gateway:
+                warm(bench, gateway)
+                told[name].append(gateway.send(bodies))
+            bench.empty_queue()
+    for key, what in [("us", "CPU, microseconds"), ("per_second", "notifications a second")]:
+        before, now = ([each[key] for each in told[name]] for name in programs)
+        bench.row(f"{what}: before, now", f"{statistics.median(before):.1f}, {statistics.median(now):.1f}")
+        bench.ratio(f"{what}: now against before", [after / earlier for earlier, after in zip(before, now)], None)
 
 
 def section_new(bench):
@@ -307,7 +334,9 @@ def section_memory(bench):
         ctl("set_vm_memory_high_watermark", "0.00001")
         try:
             # The broker tells that it is blocked when somebody publishes.
-            gateway.send(bench.sign("blocked", bench.args.count), fails=True)
+            told = gateway.send(bench.sign("blocked", bench.args.count), fails=True)
+            if not told["fail"]:
+                sys.exit("the broker was not blocked")
             blocked = gateway.memory("VmHWM")
         finally:
             ctl("set_vm_memory_high_watermark", "0.4")
@@ -372,8 +401,10 @@ def first_success(bench, body):
 
 
 def section_peers(bench):
-    for what, bar, name in [("node", 8, "Node.js, alipay-sdk, fastify, amqplib"), ("python", 19, "Python, python-alipay-sdk, FastAPI, aio-pika")]:
-        if what not in bench.args.have:
+    for what, bar, name in [("node", 8, "Node.js, alipay-sdk, fastify, amqplib"),
+                            ("python", 19, "Python, python-alipay-sdk, FastAPI, aio-pika"),
+                            ("python-standard", None, "the same with uvloop and httptools")]:
+        if what.split("-")[0] not in bench.args.have:
             bench.row(f"CPU of {name}, against ours", "could not be installed")
             continue
         ratios, theirs = [], []
@@ -383,13 +414,18 @@ def section_peers(bench):
             with Running(bench, "sqlite") as gateway:
                 warm(bench, gateway)
                 ours = gateway.send(bodies)["us"]
+            bench.empty_queue()
             # Fewer: they take as long.
+            few = bench.args.count // 4
             with Running(bench, what) as peer:
-                theirs.append(peer.send(bench.sign(f"bodies-{turn}-{bench.args.count // 4}", bench.args.count // 4))["us"])
+                peer.send(bench.sign("warm-peer", few))
+                bench.empty_queue()
+                theirs.append(peer.send(bench.sign(f"bodies-{turn}-{few}", few))["us"])
             ratios.append(theirs[-1] / ours)
             bench.empty_queue()
         bench.ratio(f"CPU of {name}, against ours", ratios, bar, at_least=True)
-        bench.bars[name] = statistics.median(theirs)
+        if bar:
+            bench.bars[name] = statistics.median(theirs)
 
 
 def section_latency(bench):
@@ -565,7 +601,7 @@ def main():
     bench = Bench(args)
     try:
         print(f"{'':<66} {'median (least-most)':>22} {'bar':>10} kept")
-        for name in args.sections or [name for name in known if name not in ("ratio", "apps", "soak", "instructions")]:
+        for name in args.sections or [name for name in known if name not in ("ratio", "turns", "apps", "soak", "instructions")]:
             known[name](bench)
         if args.svg and len(bench.bars) > 1:
             draw(bench.bars, Path(args.svg))

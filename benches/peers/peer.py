@@ -1,6 +1,8 @@
 """What a merchant writes with python-alipay-sdk: FastAPI on uvicorn, aio-pika with publisher confirms.
 
-Usage: peer.py PORT PUBLIC_KEY.pem AMQP_URI EXCHANGE
+Usage: peer.py PORT PUBLIC_KEY.pem AMQP_URI EXCHANGE plain|standard
+
+`plain` is uvicorn by itself (asyncio and h11), `standard` what `uvicorn[standard]` brings (uvloop and httptools).
 """
 
 import json
@@ -15,7 +17,7 @@ from Cryptodome.PublicKey import RSA
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 
-port, key, uri, exchange_name = sys.argv[1:]
+port, key, uri, exchange_name, kind = sys.argv[1:]
 with open(key, encoding="ascii") as file:
     alipay_key = file.read()
 # The SDK wants a private key, which is not used for verifying.
@@ -51,4 +53,5 @@ async def notify(request: Request):
     return "success"
 
 
-uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="error", access_log=False)
+loop, http = ("asyncio", "h11") if kind == "plain" else ("uvloop", "httptools")
+uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="error", access_log=False, loop=loop, http=http)

@@ -85,6 +85,8 @@ enum Format {
 /// A delivery that is due.
 struct Due {
     signed: Signed,
+    /// When it was to go, where `--rate` says so: what it waits then for a connection counts as waiting for its answer.
+    at: Option<Instant>,
     /// From 1.
     attempt: u32,
     /// Where the next one goes. Everything is over when nobody holds one of these any more.
@@ -169,11 +171,12 @@ async fn pace(mut signed: mpsc::Receiver<Signed>, rate: Option<u32>, again: mpsc
     let pace = rate.map(|rate| Duration::from_secs(1) / rate);
     let mut count = 0;
     while let Some(signed) = signed.recv().await {
-        if let Some(pace) = pace {
-            tokio::time::sleep_until(began + pace * count).await;
+        let at = pace.map(|pace| began + pace * count);
+        if let Some(at) = at {
+            tokio::time::sleep_until(at).await;
             count += 1;
         }
-        let due = Due { signed, attempt: 1, again: again.clone() };
+        let due = Due { signed, at, attempt: 1, again: again.clone() };
         let _ = again.send(due).await;
     }
 }
@@ -187,10 +190,10 @@ impl Post {
             let due = self.due.lock().await.recv().await;
             let Some(due) = due else { break };
             let kind = due.signed.kind;
-            let sent = Instant::now();
+            let since = due.at.unwrap_or_else(Instant::now);
             let answer = self.deliver(&due, &mut client, &mut random).await;
             let success = answer.as_ref().map(Answer::is_success);
-            mine.count(kind, success, sent.elapsed());
+            mine.count(kind, success, since.elapsed());
             match self.next(&due, success, kind) {
                 Some(pause) => self.deliver_later(due, pause),
                 None => {
@@ -229,11 +232,11 @@ impl Post {
         let post = Arc::clone(self);
         self.tasks.spawn(async move {
             tokio::time::sleep(pause).await;
-            let Due { mut signed, attempt, again } = due;
+            let Due { mut signed, attempt, again, .. } = due;
             if let Some(notification) = &mut signed.notification {
                 signed.body = post.sign_again(notification);
             }
-            let due = Due { signed, attempt: attempt + 1, again: again.clone() };
+            let due = Due { signed, at: None, attempt: attempt + 1, again: again.clone() };
             let _ = again.send(due).await;
         });
     }
