@@ -185,17 +185,19 @@ fn write_decision(writing: &mut Writing<'_>, decision: &Decision, books: &mut Bo
 /// brought; other money facts are never written over.
 pub(super) fn merge_entry(writing: &mut Writing<'_>, entry: &Entry) -> Result<Merged> {
     let sql = "SELECT state, digest FROM event WHERE row = ?1 AND subject = ?2 AND id = ?3";
-    let here = writing.look(&entry.key, sql, |row| {
-        readable(row.get(0).and_then(|state| Ok((state, row.get::<_, Option<[u8; 32]>>(1)?))))
-    })?;
-    let here = here.flatten().and_then(|(state, digest)| Some((State::from_code(state)?, digest)));
+    let here = writing
+        .look(&entry.key, sql, |row| Ok((state_of(row, 0)?, readable(row.get::<_, Option<[u8; 32]>>(1))?)))?;
     let waits = |state| matches!(state, State::Deferred | State::InDoubt | State::Held);
     match here {
         None => {}
-        Some((_, Some(digest))) if entry.digest.is_some_and(|brought| *brought.as_bytes() != digest) => {
+        Some((_, Some(Some(digest))))
+            if entry.digest.is_some_and(|brought| *brought.as_bytes() != digest) =>
+        {
             return Ok(Merged::Differs);
         }
         Some((state, _)) if waits(state) && !waits(entry.state) => {}
+        // What waits and cannot be read is nothing.
+        Some((state, None)) if waits(state) => {}
         Some((State::Dropped | State::Unrouted, _)) if entry.state == State::Recorded => {}
         Some(_) => return Ok(Merged::Known),
     }
@@ -228,28 +230,32 @@ pub(super) fn weight_at(writing: &Writing<'_>, key: &Key) -> Result<Option<Weigh
 pub(super) fn weight_of(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<Weight> {
     let reason = row.get_ref(from + 1)?.as_str_or_null().unwrap_or_default();
     Ok(Weight {
-        // A state of a newer version cannot be here: open refuses its file.
-        state: State::from_code(row.get(from)?).unwrap_or(State::Held),
+        state: state_of(row, from)?,
         is_returned: reason == Some(Cause::Returned.as_str()),
         bytes: u64::try_from(row.get::<_, Option<i64>>(from + 2)?.unwrap_or(0)).unwrap_or(0),
     })
+}
+
+/// One that cannot be read may be written over, like what waits. A state of a newer version cannot be here: open refuses its file.
+fn state_of(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<State> {
+    Ok(readable(row.get(at))?.and_then(State::from_code).unwrap_or(State::Held))
 }
 
 pub(super) const PUT_RECORD: &str =
     "INSERT INTO event (row, subject, id, state, type, digest, notify_id, first_at, at, attempts, expires_at)
   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, 1, ?9)
   ON CONFLICT (row) DO UPDATE SET state = ?4, type = ?5, digest = ?6, notify_id = ?7, at = ?8,
-    attempts = attempts + 1, expires_at = max(coalesce(expires_at, 0), ?9), reason = NULL, message = NULL";
+    attempts = coalesce(attempts, 0) + 1, expires_at = max(coalesce(expires_at, 0), ?9), reason = NULL, message = NULL";
 const PUT_DEFERRAL: &str =
     "INSERT INTO event (row, subject, id, state, type, digest, notify_id, first_at, at, attempts, reason, payment_at,
     message)
   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, 1, ?9, ?10, ?11)
   ON CONFLICT (row) DO UPDATE SET state = ?4, type = ?5, digest = ?6, notify_id = ?7, at = ?8,
-    attempts = attempts + 1, reason = ?9, payment_at = ?10, message = ?11";
+    attempts = coalesce(attempts, 0) + 1, reason = ?9, payment_at = ?10, message = ?11";
 const PUT_HOLDING: &str =
     "INSERT INTO event (row, subject, id, state, notify_id, first_at, at, attempts, reason, message, payment_at)
   VALUES (?1, ?2, ?3, 3, ?4, ?5, ?5, 1, ?6, ?7, ?8)
-  ON CONFLICT (row) DO UPDATE SET state = 3, at = ?5, attempts = attempts + 1, reason = ?6, message = ?7,
+  ON CONFLICT (row) DO UPDATE SET state = 3, at = ?5, attempts = coalesce(attempts, 0) + 1, reason = ?6, message = ?7,
     payment_at = ?8";
 const PUT_DECISION: &str =
     "INSERT INTO event (row, subject, id, state, notify_id, first_at, at, attempts, reason, expires_at)

@@ -306,7 +306,13 @@ impl Core {
         let mut entries = Vec::with_capacity(PORTION);
         let mut taken = 0;
         let read = each(&old.connection, |entry| {
-            entries.push(entry);
+            match entry {
+                Ok(entry) => entries.push(entry),
+                Err(error) => {
+                    tracing::error!(%error, "a row of the old file cannot be read: it is lost");
+                    return Ok(());
+                }
+            }
             taken += 1;
             if entries.len() == PORTION {
                 self.merge(&entries).map_err(TakeOver::Write)?;
@@ -333,7 +339,7 @@ impl Core {
             .prepare_cached("SELECT row FROM event WHERE row > ?1 ORDER BY row LIMIT 1 OFFSET ?2")?
             .query_row([self.swept, SWEEP - 1], |row| row.get(0))
             .optional()?;
-        let gone: Vec<(i64, Vec<u8>)> = writing
+        let gone: Vec<(i64, Option<Vec<u8>>)> = writing
             .prepare_cached(
                 "DELETE FROM event WHERE row > ?1 AND row <= ?2 AND state IN (0, 4, 5) AND expires_at < ?3
                  RETURNING row, CAST(subject AS BLOB)",
@@ -343,7 +349,7 @@ impl Core {
             })?
             .collect::<rusqlite::Result<_>>()?;
         for (row, subject) in &gone {
-            writing.let_go(subject, *row)?;
+            writing.let_go(subject.as_deref().unwrap_or_default(), *row)?;
         }
         writing.commit()?;
         self.swept = last.unwrap_or(0);
@@ -411,13 +417,13 @@ fn mend(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// Gives all rows, in the order of their writing, as they are at one moment.
+/// Gives all rows, in the order of their writing, as they are at one moment; or why one does not read as it was written.
 pub(super) fn each<E: From<Error>>(
     connection: &Connection,
-    mut take: impl FnMut(Entry) -> std::result::Result<(), E>,
+    mut take: impl FnMut(rusqlite::Result<Entry>) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
     let mut select = connection.prepare(&format!("SELECT {ENTRY} FROM event")).map_err(Error::from)?;
-    for entry in select.query_map([], entry_of).map_err(Error::from)? {
+    for entry in select.query_map([], |row| Ok(entry_of(row))).map_err(Error::from)? {
         take(entry.map_err(Error::from)?)?;
     }
     Ok(())

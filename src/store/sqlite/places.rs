@@ -253,8 +253,8 @@ pub(super) fn heal(connection: &Connection) -> Result<()> {
 }
 
 fn place_of(row: &Row<'_>) -> Result<Place> {
-    // Bytes, because those of a damaged row may be no text.
-    Ok((hash(row.get_ref(1)?.as_bytes().map_err(rusqlite::Error::from)?), row.get(0)?))
+    // Bytes, because those of a damaged row may be no text; or it is none at all, and found under no key.
+    Ok((hash(row.get_ref(1)?.as_bytes().unwrap_or_default()), row.get(0)?))
 }
 
 /// FNV-1a, folded to what SQLite stores in six bytes. In the file: never to be changed. Subjects of authentic

@@ -15,15 +15,18 @@ use crate::store::conflict::Rival;
 pub(super) fn rival_at(writing: &mut Writing<'_>, key: &Key, digest: &Digest) -> Result<Option<Rival>> {
     let sql = "SELECT digest, notify_id, payment_at, message, reason FROM event
                WHERE row = ?1 AND subject = ?2 AND id = ?3 AND state IN (1, 2) AND digest IS NOT NULL";
-    // What cannot be read is no rival, and is written over: that mends it.
-    let rival = writing.look(key, sql, |row| readable(rival_of(row)))?;
-    Ok(rival.flatten().filter(|rival| rival.digest != *digest))
+    // What cannot be read is no rival, and is written over.
+    let rival = writing.look(key, sql, |row| match readable(row.get(0))?.map(Digest::from_bytes) {
+        Some(of) if of != *digest => readable(rival_of(row, of)),
+        Some(_) | None => Ok(None),
+    })?;
+    Ok(rival.flatten())
 }
 
-fn rival_of(row: &Row<'_>) -> rusqlite::Result<Rival> {
+fn rival_of(row: &Row<'_>, digest: Digest) -> rusqlite::Result<Rival> {
     let message: Option<Vec<u8>> = row.get(3)?;
     Ok(Rival {
-        digest: Digest::from_bytes(row.get(0)?),
+        digest,
         notify_id: row.get(1)?,
         payment_time: row.get::<_, Option<i64>>(2)?.map(Timestamp::from_unix_millis),
         message: message.and_then(|message| serde_json::from_slice(&message).ok()),

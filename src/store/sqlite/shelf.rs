@@ -48,7 +48,7 @@ pub fn read_all(
 ) -> Result<(), ShelfError> {
     let unusable = |error: Error| OpenError::Unusable(config.path.clone(), error.to_string());
     let connection = Core::open_to_read(config).map_err(unusable)?;
-    each(&connection, |entry| take(&entry).map_err(ShelfError::Io))
+    each(&connection, |entry| take(&entry.map_err(Error::from)?).map_err(ShelfError::Io))
 }
 
 /// Ends the alarm about a damaged file that was set aside, by its name. `None` if its name is not one of those.

@@ -312,6 +312,53 @@ fn a_subject_that_is_no_text_any_more_harms_no_other() {
 }
 
 #[test]
+fn a_row_whose_values_are_of_another_kind_keeps_no_other_from_being_read_or_written() {
+    for flip in
+        ["state = NULL", "state = x'01'", "attempts = NULL", "subject = 5", "digest = 'a'", "at = 'a'"]
+    {
+        let file = File::new();
+        let mut core = file.open();
+        write(&mut core, (0..30).map(|n| record(n, 5)));
+        drop(core);
+        let connection = Connection::open(file.path()).unwrap();
+        // As bits in the file would have it: no constraint and no kind of a column is asked, and no index is told.
+        let schema = |change: &str| {
+            let sql = format!(
+                "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = {change} WHERE name = 'event';
+                 PRAGMA writable_schema = RESET;"
+            );
+            connection.execute_batch(&sql).unwrap();
+        };
+        schema(
+            "replace(replace(replace(sql, ' NOT NULL', '/**/'), ' TEXT/**/', '/*T*/'), ' INTEGER/**/', '/*I*/')",
+        );
+        connection.execute_batch(&format!("UPDATE event SET {flip} WHERE row = 30")).unwrap();
+        schema(
+            "replace(replace(replace(sql, '/*I*/', ' INTEGER/**/'), '/*T*/', ' TEXT/**/'), '/**/', ' NOT NULL')",
+        );
+        // Something else waits, so that what is recorded is asked for what waits under its key.
+        connection
+            .execute_batch(
+                "INSERT INTO event (subject, id, state, notify_id, type, first_at, at, attempts)
+                 VALUES ('W', 'A.W', 1, 'n', 'payment.succeeded', 1, 1, 1)",
+            )
+            .unwrap();
+        drop(connection);
+        let mut core = file.open();
+        assert!((0..29).all(|n| is_known(&core, n)), "{flip}");
+        assert_eq!(core.due(Timestamp::from_unix_millis(NEVER), 9, &[]).unwrap().len(), 1, "{flip}");
+        write(&mut core, (25..40).map(|n| record(n, 5)));
+        assert!((0..40).all(|n| is_known(&core, n)), "{flip}: what is written over is known");
+        core.commit(&[&Change::Hold(vec![holding(1)])]).unwrap();
+        core.merge(&[entry(29), entry(50)]).unwrap();
+        core.sweep(Timestamp::from_unix_millis(9)).unwrap();
+        drop(core);
+        let core = file.open();
+        assert!(is_known(&core, 50), "{flip}");
+    }
+}
+
+#[test]
 fn a_held_row_that_cannot_be_read_keeps_no_file_from_being_opened() {
     let file = File::new();
     let mut core = file.open();
