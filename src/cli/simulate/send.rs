@@ -256,3 +256,28 @@ pub(super) fn progress(count: u64) -> ProgressBar {
         Err(_) => bar,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_a_connection_is_late_from_the_moment_that_it_was_due() {
+        let (signing, signed) = mpsc::channel(3);
+        let (again, mut due) = mpsc::channel(1);
+        let tasks = Tasks::default();
+        for _ in 0..3 {
+            let kind = Kind::Payment;
+            signing.send(Signed { kind, body: Bytes::new(), notification: None }).await.unwrap();
+        }
+        drop(signing);
+        let began = Instant::now();
+        tasks.spawn(pace(signed, Some(100), again));
+        for number in 0..3 {
+            // Every connection is busy for a second.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let at = due.recv().await.and_then(|due| due.at);
+            assert_eq!(at, Some(began + Duration::from_millis(10) * number));
+        }
+    }
+}
