@@ -457,6 +457,9 @@ fn a_waiting_row_with_flipped_bits_harms_its_own_event_alone_until_alipay_brings
         let ids: Vec<_> = announced.iter().map(|event| event.id().to_owned()).collect();
         let expected: Vec<_> = damaged.iter().map(|paid| paid.event_id("payment.succeeded")).collect();
         assert_eq!(ids, expected);
+        // Those of which the store cannot tell whether they were announced: notify_id, and twice the digest.
+        let unchecked: Vec<_> = announced.iter().map(is_unchecked).collect();
+        assert_eq!(unchecked, [false, false, false, true, true, true, false, false]);
         assert!(is(&program, "store_up", 1.0) && is(&program, "store_unchecked", 0.0));
         // What could be found under its key is written over; a key that is none stays, for a person.
         program

@@ -359,6 +359,19 @@ fn a_row_whose_values_are_of_another_kind_keeps_no_other_from_being_read_or_writ
 }
 
 #[test]
+fn a_row_that_cannot_be_read_in_a_file_that_is_moved_is_lost_alone() {
+    let (old, new) = (File::new(), File::new());
+    write(&mut old.open(), (0..9).map(|n| record(n, NEVER)));
+    let flip = "UPDATE event SET notify_id = CAST(x'ff' AS TEXT) WHERE row = 5";
+    Connection::open(old.path()).unwrap().execute_batch(flip).unwrap();
+    let mut core = new.open();
+    assert_eq!(core.take_over(&old.open()).unwrap(), 8);
+    for n in 0..9 {
+        assert_eq!(is_known(&core, n), n != 4);
+    }
+}
+
+#[test]
 fn a_held_row_that_cannot_be_read_keeps_no_file_from_being_opened() {
     let file = File::new();
     let mut core = file.open();
