@@ -17,6 +17,7 @@ mod load;
 pub mod pages;
 mod place;
 mod places;
+mod reading;
 mod rival;
 mod schema;
 mod shelf;

@@ -2,8 +2,9 @@
 
 use rusqlite::params;
 
-use super::core::{Result, readable};
+use super::core::Result;
 use super::load::{Books, Weight};
+use super::reading::{readable, state_of, weight_of};
 use super::rival::{rival_at, step_aside};
 use super::schema;
 use super::transaction::Writing;
@@ -225,20 +226,6 @@ pub(super) fn merge_entry(writing: &mut Writing<'_>, entry: &Entry) -> Result<Me
 pub(super) fn weight_at(writing: &Writing<'_>, key: &Key) -> Result<Option<Weight>> {
     let sql = "SELECT state, reason, length(message) FROM event WHERE row = ?1 AND subject = ?2 AND id = ?3";
     writing.look(key, sql, |row| weight_of(row, 0))
-}
-
-pub(super) fn weight_of(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<Weight> {
-    let reason = row.get_ref(from + 1)?.as_str_or_null().unwrap_or_default();
-    Ok(Weight {
-        state: state_of(row, from)?,
-        is_returned: reason == Some(Cause::Returned.as_str()),
-        bytes: u64::try_from(row.get::<_, Option<i64>>(from + 2)?.unwrap_or(0)).unwrap_or(0),
-    })
-}
-
-/// One that cannot be read may be written over, like what waits. A state of a newer version cannot be here: open refuses its file.
-fn state_of(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<State> {
-    Ok(readable(row.get(at))?.and_then(State::from_code).unwrap_or(State::Held))
 }
 
 pub(super) const PUT_RECORD: &str =

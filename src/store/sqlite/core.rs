@@ -11,17 +11,18 @@ use std::path::PathBuf;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
 
-use super::change::{Change, merge_entry, weight_of};
+use super::change::{Change, merge_entry};
 use super::load::{Books, Load};
 use super::place::{self, Identity};
 use super::places::{self, Places};
+use super::reading::{ENTRY, KNOWN, WAITING, entry_of, known_of, readable, waiting_of, weight_of};
 use super::schema::{self, Whose};
 use super::transaction::{Transaction, Writing};
 use super::{Config, OpenError};
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key};
 use crate::failpoint::{self, Point};
-use crate::store::{Claim, Entry, Kept, Known, MAX_FOUND, Merged, Row, State, Tally, Waiting};
+use crate::store::{Claim, Entry, Kept, MAX_FOUND, Merged, Row, State, Tally, Waiting};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -230,7 +231,7 @@ impl Core {
     /// has its own part.
     pub(super) fn due(&self, now: Timestamp, limit: usize, skip: &[EventType]) -> Result<Vec<Waiting>> {
         let skip: String = skip.iter().map(|event_type| format!("|{event_type}|")).collect();
-        let mut select = self.connection.prepare_cached(DUE)?;
+        let mut select = self.connection.prepare_cached(&format!("SELECT {WAITING} FROM event {IS_DUE}"))?;
         let mut of = |is_refused: i64| -> Result<Vec<Waiting>> {
             let bound = i64::try_from(limit).unwrap_or(i64::MAX);
             let rows = select.query_map(params![is_refused, now.unix_millis(), bound, skip], waiting_of)?;
@@ -443,87 +444,8 @@ impl From<Error> for TakeOver {
     }
 }
 
-/// `None` if the row does not read as it was written (flipped bits): that harms its own event, and no other.
-pub(super) fn readable<T>(read: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
-    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
-    match read {
-        Ok(value) => Ok(Some(value)),
-        Err(
-            FromSqlConversionFailure(..)
-            | IntegralValueOutOfRange(..)
-            | InvalidColumnType(..)
-            | Utf8Error(..),
-        ) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// As in [`KNOWN`]. `None` for a state that there is not.
-fn known_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Known>> {
-    let (digest, notify_id) = (Digest::from_bytes(row.get(1)?), row.get(2)?);
-    Ok(State::from_code(row.get(0)?).map(|state| Known { state, digest, notify_id }))
-}
-
-/// As in [`WAITING`]. One that cannot be read has no content, and its row's number for an id: it is named in the log, and left.
-fn waiting_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
-    let read = || {
-        Ok(Waiting {
-            key: Key { subject: row.get(0)?, id: row.get(1)? },
-            state: State::from_code(row.get(2)?).unwrap_or(State::Held),
-            digest: row.get::<_, Option<[u8; 32]>>(3)?.map(Digest::from_bytes),
-            notify_id: row.get(4)?,
-            payment_time: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_unix_millis),
-            reason: row.get::<_, Option<String>>(6)?.unwrap_or_default(),
-            content: row.get::<_, Option<Vec<u8>>>(7)?.unwrap_or_default(),
-            event_type: row.get::<_, Option<String>>(8)?.as_deref().and_then(EventType::from_name),
-            first_at: Timestamp::from_unix_millis(row.get(9)?),
-        })
-    };
-    if let Some(waiting) = readable(read())? {
-        return Ok(waiting);
-    }
-    let number: i64 = row.get(10)?;
-    Ok(Waiting {
-        key: Key { subject: String::new(), id: format!("row {number}") },
-        state: State::Deferred,
-        digest: None,
-        notify_id: String::new(),
-        payment_time: None,
-        reason: String::new(),
-        content: Vec::new(),
-        event_type: None,
-        first_at: Timestamp::from_unix_millis(0),
-    })
-}
-
-/// As in [`ENTRY`].
-fn entry_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
-    let time = |at: Option<i64>| at.map(Timestamp::from_unix_millis);
-    Ok(Entry {
-        key: Key { subject: row.get(0)?, id: row.get(1)? },
-        state: State::from_code(row.get(2)?).unwrap_or(State::Held),
-        digest: row.get::<_, Option<[u8; 32]>>(3)?.map(Digest::from_bytes),
-        notify_id: row.get(4)?,
-        event_type: row.get(5)?,
-        first_at: Timestamp::from_unix_millis(row.get(6)?),
-        at: Timestamp::from_unix_millis(row.get(7)?),
-        attempts: row.get(8)?,
-        expires_at: time(row.get(9)?),
-        reason: row.get(10)?,
-        payment_time: time(row.get(11)?),
-        content: row.get(12)?,
-    })
-}
-
-const KNOWN: &str = "SELECT state, digest, notify_id FROM event
-  WHERE row = ?1 AND subject = ?2 AND id = ?3 AND digest IS NOT NULL";
-const WAITING: &str =
-    "subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at, row";
-const ENTRY: &str = "subject, id, state, digest, notify_id, type, first_at, at, attempts, expires_at, reason,
-  payment_at, message";
-const DUE: &str =
-    "SELECT subject, id, state, digest, notify_id, payment_at, reason, message, type, first_at, row FROM event
-  WHERE state BETWEEN 1 AND 2 AND is_refused = ?1 AND due_at <= ?2 AND instr(?4, '|' || type || '|') = 0
+const IS_DUE: &str =
+    "WHERE state BETWEEN 1 AND 2 AND is_refused = ?1 AND due_at <= ?2 AND instr(?4, '|' || type || '|') = 0
   ORDER BY due_at LIMIT ?3";
 const TALLY: &str = "SELECT state, count(*), min(first_at), min(coalesce(payment_at, first_at))
   FROM event WHERE state BETWEEN 1 AND 3 GROUP BY state";

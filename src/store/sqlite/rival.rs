@@ -3,8 +3,9 @@
 use rusqlite::{Row, params};
 
 use super::change::weight_at;
-use super::core::{Result, readable};
+use super::core::Result;
 use super::load::{Books, Weight};
+use super::reading::readable;
 use super::transaction::Writing;
 use crate::clock::Timestamp;
 use crate::event::{Digest, Key};
