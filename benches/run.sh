@@ -24,23 +24,13 @@ if [[ ${1:-} =~ ^[0-9]+$ ]]; then
 fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-bench.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-gateway=${GATEWAY:-} floor=${FLOOR:-}
+source benches/programs.sh
 if [ "$*" = instructions ] && [ -z "$gateway" ]; then
   # As the simulation's test builds it, so that .ci/run has it by then.
   cargo test --profile simulation --locked --quiet --test simulation --no-run
   gateway="${CARGO_TARGET_DIR:-target}/simulation/alipay-notify-gateway" floor=none
 fi
-built="${CARGO_TARGET_DIR:-target}/release"
-if [ -z "$gateway" ]; then
-  echo "building" >&2
-  cargo build --release --locked --quiet
-  gateway="$built/alipay-notify-gateway"
-fi
-if [ -z "$floor" ]; then
-  # An example, so that no gateway with the tests' features is built beside it.
-  cargo build --release --locked --quiet --example floor
-  floor="$built/examples/floor"
-fi
+build
 
 peers="$work/peers" have=""
 mkdir "$peers"

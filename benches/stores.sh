@@ -34,17 +34,8 @@ free_port() { # that nobody listens on
   done
 }
 
-gateway=${GATEWAY:-} floor=${FLOOR:-}
-built="${CARGO_TARGET_DIR:-target}/release"
-if [ -z "$gateway" ]; then
-  say "building"
-  cargo build --release --locked --quiet
-  gateway="$built/alipay-notify-gateway"
-fi
-if [ -z "$floor" ]; then
-  cargo build --release --locked --quiet --example floor
-  floor="$built/examples/floor"
-fi
+source benches/programs.sh
+build
 
 amqp=$(env -u AMQP_URL deploy/broker.sh start "$work/broker")
 redis=$(deploy/redis.sh start "$work/redis")

@@ -164,7 +164,8 @@ class Running:
                            "GATEWAY_ADMIN__LISTEN": f"127.0.0.1:{self.admin}"}
         if under:
             # Everything takes fifty times as long; and one thread serves, as where there are few cores.
-            environment = {**environment, "GATEWAY_RUNTIME__THREADS": "1", "GATEWAY_HTTP__ANSWER_TIMEOUT": "60s", "GATEWAY_AMQP__CONFIRM_TIMEOUT": "30s"}
+            environment = {**environment, "GATEWAY_RUNTIME__THREADS": "1", "GATEWAY_HTTP__ANSWER_TIMEOUT": "60s",
+                           "GATEWAY_AMQP__CONFIRM_TIMEOUT": "30s"}
         self.started = time.monotonic()
         self.process = subprocess.Popen(arguments[what], stdout=self.log.open("w"), stderr=subprocess.STDOUT, env=environment)
         if what in ("sqlite", "redis"):
