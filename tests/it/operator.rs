@@ -152,6 +152,33 @@ fn a_field_without_its_form_cannot_be_released_and_can_be_dropped() {
 }
 
 #[test]
+fn what_is_kept_and_cannot_be_read_cannot_be_released_and_alipay_brings_it_again() {
+    run(async {
+        let mut program = start("unreadable-release");
+        let paid = Notification::payment_now(1);
+        assert!(program.post(&paid.body()).is_fail(503));
+        program.kill();
+        let file = program.folder().path().join("gateway.db");
+        rusqlite::Connection::open(file)
+            .unwrap()
+            .execute_batch("UPDATE event SET message = x'7b7d'")
+            .unwrap();
+        program.restart();
+        program.is_connected();
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let path = format!("/trades/{}/release?reason=r&who=w", paid.trade_no());
+        let answer = order(&program, &path, Some(TOKEN));
+        assert_eq!((answer.status, &json(&answer)["outcome"]), (409, &"impossible".into()));
+        assert!(json(&answer)["detail"].as_str().unwrap().contains("cannot be read"), "{answer:?}");
+        assert!(queue.published(&program, 2).await.is_empty());
+        assert_eq!(program.states(paid.trade_no()), ["deferred"]);
+        assert!(program.post(&paid.body()).is_success());
+        assert_eq!(queue.next().await.id(), paid.event_id("payment.succeeded"));
+        assert_eq!(program.states(paid.trade_no()), ["recorded"]);
+    });
+}
+
+#[test]
 fn of_several_things_that_wait_one_has_to_be_named() {
     run(async {
         let program = start("several");
