@@ -68,7 +68,8 @@ const LADDER: [(&str, &[&str]); 19] = [
 ];
 
 /// Crates that have one home, or few.
-const HOMES: [(&str, &[&str]); 31] = [
+const HOMES: [(&str, &[&str]); 32] = [
+    ("async_rs", &["src/broker/amqp/cork.rs"]),
     ("lapin", &["src/broker/amqp", "src/broker/feed", "src/broker/tap", "src/broker/topology"]),
     ("rusqlite", &["src/store/sqlite"]),
     ("redis", &["src/store/redis"]),

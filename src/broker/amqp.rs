@@ -3,6 +3,7 @@
 //! - [`supervisor`]: one task that connects, declares, watches, and connects again for ever.
 //! - [`target`] and [`tls`]: which nodes, with what login, and what is believed of them.
 //! - [`connection`]: one connection, how it is made, and how it is ended for certain.
+//! - [`cork`]: what keeps lapin from writing a batch in pieces.
 //! - [`declaration`]: exchange and queues on throw-away channels.
 //! - [`publisher`]: one confirm-mode channel, its batches and their confirms.
 //!
@@ -21,6 +22,7 @@
 //! Nothing here survives a crash, and nothing needs to: what was not confirmed is the store's to keep.
 
 mod connection;
+mod cork;
 mod declaration;
 mod publisher;
 mod supervisor;
@@ -123,7 +125,7 @@ impl Broker for Amqp {
             match timeout(OPEN_DEADLINE, live.open_confirm_channel()).await {
                 Ok(Ok(channel)) => {
                     let publisher: Box<dyn Publisher> =
-                        Box::new(ConfirmChannel::new(channel, exchange, live.doubt()));
+                        Box::new(ConfirmChannel::new(channel, exchange, live.doubt(), live.cork()));
                     Ok(publisher)
                 }
                 Ok(Err(error)) => Err(LinkError::new(format!("opening a channel: {error}"))),

@@ -108,8 +108,9 @@ impl Lane {
 
     pub(super) async fn run(mut self) {
         while let Some(jobs) = self.shared.queue.take().await {
+            let count = jobs.len();
             self.carry(jobs).await;
-            self.shared.queue.done();
+            self.shared.queue.done(count);
         }
     }
 

@@ -1,11 +1,12 @@
 //! What waits for a lane: live deliveries, and what the drain brings out of the store. A lane takes everything that
 //! waits, up to a batch. While live deliveries wait, the drain has a quarter of a batch.
 //!
-//! Where no batch is outstanding, nobody waits. Where one is, what comes meanwhile gathers for the next one though a lane is
-//! free, as small segments do on a TCP connection (Nagle's algorithm, RFC 896): until none is outstanding any more, or as
-//! many wait as a batch may have, or the last batch was taken [`GATHER`] ago. Four lanes that each took what had just come
+//! Where nothing is outstanding, nobody waits. Where something is, what comes meanwhile gathers for the next batch though a
+//! lane is free, as small segments do on a TCP connection (Nagle's algorithm, RFC 896): until as many wait as are outstanding,
+//! or as a batch may have, or the last batch was taken [`GATHER`] ago. Four lanes that each took what had just come
 //! shared the same events in small batches, and each batch costs a commit, wake-ups, and reads and writes here and in the
-//! broker (docs/performance.md). A batch that is slow, or of a queue that is dead, holds nobody back for longer than that.
+//! broker; and to wait until nothing is outstanding leaves the broker idle while the next batch is made (docs/performance.md).
+//! A batch that is slow, or of a queue that is dead, holds nobody back for longer than that.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -35,7 +36,9 @@ struct Waiting {
     live: VecDeque<Job>,
     /// Bound: a round of the drain.
     drained: VecDeque<Job>,
-    /// Batches that lanes have taken and are not done with.
+    /// Lanes that have taken a batch and are not done with it.
+    busy: usize,
+    /// Events in those batches.
     outstanding: usize,
     /// When the last one was taken.
     taken_at: Instant,
@@ -45,7 +48,8 @@ struct Waiting {
 impl Queue {
     pub(super) fn new(lanes: usize, max: usize) -> Self {
         let (live, drained) = (VecDeque::new(), VecDeque::new());
-        let waiting = Waiting { live, drained, outstanding: 0, taken_at: Instant::now(), closed: false };
+        let waiting =
+            Waiting { live, drained, busy: 0, outstanding: 0, taken_at: Instant::now(), closed: false };
         Self { lanes, max, waiting: Mutex::new(waiting), arrived: Notify::new() }
     }
 
@@ -65,7 +69,7 @@ impl Queue {
             waiting.live.push_back(job);
         }
         // The lane that the first one has called finds those that come behind it.
-        let is_news = is_first || waiting.is_enough(self.max);
+        let is_news = is_first || waiting.outstanding > 0 && waiting.is_enough(self.max);
         drop(waiting);
         if is_news {
             self.arrived.notify_one();
@@ -85,7 +89,7 @@ impl Queue {
     /// Whether live deliveries wait, and no lane is free to take them.
     pub(super) fn needs_a_lane(&self) -> bool {
         let waiting = self.lock();
-        !waiting.live.is_empty() && waiting.outstanding >= self.lanes
+        !waiting.live.is_empty() && waiting.busy >= self.lanes
     }
 
     /// Whether the lanes are to end.
@@ -107,7 +111,8 @@ impl Queue {
                 }
                 if waiting.is_ripe(self.max) {
                     let jobs = waiting.take(self.max);
-                    waiting.outstanding += 1;
+                    waiting.busy += 1;
+                    waiting.outstanding += jobs.len();
                     waiting.taken_at = Instant::now();
                     if !waiting.is_empty() {
                         self.arrived.notify_one();
@@ -126,9 +131,11 @@ impl Queue {
         }
     }
 
-    /// A lane is done with the batch that it took, and comes for the next one.
-    pub(super) fn done(&self) {
-        self.lock().outstanding -= 1;
+    /// A lane is done with the batch of so many that it took, and comes for the next one.
+    pub(super) fn done(&self, count: usize) {
+        let mut waiting = self.lock();
+        waiting.busy -= 1;
+        waiting.outstanding -= count;
     }
 
     /// Lets the lanes end when they have taken what waits.
@@ -149,14 +156,14 @@ impl Waiting {
 
     /// Whether something waits, and is not to wait for more.
     fn is_ripe(&self, max: usize) -> bool {
-        let is_over = || self.outstanding == 0 || self.taken_at + GATHER <= Instant::now();
-        !self.is_empty() && (is_over() || self.is_enough(max))
+        !self.is_empty() && (self.is_enough(max) || self.taken_at + GATHER <= Instant::now())
     }
 
-    /// Whether there is nothing to gather for: as many wait as a batch may have, or one that goes alone, or no more will come.
+    /// Whether there is nothing to gather for: as many wait as are outstanding or as a batch may have, or one that goes alone,
+    /// or no more will come.
     fn is_enough(&self, max: usize) -> bool {
         let is_alone = |jobs: &VecDeque<Job>| jobs.front().is_some_and(|job| job.alone);
-        self.live.len() + self.drained.len() >= max
+        self.live.len() + self.drained.len() >= max.min(self.outstanding)
             || is_alone(&self.live)
             || is_alone(&self.drained)
             || self.closed

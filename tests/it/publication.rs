@@ -208,57 +208,83 @@ fn numbered(number: u64) -> Notification {
     Notification::payment().trade(&format!("2026112322001427340000{number:06}"))
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_comes_while_a_batch_is_out_goes_together_though_another_lane_is_free() {
-    let bench = Bench::with(|config| config.lanes = 4);
-    let begun = Instant::now();
-    let mut replies = vec![bench.deliver(&numbered(0))];
-    let alone = bench.broker.batch().await;
-    // Nobody waited for others, and nobody is waited for by one who would be alone.
-    assert_eq!((alone.messages.len(), begun.elapsed()), (1, Duration::ZERO));
-    for number in 1..=9 {
-        replies.push(bench.deliver(&numbered(number)));
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    alone.confirm_all().await;
-    let together = bench.broker.batch().await;
-    assert_eq!(together.messages.len(), 9);
-    together.confirm_all().await;
+/// So many at once, of the numbers from `first`: they are one batch, which is out.
+async fn together(bench: &Bench, first: u64, count: u64) -> (Batch, Vec<JoinHandle<Reply>>) {
+    let replies = (first..first + count).map(|number| bench.deliver(&numbered(number))).collect();
+    let batch = bench.broker.batch().await;
+    assert_eq!(batch.messages.len() as u64, count);
+    (batch, replies)
+}
+
+async fn are_successes(replies: impl IntoIterator<Item = JoinHandle<Reply>>) {
     for reply in replies {
         assert!(is_success(&reply.await.unwrap()));
     }
-    // And now none is out.
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_others_where_none_is_out() {
+    let bench = Bench::with(|config| config.lanes = 4);
+    for number in 0..3 {
+        let begun = Instant::now();
+        let (alone, replies) = together(&bench, number, 1).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        alone.confirm_all().await;
+        are_successes(replies).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_while_a_batch_is_out_goes_together_when_as_many_wait_though_another_lane_is_free() {
+    let bench = Bench::with(|config| config.lanes = 4);
+    let (first, mut replies) = together(&bench, 0, 5).await;
+    for number in 5..10 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        replies.push(bench.deliver(&numbered(number)));
+    }
     let begun = Instant::now();
-    let _reply = bench.deliver(&numbered(10));
-    assert_eq!((bench.broker.batch().await.messages.len(), begun.elapsed()), (1, Duration::ZERO));
+    let second = bench.broker.batch().await;
+    assert_eq!((second.messages.len(), begun.elapsed()), (5, Duration::ZERO));
+    // Ten are out now, and five are not enough.
+    replies.extend((10..15).map(|number| bench.deliver(&numbered(number))));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    // With this one they are six, as soon as no more than five are out.
+    replies.push(bench.deliver(&numbered(15)));
+    settle().await;
+    first.confirm_all().await;
+    let begun = Instant::now();
+    let third = bench.broker.batch().await;
+    assert_eq!((third.messages.len(), begun.elapsed()), (6, Duration::ZERO));
+    for batch in [second, third] {
+        batch.confirm_all().await;
+    }
+    are_successes(replies).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_is_slow_holds_nobody_back_for_more_than_ten_milliseconds() {
     let bench = Bench::with(|config| config.lanes = 3);
-    let slow = bench.deliver(&numbered(0));
-    let silent = bench.broker.batch().await;
-    for number in 1..=20 {
+    let (silent, slow) = together(&bench, 0, 5).await;
+    for number in 5..25 {
         let begun = Instant::now();
-        let reply = bench.deliver(&numbered(number));
-        let batch = bench.broker.batch().await;
+        let (batch, replies) = together(&bench, number, 1).await;
         // Tokio's timers round up to a whole millisecond.
         assert!(begun.elapsed() <= Duration::from_millis(11), "{:?}", begun.elapsed());
         batch.confirm_all().await;
-        assert!(is_success(&reply.await.unwrap()));
+        are_successes(replies).await;
     }
-    assert!(!slow.is_finished());
+    assert!(!slow.iter().any(JoinHandle::is_finished));
     silent.confirm_all().await;
-    assert!(is_success(&slow.await.unwrap()));
+    are_successes(slow).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_whole_batch_waits_for_no_other_one() {
     let bench = Bench::with(|config| (config.lanes, config.max_batch) = (4, 8));
     let begun = Instant::now();
-    let mut replies = vec![bench.deliver(&numbered(0))];
-    let mut batches = vec![bench.broker.batch().await];
-    for number in 1..=24 {
+    let (first, mut replies) = together(&bench, 0, 8).await;
+    let mut batches = vec![first];
+    for number in 8..32 {
         replies.push(bench.deliver(&numbered(number)));
         // So that a lane gathers already when the last one of its batch comes.
         settle().await;
@@ -268,21 +294,18 @@ async fn a_whole_batch_waits_for_no_other_one() {
     }
     assert_eq!(begun.elapsed(), Duration::ZERO);
     let sizes: Vec<_> = batches.iter().map(|batch| batch.messages.len()).collect();
-    assert_eq!(sizes, [1, 8, 8, 8]);
+    assert_eq!(sizes, [8, 8, 8, 8]);
     for batch in batches {
         batch.confirm_all().await;
     }
-    for reply in replies {
-        assert!(is_success(&reply.await.unwrap()));
-    }
+    are_successes(replies).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_gathers_goes_at_once_when_no_more_will_come() {
     let bench = Bench::with(|config| config.lanes = 2);
     let begun = Instant::now();
-    let replies = [bench.deliver(&numbered(0)), bench.deliver(&numbered(1))];
-    let first = bench.broker.batch().await;
+    let (first, replies) = together(&bench, 0, 2).await;
     let late = bench.deliver(&numbered(2));
     settle().await;
     bench.publication.close();
@@ -291,18 +314,14 @@ async fn what_gathers_goes_at_once_when_no_more_will_come() {
     for batch in [first, second] {
         batch.confirm_all().await;
     }
-    for reply in replies.into_iter().chain([late]) {
-        assert!(is_success(&reply.await.unwrap()));
-    }
+    are_successes(replies.into_iter().chain([late])).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_that_goes_alone_gathers_for_nobody() {
     let bench = Bench::with(|config| config.lanes = 2);
-    let silent = bench.deliver(&numbered(0));
-    let out = bench.broker.batch().await;
-    let reply = bench.deliver(&numbered(1));
-    let poisoned = bench.broker.batch().await;
+    let (out, silent) = together(&bench, 0, 3).await;
+    let (poisoned, replies) = together(&bench, 3, 1).await;
     let begun = Instant::now();
     // A channel exception.
     drop(poisoned);
@@ -311,9 +330,7 @@ async fn one_that_goes_alone_gathers_for_nobody() {
     for batch in [alone, out] {
         batch.confirm_all().await;
     }
-    for reply in [silent, reply] {
-        assert!(is_success(&reply.await.unwrap()));
-    }
+    are_successes(silent.into_iter().chain(replies)).await;
 }
 
 #[tokio::test(start_paused = true)]

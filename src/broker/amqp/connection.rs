@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::cork::Cork;
 use super::publisher::APP_ID;
 use super::target::{Target, is_encrypted};
 use crate::broker::LinkError;
@@ -40,6 +41,7 @@ pub(super) struct Live {
     condemned: CancellationToken,
     doubted: Arc<Notify>,
     socket: Socket,
+    cork: Cork,
 }
 
 impl Live {
@@ -74,6 +76,11 @@ impl Live {
     /// For those who see such things.
     pub(super) fn doubt(&self) -> Doubt {
         Doubt(Arc::clone(&self.doubted))
+    }
+
+    /// What holds back its writes.
+    pub(super) fn cork(&self) -> Cork {
+        self.cork.clone()
     }
 
     /// A confirm-mode channel. There is no deadline here: the caller has it. Cancel safety: what lapin opens
@@ -189,17 +196,16 @@ async fn dial(
     generation: u64,
 ) -> Result<Live, String> {
     let deadline = Instant::now() + CONNECT_DEADLINE;
-    let socket = Socket::default();
+    let (socket, cork) = (Socket::default(), Cork::default());
     let (keeper, tls) = (socket.keeper(), tls.filter(|_| is_encrypted(node)).cloned());
-    let runtime = lapin::runtime::default_runtime().map_err(|error| words(&error))?;
     let connecting = Connection::connector(
         node.clone(),
-        runtime,
+        cork.runtime(),
         async move |node: AMQPUri, runtime| {
             let connecting = async {
                 let plain = AsyncTcpStream::connect(&runtime, address).await?;
                 if let AsyncTcpStream::Plain(stream) = &plain {
-                    keeper.keep(stream.get_ref().as_fd())?;
+                    keeper.keep(stream.as_fd())?;
                 }
                 match &tls {
                     Some(tls) => plain.into_rustls(tls, &node.authority.host).await,
@@ -221,6 +227,7 @@ async fn dial(
             condemned: CancellationToken::new(),
             doubted: Notify::new().into(),
             socket,
+            cork,
         }),
         Ok(Err(error)) => Err(words(&error)),
         Err(_elapsed) => Err(format!("no connection within {CONNECT_DEADLINE:?}")),

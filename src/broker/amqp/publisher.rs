@@ -10,14 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use futures_util::future::{BoxFuture, FutureExt as _, poll_fn};
+use futures_util::future::{BoxFuture, FutureExt as _, poll_fn, ready};
 use lapin::message::BasicReturnMessage;
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, ErrorKind};
+use lapin::{BasicProperties, Channel, Confirmation, ErrorKind, PublisherConfirm};
 use tracing::warn;
 
 use super::connection::{Doubt, short, words};
+use super::cork::Cork;
 use crate::broker::{Confirm, Confirms, LinkError, Publisher, Settled};
 use crate::clock::Timestamp;
 use crate::event::Message;
@@ -28,6 +29,7 @@ pub(super) struct ConfirmChannel {
     channel: Arc<Channel>,
     exchange: ShortString,
     standing: Arc<Standing>,
+    cork: Cork,
 }
 
 /// What the confirms of a channel have told of it and of the topology.
@@ -41,9 +43,9 @@ struct Standing {
 }
 
 impl ConfirmChannel {
-    pub(super) fn new(channel: Channel, exchange: ShortString, doubt: Doubt) -> Self {
+    pub(super) fn new(channel: Channel, exchange: ShortString, doubt: Doubt, cork: Cork) -> Self {
         let standing = Standing { doubt, nacked: AtomicBool::default() };
-        Self { channel: Arc::new(channel), exchange, standing: Arc::new(standing) }
+        Self { channel: Arc::new(channel), exchange, standing: Arc::new(standing), cork }
     }
 }
 
@@ -61,11 +63,12 @@ impl Standing {
 impl Publisher for ConfirmChannel {
     fn publish(&mut self, batch: Vec<Message>, at: Timestamp) -> Box<dyn Confirms> {
         let start = |(index, message): (usize, Message)| {
-            let publish = publish(Arc::clone(&self.channel), self.exchange.clone(), message, at);
-            Pending { index, outcome: publish.boxed() }
+            let outcome = publish(Arc::clone(&self.channel), self.exchange.clone(), message, at);
+            Pending { index, outcome }
         };
         let pending = batch.into_iter().enumerate().map(start).collect();
-        Box::new(Batch { pending, failed: false, standing: Arc::clone(&self.standing) })
+        let (standing, cork) = (Arc::clone(&self.standing), Some(self.cork.clone()));
+        Box::new(Batch { pending, cork, failed: false, standing })
     }
 
     fn is_usable(&self) -> bool {
@@ -87,6 +90,8 @@ impl fmt::Debug for ConfirmChannel {
 /// batch's; that is why a lane whose batch is in doubt takes another channel.
 struct Batch {
     pending: Vec<Pending>,
+    /// Held in the first pass.
+    cork: Option<Cork>,
     /// The reason was logged: a lost channel is one line, not one a message.
     failed: bool,
     standing: Arc<Standing>,
@@ -109,6 +114,8 @@ impl Batch {
     /// Bound: each pass but the last settles at least one.
     fn settled_view(&mut self, context: &mut Context<'_>) -> Vec<Settled> {
         let mut settled = Vec::new();
+        let cork = self.cork.take();
+        let _held = cork.as_ref().map(Cork::hold);
         loop {
             let before = settled.len();
             let failed = &mut self.failed;
@@ -149,24 +156,31 @@ impl Confirms for Batch {
     }
 }
 
-/// Publishes one message and waits for its confirm. There is no deadline here: the lane has it.
-async fn publish(
+/// Publishes one message and waits for its confirm. There is no deadline here: the lane has it. What AMQP needs is made at
+/// once and not when it is polled, so that the cork is held for no longer than lapin takes.
+fn publish(
     channel: Arc<Channel>,
     exchange: ShortString,
     mut message: Message,
     at: Timestamp,
-) -> Outcome {
+) -> BoxFuture<'static, Outcome> {
     let (event_id, body) = (message.id.clone(), std::mem::take(&mut message.body));
     let (Ok(key), Ok(properties)) = (short(&message.event_type), properties(message, at)) else {
         // AMQP's short strings have 255 bytes; ids and types of ours are shorter.
         warn!(event_id, "an event cannot be expressed in AMQP");
-        return (Confirm::Unsent, None);
+        return ready((Confirm::Unsent, None)).boxed();
     };
-    let options = BasicPublishOptions { mandatory: true, immediate: false };
-    let handed_over = {
+    async move {
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
         #[expect(clippy::disallowed_methods, reason = "the one place: a batch's channel has one owner")]
-        channel.basic_publish(exchange, key, options, body.as_bytes(), properties).await
-    };
+        let handed_over = channel.basic_publish(exchange, key, options, body.as_bytes(), properties).await;
+        outcome(handed_over).await
+    }
+    .boxed()
+}
+
+/// What lapin says of a publish, and what comes of it.
+async fn outcome(handed_over: lapin::Result<PublisherConfirm>) -> Outcome {
     let confirmation = match handed_over {
         Ok(confirm) => confirm.await,
         Err(error) if was_refused_by_lapin(&error) => return (Confirm::Unsent, Some(error)),
@@ -234,11 +248,31 @@ mod tests {
             .enumerate()
             .map(|(index, outcome)| Pending { index, outcome })
             .collect();
-        let mut batch = Batch { pending, failed: false, standing: Arc::default() };
+        let mut batch = Batch { pending, cork: None, failed: false, standing: Arc::default() };
         let settled = batch.settle().await;
         assert_eq!(settled.len(), 2, "{settled:?}");
         assert_eq!(batch.settle_now(), []);
         assert_eq!(batch.pending.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_while_a_batch_is_handed_over_and_everything_after() {
+        let cork = Cork::default();
+        let (send, mut seen) = tokio::sync::mpsc::channel(4);
+        let outcome = |index| {
+            let (cork, send) = (cork.clone(), send.clone());
+            let outcome = poll_fn(move |_| {
+                send.try_send(cork.is_held()).unwrap();
+                Poll::Pending
+            });
+            Pending { index, outcome: outcome.boxed() }
+        };
+        let pending = (0..2).map(outcome).collect();
+        let mut batch = Batch { pending, cork: Some(cork.clone()), failed: false, standing: Arc::default() };
+        assert_eq!(batch.settle_now(), []);
+        assert!(!cork.is_held());
+        assert_eq!(batch.settle_now(), []);
+        assert_eq!([(); 4].map(|()| seen.try_recv()), [Ok(true), Ok(true), Ok(false), Ok(false)]);
     }
 
     #[test]
