@@ -66,8 +66,10 @@ impl Publisher for ConfirmChannel {
             let outcome = publish(Arc::clone(&self.channel), self.exchange.clone(), message, at);
             Pending { index, outcome }
         };
-        let pending = batch.into_iter().enumerate().map(start).collect();
-        let (standing, cork) = (Arc::clone(&self.standing), Some(self.cork.clone()));
+        let pending: Vec<_> = batch.into_iter().enumerate().map(start).collect();
+        // One alone is in one piece anyway, and lapin's thread would be woken to wait.
+        let cork = (pending.len() > 1).then(|| self.cork.clone());
+        let standing = Arc::clone(&self.standing);
         Box::new(Batch { pending, cork, failed: false, standing })
     }
 
@@ -90,7 +92,7 @@ impl fmt::Debug for ConfirmChannel {
 /// batch's; that is why a lane whose batch is in doubt takes another channel.
 struct Batch {
     pending: Vec<Pending>,
-    /// Held in the first pass.
+    /// Held in the first pass, of more than one.
     cork: Option<Cork>,
     /// The reason was logged: a lost channel is one line, not one a message.
     failed: bool,
