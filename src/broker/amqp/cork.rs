@@ -51,13 +51,13 @@ impl Cork {
         Held(&self.0)
     }
 
-    /// Waits for whoever holds it. Bound: [`PATIENCE`].
-    fn wait(&self) {
+    /// Waits for whoever holds it. Bound: `patience`.
+    fn wait(&self, patience: Duration) {
         let mut state = self.0.lock();
         if state.holders > 0 {
             state.is_waited_for = true;
             // In time or not, and whoever panicked: what is there is written.
-            let _ = self.0.let_go.wait_timeout_while(state, PATIENCE, |state| state.holders > 0);
+            let _ = self.0.let_go.wait_timeout_while(state, patience, |state| state.holders > 0);
         }
     }
 
@@ -158,7 +158,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.cork.wait();
+        self.cork.wait(PATIENCE);
         Pin::new(&mut self.socket).poll_flush(context)
     }
 
@@ -167,7 +167,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
     }
 }
 
-/// A batch is handed over in a fraction of a millisecond.
+/// How long lapin's thread waits before one flush. A batch that takes longer to be handed over goes in pieces.
 const PATIENCE: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
@@ -179,38 +179,38 @@ mod tests {
 
     use super::*;
 
-    /// A flush in another thread, which is over when it is joined.
-    fn flush(cork: &Cork) -> thread::JoinHandle<Duration> {
-        let mut corked = Corked { socket: Cursor::new(Vec::new()), cork: cork.clone() };
-        thread::spawn(move || {
-            let began = Instant::now();
-            assert!(Pin::new(&mut corked).poll_flush(&mut Context::from_waker(Waker::noop())).is_ready());
-            began.elapsed()
-        })
-    }
-
     #[test]
-    fn a_flush_waits_while_the_cork_is_held_and_is_woken_when_the_last_one_lets_it_go() {
+    fn who_waits_for_the_cork_is_woken_when_the_last_one_lets_it_go() {
         let cork = Cork::default();
-        let held = [cork.hold(), cork.hold()];
-        let flushing = flush(&cork);
+        let (first, last) = (cork.hold(), cork.hold());
+        let waiting = thread::spawn({
+            let cork = cork.clone();
+            move || {
+                let began = Instant::now();
+                cork.wait(FOREVER);
+                (cork.is_held(), began.elapsed() < FOREVER)
+            }
+        });
         while !cork.0.lock().is_waited_for {
-            assert!(!flushing.is_finished(), "it did not wait");
+            assert!(!waiting.is_finished(), "it did not wait");
             thread::yield_now();
         }
-        let [first, last] = held;
         drop(first);
         assert!(cork.0.lock().is_waited_for, "one holds it still");
         drop(last);
-        assert!(!cork.0.lock().is_waited_for);
-        flushing.join().unwrap();
-        assert!(!cork.is_held());
+        assert_eq!(waiting.join().unwrap(), (false, true));
     }
 
     #[test]
     fn a_cork_that_is_never_let_go_delays_a_flush_and_no_more() {
         let cork = Cork::default();
         let _held = cork.hold();
-        assert!(flush(&cork).join().unwrap() >= PATIENCE);
+        let mut corked = Corked { socket: Cursor::new(Vec::new()), cork: cork.clone() };
+        let began = Instant::now();
+        assert!(Pin::new(&mut corked).poll_flush(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert!(began.elapsed() >= PATIENCE);
     }
+
+    /// For a test.
+    const FOREVER: Duration = Duration::from_secs(30);
 }
