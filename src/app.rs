@@ -143,6 +143,7 @@ impl App {
             failure_budget: config.failure_budget,
             low_priority_bytes,
             low_priority_jobs,
+            has_verifier: process::has_a_core_to_spare(),
             clock,
             tasks,
             metrics: Arc::clone(&metrics),

@@ -5,6 +5,7 @@ mod low_priority;
 mod operator;
 mod origin;
 mod penalty_box;
+mod verifier;
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -31,6 +32,7 @@ use low_priority::{Job, LowPriority};
 pub use operator::{Done, Order, Replayed};
 pub use origin::Origin;
 use penalty_box::{PenaltyBox, Priority};
+use verifier::Verifier;
 
 /// The gateway between two doors: notifications come in, replies go out.
 #[derive(Debug, Clone)]
@@ -54,6 +56,8 @@ pub struct Parts {
     pub low_priority_bytes: usize,
     /// Bound: and so many of them may wait. Each is in a request, and its connection gives way to none meanwhile.
     pub low_priority_jobs: usize,
+    /// Whether another thread is to verify some of what comes at once: where one serves, and there are cores for two.
+    pub has_verifier: bool,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where it spawns.
@@ -78,7 +82,11 @@ struct Inner {
     keys: KeyUses,
     penalties: PenaltyBox,
     low_priority: LowPriority,
+    verifier: Option<Verifier<Judged>>,
 }
+
+/// What admission said, and how long it took.
+type Judged = (Verdict, Duration);
 
 /// A request body and what is known of its arrival.
 #[derive(Debug)]
@@ -133,6 +141,7 @@ impl Gateway {
             unavailable: Sparingly::default(),
             keys: KeyUses::default(),
             penalties: PenaltyBox::new(parts.failure_budget),
+            verifier: parts.has_verifier.then(Verifier::new),
         };
         inner.show_keys();
         Self { inner: Arc::new(inner) }
@@ -242,15 +251,22 @@ impl Inner {
         }
     }
 
-    /// What admission says, sooner or later. Nothing if that would be too late, or nothing more can wait for it.
+    /// What admission says, sooner or later. Nothing if that would be too late, if nothing more can wait for it, or if it
+    /// panicked in a thread that is not ours.
     async fn judge(&self, delivery: &Delivery, now: Timestamp) -> Option<Verdict> {
         let (origin, policy) = (Origin::from(delivery.client), self.policy());
         let priority = self.penalties.priority(origin, delivery.arrived);
         let verdict = match priority {
             Priority::Usual => {
-                let started = Instant::now();
-                let verdict = admission::admit(&delivery.body, &policy, now);
-                self.metrics.stage(Stage::Admission, started.elapsed());
+                let (verdict, took) = match &self.verifier {
+                    // Where nothing is in flight, nothing else comes at once, and the way over the queue is saved.
+                    Some(verifier) if self.publication.in_flight() > 0 => {
+                        let body = delivery.body.clone();
+                        verifier.run(move || judge(&body, &policy, now)).await?
+                    }
+                    Some(_) | None => judge(&delivery.body, &policy, now),
+                };
+                self.metrics.stage(Stage::Admission, took);
                 verdict
             }
             Priority::Low => {
@@ -394,6 +410,12 @@ impl Inner {
             }
         }
     }
+}
+
+fn judge(body: &Bytes, policy: &Policy, now: Timestamp) -> Judged {
+    let started = Instant::now();
+    let verdict = admission::admit(body, policy, now);
+    (verdict, started.elapsed())
 }
 
 fn outcome_of(announced: &Announced) -> metrics::Outcome {

@@ -271,6 +271,11 @@ impl Publication {
         }
     }
 
+    /// Events between admission and their outcome.
+    pub fn in_flight(&self) -> usize {
+        self.shared.config.max_in_flight.saturating_sub(self.shared.room.available_permits())
+    }
+
     /// Lets the lanes end when they have done what waits. What comes after it is refused.
     pub fn close(&self) {
         self.shared.queue.close();

@@ -5,8 +5,11 @@
 //! idle has buffers of which it has touched little; in pages of 2 MiB all of it would be memory. *Memory back*: what a
 //! flood has held is the system's again soon after.
 
+use std::thread;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::disable_transparent_huge_pages;
+use tokio::runtime::Handle;
 
 /// Raises the soft limit of files to the hard one, as nothing here is hurt by it (the soft one is low for the sake of
 /// programs that use `select`), and lowers the bound on connections where even that is not enough for it.
@@ -30,6 +33,12 @@ pub(super) fn keep_descriptors_back(max_connections: &mut usize) {
 /// Refused, it has more memory and works as well.
 pub(super) fn use_small_pages() {
     let _ = disable_transparent_huge_pages(true);
+}
+
+/// Whether one thread of the runtime serves, where another would find a core: several share their work by themselves.
+pub(super) fn has_a_core_to_spare() -> bool {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    Handle::current().metrics().num_workers() == 1 && cores > 1
 }
 
 /// Gives back what the heap of this thread holds and nobody uses. mimalloc has a heap for each thread, and looks what others

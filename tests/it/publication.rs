@@ -38,6 +38,15 @@ impl Bench {
     }
 
     pub fn with(change: impl FnOnce(&mut publication::Config)) -> Self {
+        Self::made_of(change, false)
+    }
+
+    /// With a thread that verifies some of what comes at once. Not to be used in paused time, which does not wait for it.
+    pub fn with_a_verifier() -> Self {
+        Self::made_of(|_| {}, true)
+    }
+
+    fn made_of(change: impl FnOnce(&mut publication::Config), has_verifier: bool) -> Self {
         let mut config = publication::Config {
             lanes: 2,
             max_batch: 64,
@@ -73,6 +82,7 @@ impl Bench {
             failure_budget: u32::MAX,
             low_priority_bytes: 8 << 20,
             low_priority_jobs: 512,
+            has_verifier,
             clock: Arc::<StillClock>::clone(&clock),
             tasks,
             metrics: Arc::clone(&metrics),
@@ -183,6 +193,45 @@ async fn a_thousand_deliveries_at_once_share_one_event() {
     }
     assert!(bench.broker.is_quiet().await);
     assert_eq!((bench.outcomes("announced"), bench.outcomes("duplicate")), (1.0, 999.0));
+}
+
+#[tokio::test]
+async fn in_a_burst_that_two_threads_verify_each_is_judged_by_its_own_bytes() {
+    let bench = Bench::with_a_verifier();
+    // While something is in flight, what comes is shared.
+    let first = bench.deliver(&numbered(0));
+    let in_flight = bench.broker.batch().await;
+    let of_both = (1..=60).map(|number| {
+        let genuine = numbered(number);
+        let mut forged = numbered(number + 100).body();
+        let digit = forged.windows(6).position(|part| part == b"=88.88").unwrap() + 5;
+        forged[digit] = b'9';
+        (genuine.event_id("payment.succeeded"), bench.deliver(&genuine), bench.deliver_body(forged))
+    });
+    let of_both: Vec<_> = of_both.collect();
+    let mut published = BTreeSet::new();
+    let mut batch = in_flight;
+    while published.len() < 61 {
+        published.extend(batch.ids().into_iter().map(str::to_owned));
+        batch.confirm_all().await;
+        if published.len() < 61 {
+            batch = bench.broker.batch().await;
+        }
+    }
+    assert!(is_success(&first.await.unwrap()));
+    for (id, genuine, forged) in of_both {
+        assert!(published.contains(&id));
+        assert!(is_success(&genuine.await.unwrap()));
+        assert!(matches!(forged.await.unwrap(), Reply::Rejected));
+    }
+    assert!(bench.broker.is_quiet().await);
+    assert_eq!(bench.states(), ["recorded"; 61]);
+    assert_eq!((bench.outcomes("announced"), bench.outcomes("rejected")), (61.0, 60.0));
+    assert_eq!(
+        bench.count("stage_duration_seconds_count{stage=\"admission\"}"),
+        121.0,
+        "each was verified once"
+    );
 }
 
 #[tokio::test(start_paused = true)]

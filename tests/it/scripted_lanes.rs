@@ -78,6 +78,7 @@ impl Stage {
             failure_budget: u32::MAX,
             low_priority_bytes: 8 << 20,
             low_priority_jobs: 512,
+            has_verifier: false,
             clock,
             tasks,
             metrics: Arc::clone(&metrics),

@@ -166,6 +166,7 @@ pub fn start(world: &Arc<World>) -> (Gateway, Publication) {
         failure_budget: u32::MAX,
         low_priority_bytes: 8 << 20,
         low_priority_jobs: 512,
+        has_verifier: false,
         clock,
         tasks,
         metrics,

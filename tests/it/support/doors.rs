@@ -145,6 +145,7 @@ impl Inside {
             failure_budget: u32::MAX,
             low_priority_bytes: 8 << 20,
             low_priority_jobs: 512,
+            has_verifier: false,
             clock,
             tasks,
             metrics: Arc::clone(&metrics),
