@@ -110,7 +110,8 @@ pub enum Reply {
     Rejected,
     /// `fail`, ours: not confirmed in time, no room, or stopping.
     Unavailable,
-    /// `fail`, ours: it was to wait at low priority, and found no place or no time there.
+    /// `fail`, ours: it was to wait at low priority, and found no place or no time there; or another thread was to verify it,
+    /// and did not.
     Crowded,
 }
 
@@ -252,7 +253,7 @@ impl Inner {
     }
 
     /// What admission says, sooner or later. Nothing if that would be too late, if nothing more can wait for it, or if it
-    /// panicked in a thread that is not ours.
+    /// panicked in another thread.
     async fn judge(&self, delivery: &Delivery, now: Timestamp) -> Option<Verdict> {
         let (origin, policy) = (Origin::from(delivery.client), self.policy());
         let priority = self.penalties.priority(origin, delivery.arrived);
@@ -262,7 +263,10 @@ impl Inner {
                     // Where nothing is in flight, nothing else comes at once, and the way over the queue is saved.
                     Some(verifier) if self.publication.in_flight() > 0 => {
                         let body = delivery.body.clone();
-                        verifier.run(move || judge(&body, &policy, now)).await?
+                        // More than may be forged are not begun with before the first is known to be.
+                        let at_most = self.penalties.failures_left(origin, delivery.arrived);
+                        let deadline = delivery.arrived + self.answer_timeout;
+                        verifier.run(at_most, deadline, move || judge(&body, &policy, now)).await?
                     }
                     Some(_) | None => judge(&delivery.body, &policy, now),
                 };

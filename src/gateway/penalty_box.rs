@@ -75,6 +75,14 @@ impl PenaltyBox {
         if in_favour { Priority::Usual } else { Priority::Low }
     }
 
+    /// How many signatures may still be verified in vain at usual priority before the origin, or all together, are out of
+    /// favour.
+    pub(super) fn failures_left(&self, origin: Origin, now: Instant) -> usize {
+        let mut book = self.book();
+        let own = book.record(origin).map_or(Debt { until: now }, |record| record.debt);
+        own.steps_left(self.step, now).min(book.together.steps_left(self.step / TOGETHER, now))
+    }
+
     /// A signature was verified in vain, at this priority. Only what was verified at usual priority counts for all
     /// together: one noisy origin does not put others out of favour.
     pub(super) fn failed(&self, origin: Origin, priority: Priority, now: Instant) {
@@ -134,6 +142,12 @@ impl Debt {
         self.until > now + WINDOW
     }
 
+    fn steps_left(self, step: Duration, now: Instant) -> usize {
+        let left = (now + WINDOW).saturating_duration_since(self.until);
+        let steps = left.as_nanos().checked_div(step.as_nanos());
+        steps.and_then(|steps| usize::try_from(steps).ok()).unwrap_or(usize::MAX)
+    }
+
     /// Bound: one step past the budget, so that the end of a flood is the end of its consequences.
     fn grow(&mut self, step: Duration, now: Instant) {
         self.until = (self.until.max(now) + step).min(now + WINDOW + step);
@@ -161,6 +175,25 @@ mod tests {
         for _ in 0..times {
             penalties.failed(origin, penalties.priority(origin, now), now);
         }
+    }
+
+    #[test]
+    fn what_is_left_of_a_budget_is_that_of_the_origin_or_of_all() {
+        let (penalties, now) = (PenaltyBox::new(10), Instant::now());
+        assert_eq!(penalties.failures_left(origin(1), now), 10);
+        fail(&penalties, origin(1), 4, now);
+        assert_eq!(penalties.failures_left(origin(1), now), 6);
+        assert_eq!(penalties.failures_left(origin(1), now + WINDOW / 10), 7, "one has leaked out");
+        fail(&penalties, origin(1), 100, now);
+        assert_eq!(
+            (penalties.failures_left(origin(1), now), penalties.failures_left(origin(2), now)),
+            (0, 10)
+        );
+        for other in 0..63 {
+            fail(&penalties, origin(100 + other), 10, now);
+        }
+        assert!(penalties.failures_left(origin(2), now) < 3, "of all there is less");
+        assert!(PenaltyBox::new(u32::MAX).failures_left(origin(1), now) > 1 << 32, "as good as no bound");
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! A second thread for bursts. Where one thread serves, what comes at once is verified one after the other, and meanwhile
 //! the broker and the store have nothing to do: so another thread takes some of it. The two share one queue. Who brings
-//! something takes it back when his turn comes, unless the verifier has begun with it; the verifier begins at the other end.
+//! something takes it back when his turn comes, unless the verifier has begun with it.
 //!
-//! What it is not: it decides nothing, and nothing depends on it. Where the thread cannot be had, or has no time, whoever
-//! brought a job does it himself.
+//! What it is not: it decides nothing. Where the thread cannot be had (it is asked for once), whoever brought a job does it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,6 +12,7 @@ use std::thread;
 
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
+use tokio::time::{Instant, timeout_at};
 
 /// The way to the thread, which is started when it is needed first and ends with this.
 pub(super) struct Verifier<T> {
@@ -25,8 +25,9 @@ struct Queue<T> {
     wake: Condvar,
 }
 
-/// Bound: one job for each request that waits for its turn; of who has gone, fewer than [`BURST`] are left behind.
+/// Bound: [`MOST`].
 struct Shared<T> {
+    /// By their numbers.
     jobs: VecDeque<Job<T>>,
     next_number: u64,
     /// The verifier sleeps, and nobody has called it.
@@ -49,22 +50,37 @@ impl<T: Send + 'static> Verifier<T> {
         Self { queue: Arc::new(queue), started: Once::new() }
     }
 
-    /// Does the work, here or there. Nothing if it panicked there: as in a task of its own, that is the end of this one alone.
+    /// Does the work, here or there; here and at once, if `at_most` others wait already. Nothing if it is late, or panicked
+    /// there: as in a task of its own, that is the end of this one alone.
     ///
     /// Cancel safety: dropped, it may be done or not.
-    pub(super) async fn run(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let (number, told) = self.share(work);
+    pub(super) async fn run(
+        &self,
+        at_most: usize,
+        deadline: Instant,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (number, told) = match self.share(at_most, work) {
+            Ok(shared) => shared,
+            Err(work) => return Some(work()),
+        };
         // What has come with it is shared first.
         yield_now().await;
         match self.take_back(number) {
             Some(work) => Some(work()),
-            None => told.await.ok(),
+            None => timeout_at(deadline, told).await.ok()?.ok(),
         }
     }
 
-    fn share(&self, work: impl FnOnce() -> T + Send + 'static) -> (u64, oneshot::Receiver<T>) {
-        let (tell, told) = oneshot::channel();
+    fn share<W>(&self, at_most: usize, work: W) -> Result<(u64, oneshot::Receiver<T>), W>
+    where
+        W: FnOnce() -> T + Send + 'static,
+    {
         let mut shared = self.queue.lock();
+        if shared.jobs.len() >= at_most.min(MOST) {
+            return Err(work);
+        }
+        let (tell, told) = oneshot::channel();
         let number = shared.next_number;
         shared.next_number += 1;
         shared.jobs.push_back(Job { number, work: Box::new(work), told: tell });
@@ -76,13 +92,12 @@ impl<T: Send + 'static> Verifier<T> {
         } else if is_burst {
             self.started.call_once(|| self.start());
         }
-        (number, told)
+        Ok((number, told))
     }
 
     fn take_back(&self, number: u64) -> Option<Work<T>> {
         let mut shared = self.queue.lock();
-        // Turns come in order, so it is the first of those that are left.
-        let at = shared.jobs.iter().position(|job| job.number == number)?;
+        let at = shared.jobs.binary_search_by_key(&number, |job| job.number).ok()?;
         shared.jobs.remove(at).map(|job| job.work)
     }
 
@@ -123,14 +138,14 @@ impl<T> Queue<T> {
         }
     }
 
-    /// The last one, when there is one; nothing when the gateway is gone.
+    /// The oldest, when there is one (Tokio lets those go on first that have yielded last); nothing when the gateway is gone.
     fn pop(&self) -> Option<Job<T>> {
         let mut shared = self.lock();
         loop {
             if shared.is_closed {
                 return None;
             }
-            if let Some(job) = shared.jobs.pop_back() {
+            if let Some(job) = shared.jobs.pop_front() {
                 shared.is_asleep = false;
                 return Some(job);
             }
@@ -140,14 +155,18 @@ impl<T> Queue<T> {
     }
 }
 
-/// So many that wait for their turn are worth waking a thread, which takes as long as one verification
+/// So many that wait for their turn are worth waking a thread, which takes about as long as one verification
 /// (docs/performance.md).
 const BURST: usize = 4;
+/// Bound: so many wait. What has not been judged is in nobody's budget yet (`penalty_box.rs`).
+const MOST: usize = 32;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::Duration;
 
+    use futures_util::FutureExt as _;
     use futures_util::future::join_all;
 
     use super::*;
@@ -156,20 +175,49 @@ mod tests {
         thread::current().name().map(str::to_owned)
     }
 
-    /// Until something is so that another thread makes so. Bound: the test runner's.
+    fn share<T: Send + 'static>(
+        verifier: &Verifier<T>,
+        count: usize,
+        work: impl Fn() -> T + Clone + Send + 'static,
+    ) -> Vec<oneshot::Receiver<T>> {
+        (0..count).map(|_| verifier.share(MOST, work.clone()).ok().unwrap().1).collect()
+    }
+
+    /// What was told by another thread.
+    async fn told<T>(receiver: oneshot::Receiver<T>) -> Result<T, oneshot::error::RecvError> {
+        tokio::time::timeout(PATIENCE, receiver).await.expect("it was told nothing")
+    }
+
+    /// Until something is so that another thread makes so.
     fn wait_until(is_so: impl Fn() -> bool) {
+        let began = Instant::now();
         while !is_so() {
+            assert!(began.elapsed() < PATIENCE, "it did not come");
             thread::yield_now();
         }
     }
+
+    fn run<T: Send + 'static>(
+        verifier: &Verifier<T>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = Option<T>> {
+        verifier.run(MOST, Instant::now() + PATIENCE, work)
+    }
+
+    /// Work that is done when the gate is opened.
+    fn wait_for(gate: &Arc<AtomicBool>) -> impl Fn() + Clone + Send + 'static {
+        let gate = Arc::clone(gate);
+        move || wait_until(|| gate.load(Ordering::Relaxed))
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn a_burst_wakes_the_verifier_again_and_again_and_who_brought_a_job_is_told() {
         let verifier = Verifier::new();
         for _ in 0..3 {
-            let told: Vec<_> = (0..BURST).map(|_| verifier.share(here).1).collect();
-            for told in told {
-                assert_eq!(told.await.unwrap().as_deref(), Some("verifier"));
+            for receiver in share(&verifier, BURST, here) {
+                assert_eq!(told(receiver).await.unwrap().as_deref(), Some("verifier"));
             }
             wait_until(|| verifier.queue.lock().is_asleep);
         }
@@ -178,7 +226,7 @@ mod tests {
     #[tokio::test]
     async fn fewer_are_done_by_who_brought_them_and_nobody_is_woken() {
         let verifier = Verifier::new();
-        let done = join_all((1..BURST).map(|_| verifier.run(here))).await;
+        let done = join_all((1..BURST).map(|_| run(&verifier, here))).await;
         assert_eq!(done, vec![Some(here()); BURST - 1]);
         assert!(!verifier.started.is_completed());
     }
@@ -188,7 +236,7 @@ mod tests {
         let (verifier, times) = (Verifier::new(), Arc::new(AtomicUsize::new(0)));
         let jobs = (0..10_000).map(|number| {
             let times = Arc::clone(&times);
-            verifier.run(move || {
+            run(&verifier, move || {
                 times.fetch_add(1, Ordering::Relaxed);
                 number
             })
@@ -198,32 +246,61 @@ mod tests {
         assert_eq!(times.load(Ordering::Relaxed), 10_000);
     }
 
+    #[test]
+    fn no_more_wait_than_are_allowed_and_the_next_is_done_at_once() {
+        let verifier = Verifier::new();
+        let waiting = share(&verifier, 2, here);
+        let done = verifier.run(2, Instant::now() + PATIENCE, here).now_or_never();
+        assert_eq!(done, Some(Some(here())));
+        let more = share(&verifier, 1, here);
+        assert!(verifier.run(3, Instant::now() + PATIENCE, here).now_or_never().is_some());
+        assert_eq!(verifier.queue.lock().jobs.len(), 3);
+        drop((waiting, more));
+
+        let (verifier, gate) = (Verifier::new(), Arc::new(AtomicBool::new(false)));
+        let waiting = share(&verifier, BURST, wait_for(&gate));
+        wait_until(|| verifier.queue.lock().jobs.len() == BURST - 1);
+        let more = share(&verifier, MOST + 1 - BURST, || ());
+        assert!(verifier.share(usize::MAX, || ()).is_err(), "a bound of its own");
+        gate.store(true, Ordering::Relaxed);
+        drop((waiting, more));
+    }
+
+    #[tokio::test]
+    async fn who_is_told_nothing_in_time_waits_no_longer() {
+        let (verifier, gate) = (Verifier::new(), Arc::new(AtomicBool::new(false)));
+        let first = verifier.run(MOST, Instant::now(), wait_for(&gate));
+        let mut first = std::pin::pin!(first);
+        assert!(futures_util::poll!(&mut first).is_pending());
+        let rest = share(&verifier, BURST - 1, wait_for(&gate));
+        wait_until(|| verifier.queue.lock().jobs.len() == BURST - 1);
+        assert_eq!(first.await, None);
+        gate.store(true, Ordering::Relaxed);
+        drop(rest);
+    }
+
     #[tokio::test]
     async fn a_panic_ends_that_job_alone_and_the_verifier_goes_on() {
         let verifier = Verifier::new();
-        let bad: Vec<_> = (0..BURST).map(|_| verifier.share(|| panic!("on purpose")).1).collect();
-        for told in bad {
-            assert!(told.await.is_err());
+        for receiver in share(&verifier, BURST, || panic!("on purpose")) {
+            assert!(told(receiver).await.is_err());
         }
-        let good: Vec<_> = (0..BURST).map(|_| verifier.share(|| ()).1).collect();
-        for told in good {
-            told.await.unwrap();
+        wait_until(|| verifier.queue.lock().is_asleep);
+        for receiver in share(&verifier, BURST, || ()) {
+            told(receiver).await.unwrap();
         }
     }
 
-    #[test]
-    fn of_who_has_gone_nothing_is_done_and_fewer_than_a_burst_are_left_behind() {
+    #[tokio::test]
+    async fn for_who_has_gone_nothing_is_done() {
         let (verifier, times) = (Verifier::new(), Arc::new(AtomicUsize::new(0)));
-        let count = || {
-            let times = Arc::clone(&times);
-            move || times.fetch_add(1, Ordering::Relaxed)
-        };
-        for _ in 1..BURST {
-            drop(verifier.share(count()));
-        }
+        let counting = Arc::clone(&times);
+        let count = move || counting.fetch_add(1, Ordering::Relaxed);
+        drop(share(&verifier, BURST - 1, count.clone()));
         assert!(!verifier.started.is_completed());
-        let (_, told) = verifier.share(count());
-        told.blocking_recv().unwrap();
+        for receiver in share(&verifier, 1, count) {
+            told(receiver).await.unwrap();
+        }
         wait_until(|| verifier.queue.lock().is_asleep);
         assert!(verifier.queue.lock().jobs.is_empty());
         assert_eq!(times.load(Ordering::Relaxed), 1);
@@ -232,9 +309,10 @@ mod tests {
     #[test]
     fn the_thread_ends_with_the_gateway() {
         let verifier = Verifier::new();
-        let told: Vec<_> = (0..BURST).map(|_| verifier.share(|| ()).1).collect();
+        drop(share(&verifier, BURST, || ()));
+        wait_until(|| verifier.queue.lock().is_asleep);
         let queue = Arc::downgrade(&verifier.queue);
-        drop((told, verifier));
+        drop(verifier);
         wait_until(|| queue.strong_count() == 0);
     }
 }

@@ -1,4 +1,4 @@
-//! What publication makes of everything that a broker and a store can say, in paused time.
+//! What publication makes of everything that a broker and a store can say, in paused time where no other thread is at work.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -38,15 +38,20 @@ impl Bench {
     }
 
     pub fn with(change: impl FnOnce(&mut publication::Config)) -> Self {
-        Self::made_of(change, false)
+        Self::made_of(change, u32::MAX, false)
     }
 
-    /// With a thread that verifies some of what comes at once. Not to be used in paused time, which does not wait for it.
-    pub fn with_a_verifier() -> Self {
-        Self::made_of(|_| {}, true)
+    /// With a thread that verifies some of what comes at once, and a budget of failures. Not to be used in paused time, which
+    /// does not wait for it.
+    pub fn with_a_verifier(failure_budget: u32) -> Self {
+        Self::made_of(|_| {}, failure_budget, true)
     }
 
-    fn made_of(change: impl FnOnce(&mut publication::Config), has_verifier: bool) -> Self {
+    fn made_of(
+        change: impl FnOnce(&mut publication::Config),
+        failure_budget: u32,
+        has_verifier: bool,
+    ) -> Self {
         let mut config = publication::Config {
             lanes: 2,
             max_batch: 64,
@@ -79,7 +84,7 @@ impl Bench {
             policy: alipay::policy(),
             publication: publication.clone(),
             answer_timeout,
-            failure_budget: u32::MAX,
+            failure_budget,
             low_priority_bytes: 8 << 20,
             low_priority_jobs: 512,
             has_verifier,
@@ -118,6 +123,14 @@ impl Bench {
         let text = self.metrics.render();
         let line = text.lines().find(|line| line.starts_with(&format!("alipay_gateway_{sample} ")));
         line.unwrap_or_else(|| panic!("no {sample}")).rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// One that was changed after it was signed.
+    fn forged() -> Vec<u8> {
+        let mut body = numbered(1000).body();
+        let digit = body.windows(6).position(|part| part == b"=88.88").unwrap() + 5;
+        body[digit] = b'9';
+        body
     }
 
     pub fn outcomes(&self, outcome: &str) -> f64 {
@@ -197,41 +210,59 @@ async fn a_thousand_deliveries_at_once_share_one_event() {
 
 #[tokio::test]
 async fn in_a_burst_that_two_threads_verify_each_is_judged_by_its_own_bytes() {
-    let bench = Bench::with_a_verifier();
+    let bench = Bench::with_a_verifier(u32::MAX);
+    let genuine: Vec<_> = (1..=60).map(numbered).collect();
+    let (bodies, forged): (Vec<_>, _) = (genuine.iter().map(Notification::body).collect(), Bench::forged());
     // While something is in flight, what comes is shared.
     let first = bench.deliver(&numbered(0));
-    let in_flight = bench.broker.batch().await;
-    let of_both = (1..=60).map(|number| {
-        let genuine = numbered(number);
-        let mut forged = numbered(number + 100).body();
-        let digit = forged.windows(6).position(|part| part == b"=88.88").unwrap() + 5;
-        forged[digit] = b'9';
-        (genuine.event_id("payment.succeeded"), bench.deliver(&genuine), bench.deliver_body(forged))
-    });
-    let of_both: Vec<_> = of_both.collect();
+    let mut batch = bench.broker.batch().await;
+    let deliver = |genuine| (bench.deliver_body(genuine), bench.deliver_body(forged.clone()));
+    let replies: Vec<_> = bodies.into_iter().map(deliver).collect();
     let mut published = BTreeSet::new();
-    let mut batch = in_flight;
-    while published.len() < 61 {
+    loop {
         published.extend(batch.ids().into_iter().map(str::to_owned));
         batch.confirm_all().await;
-        if published.len() < 61 {
-            batch = bench.broker.batch().await;
+        if published.len() > 60 {
+            break;
         }
+        batch = bench.broker.batch().await;
     }
     assert!(is_success(&first.await.unwrap()));
-    for (id, genuine, forged) in of_both {
-        assert!(published.contains(&id));
+    for (notification, (genuine, forged)) in genuine.iter().zip(replies) {
+        assert!(published.contains(&notification.event_id("payment.succeeded")));
         assert!(is_success(&genuine.await.unwrap()));
         assert!(matches!(forged.await.unwrap(), Reply::Rejected));
     }
     assert!(bench.broker.is_quiet().await);
     assert_eq!(bench.states(), ["recorded"; 61]);
     assert_eq!((bench.outcomes("announced"), bench.outcomes("rejected")), (61.0, 60.0));
-    assert_eq!(
-        bench.count("stage_duration_seconds_count{stage=\"admission\"}"),
-        121.0,
-        "each was verified once"
-    );
+    assert_eq!(bench.count("stage_duration_seconds_count{stage=\"admission\"}"), 121.0, "each counts once");
+    assert!(has_thread("verifier"), "some were shared");
+}
+
+fn has_thread(name: &str) -> bool {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    threads
+        .map(|thread| std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default())
+        .any(|it| it.trim() == name)
+}
+
+#[tokio::test]
+async fn a_burst_of_forgeries_passes_the_budget_by_no_more_than_the_budget() {
+    let bench = Bench::with_a_verifier(5);
+    let forged = Bench::forged();
+    let first = bench.deliver(&numbered(0));
+    let in_flight = bench.broker.batch().await;
+    let replies: Vec<_> = (0..300).map(|_| bench.deliver_body(forged.clone())).collect();
+    for reply in replies {
+        assert!(matches!(reply.await.unwrap(), Reply::Rejected));
+    }
+    let low = bench.count("low_priority_verifications_total{result=\"rejected\"}");
+    assert!((300.0 - 11.0..=300.0 - 6.0).contains(&low), "{low} of 300 waited behind everybody else");
+    in_flight.confirm_all().await;
+    assert!(is_success(&first.await.unwrap()));
+    assert!(bench.broker.is_quiet().await);
+    assert_eq!(bench.states(), ["recorded"]);
 }
 
 #[tokio::test(start_paused = true)]
