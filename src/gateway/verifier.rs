@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 
@@ -18,6 +19,8 @@ use tokio::time::{Instant, timeout_at};
 pub(super) struct Verifier<T> {
     queue: Arc<Queue<T>>,
     started: Once,
+    /// Bound: [`MOST`]. Shared, and not known yet to who brought them.
+    outstanding: AtomicUsize,
 }
 
 struct Queue<T> {
@@ -25,7 +28,7 @@ struct Queue<T> {
     wake: Condvar,
 }
 
-/// Bound: [`MOST`].
+/// Bound: [`MOST`], and of who has gone, fewer than [`BURST`].
 struct Shared<T> {
     /// By their numbers.
     jobs: VecDeque<Job<T>>,
@@ -47,10 +50,10 @@ impl<T: Send + 'static> Verifier<T> {
     pub(super) fn new() -> Self {
         let shared = Shared { jobs: VecDeque::new(), next_number: 0, is_asleep: false, is_closed: false };
         let queue = Queue { shared: Mutex::new(shared), wake: Condvar::new() };
-        Self { queue: Arc::new(queue), started: Once::new() }
+        Self { queue: Arc::new(queue), started: Once::new(), outstanding: AtomicUsize::new(0) }
     }
 
-    /// Does the work, here or there; here and at once, if `at_most` others wait already. Nothing if it is late, or panicked
+    /// Does the work, here or there; here and at once, if `at_most` others are outstanding. Nothing if it is late, or panicked
     /// there: as in a task of its own, that is the end of this one alone.
     ///
     /// Cancel safety: dropped, it may be done or not.
@@ -60,10 +63,11 @@ impl<T: Send + 'static> Verifier<T> {
         deadline: Instant,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let (number, told) = match self.share(at_most, work) {
-            Ok(shared) => shared,
-            Err(work) => return Some(work()),
-        };
+        if self.outstanding.load(Ordering::Relaxed) >= at_most.min(MOST) {
+            return Some(work());
+        }
+        let _outstanding = Outstanding::one_of(&self.outstanding);
+        let (number, told) = self.share(work);
         // What has come with it is shared first.
         yield_now().await;
         match self.take_back(number) {
@@ -72,15 +76,9 @@ impl<T: Send + 'static> Verifier<T> {
         }
     }
 
-    fn share<W>(&self, at_most: usize, work: W) -> Result<(u64, oneshot::Receiver<T>), W>
-    where
-        W: FnOnce() -> T + Send + 'static,
-    {
-        let mut shared = self.queue.lock();
-        if shared.jobs.len() >= at_most.min(MOST) {
-            return Err(work);
-        }
+    fn share(&self, work: impl FnOnce() -> T + Send + 'static) -> (u64, oneshot::Receiver<T>) {
         let (tell, told) = oneshot::channel();
+        let mut shared = self.queue.lock();
         let number = shared.next_number;
         shared.next_number += 1;
         shared.jobs.push_back(Job { number, work: Box::new(work), told: tell });
@@ -92,7 +90,7 @@ impl<T: Send + 'static> Verifier<T> {
         } else if is_burst {
             self.started.call_once(|| self.start());
         }
-        Ok((number, told))
+        (number, told)
     }
 
     fn take_back(&self, number: u64) -> Option<Work<T>> {
@@ -155,15 +153,31 @@ impl<T> Queue<T> {
     }
 }
 
+/// One that is outstanding, until this is dropped.
+struct Outstanding<'a>(&'a AtomicUsize);
+
+impl<'a> Outstanding<'a> {
+    fn one_of(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Outstanding<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// So many that wait for their turn are worth waking a thread, which takes about as long as one verification
 /// (docs/performance.md).
 const BURST: usize = 4;
-/// Bound: so many wait. What has not been judged is in nobody's budget yet (`penalty_box.rs`).
+/// Bound: so many are outstanding. What has not been judged is in nobody's budget yet (`penalty_box.rs`).
 const MOST: usize = 32;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
     use futures_util::FutureExt as _;
@@ -180,7 +194,7 @@ mod tests {
         count: usize,
         work: impl Fn() -> T + Clone + Send + 'static,
     ) -> Vec<oneshot::Receiver<T>> {
-        (0..count).map(|_| verifier.share(MOST, work.clone()).ok().unwrap().1).collect()
+        (0..count).map(|_| verifier.share(work.clone()).1).collect()
     }
 
     /// What was told by another thread.
@@ -246,24 +260,24 @@ mod tests {
         assert_eq!(times.load(Ordering::Relaxed), 10_000);
     }
 
-    #[test]
-    fn no_more_wait_than_are_allowed_and_the_next_is_done_at_once() {
+    #[tokio::test]
+    async fn no_more_are_outstanding_than_are_allowed_and_the_next_is_done_at_once() {
         let verifier = Verifier::new();
-        let waiting = share(&verifier, 2, here);
-        let done = verifier.run(2, Instant::now() + PATIENCE, here).now_or_never();
-        assert_eq!(done, Some(Some(here())));
-        let more = share(&verifier, 1, here);
-        assert!(verifier.run(3, Instant::now() + PATIENCE, here).now_or_never().is_some());
-        assert_eq!(verifier.queue.lock().jobs.len(), 3);
-        drop((waiting, more));
-
-        let (verifier, gate) = (Verifier::new(), Arc::new(AtomicBool::new(false)));
-        let waiting = share(&verifier, BURST, wait_for(&gate));
-        wait_until(|| verifier.queue.lock().jobs.len() == BURST - 1);
-        let more = share(&verifier, MOST + 1 - BURST, || ());
-        assert!(verifier.share(usize::MAX, || ()).is_err(), "a bound of its own");
-        gate.store(true, Ordering::Relaxed);
-        drop((waiting, more));
+        for (at_most, bound) in [(2, 2), (usize::MAX, MOST)] {
+            let run = || Box::pin(verifier.run(at_most, Instant::now() + PATIENCE, here));
+            let mut outstanding: Vec<_> = (0..bound).map(|_| run()).collect();
+            for one in &mut outstanding {
+                assert!(futures_util::poll!(one).is_pending());
+            }
+            // Though the verifier has done some of them.
+            if bound >= BURST {
+                wait_until(|| verifier.queue.lock().is_asleep);
+            }
+            assert_eq!(run().now_or_never(), Some(Some(here())));
+            drop(outstanding.pop());
+            assert!(run().now_or_never().is_none(), "one has gone");
+        }
+        assert_eq!(verifier.outstanding.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]

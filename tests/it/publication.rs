@@ -258,7 +258,7 @@ async fn a_burst_of_forgeries_passes_the_budget_by_no_more_than_the_budget() {
         assert!(matches!(reply.await.unwrap(), Reply::Rejected));
     }
     let low = bench.count("low_priority_verifications_total{result=\"rejected\"}");
-    assert!((300.0 - 11.0..=300.0 - 6.0).contains(&low), "{low} of 300 waited behind everybody else");
+    assert!((289.0..=294.0).contains(&low), "{low} of 300 waited behind everybody else");
     in_flight.confirm_all().await;
     assert!(is_success(&first.await.unwrap()));
     assert!(bench.broker.is_quiet().await);
