@@ -289,6 +289,7 @@ mod tests {
         let rest = share(&verifier, BURST - 1, wait_for(&gate));
         wait_until(|| verifier.queue.lock().jobs.len() == BURST - 1);
         assert_eq!(first.await, None);
+        assert_eq!(verifier.queue.lock().jobs.len(), BURST - 1, "the verifier is still at the first");
         gate.store(true, Ordering::Relaxed);
         drop(rest);
     }
