@@ -194,11 +194,11 @@ class Running:
         return cpu_of(self.process.pid)
 
     def times(self):
-        """Seconds: its own, the broker's and the load's; both cores' that were idle, and all."""
+        """Seconds: its own, the broker's and the load's; those in which a core was idle or waited for the disk, and all."""
         machine = [int(field) / TICKS for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
         load = resource.getrusage(resource.RUSAGE_CHILDREN)
         broker = cpu_of((self.bench.work / "broker" / "node.pid").read_text().strip())
-        return [self.cpu(), broker, load.ru_utime + load.ru_stime, machine[3], sum(machine)]
+        return [self.cpu(), broker, load.ru_utime + load.ru_stime, machine[3] + machine[4], sum(machine)]
 
     def memory(self, key):
         found = re.search(rf"{key}:\s*(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())
@@ -225,9 +225,12 @@ def cpu_of(pid):
 
 
 def shares(bench, what, told):
-    """Whose the CPU of a notification is: what a throughput follows, where everything shares the cores."""
-    own, broker, load, idle = (statistics.median(each[key] for each in told) for key in ("us", "broker", "load", "idle"))
-    bench.row(f"{what}: its CPU, the broker's, the load's, us; cores idle", f"{own:.0f}, {broker:.0f}, {load:.0f}; {idle:.0f} %")
+    """Whose the CPU of a notification is: what a throughput follows, where everything shares the cores. The load's and what is
+    idle are those of its whole process, which reads the bodies before it sends."""
+    rate, own, broker, load, idle = (statistics.median(each[key] for each in told)
+                                     for key in ("per_second", "us", "broker", "load", "idle"))
+    bench.row(f"{what}: a second; CPU, broker's, load's, us; idle",
+              f"{rate:.0f}; {own:.0f}, {broker:.0f}, {load:.0f}; {idle:.0f} %")
 
 
 def write_records(file, count):
@@ -293,6 +296,7 @@ def section_turns(bench):
                 warm(bench, gateway)
                 told[name].append(gateway.send(bodies))
             bench.empty_queue()
+    bench.gateway = programs["now"]
     for key, what in [("us", "CPU, microseconds"), ("per_second", "notifications a second")]:
         before, now = ([each[key] for each in told[name]] for name in programs)
         bench.row(f"{what}: before, now", f"{statistics.median(before):.1f}, {statistics.median(now):.1f}")
@@ -432,10 +436,10 @@ def section_peers(bench):
         if what.split("-")[0] not in bench.args.have:
             bench.row(f"CPU of {name}, against ours", "could not be installed")
             continue
-        # A peer gets fewer: they take as long.
+        # A peer gets a quarter: they take longer.
         counts = {"sqlite": bench.args.count, what: bench.args.count // 4}
-        ratios, theirs = [], []
-        # In one run Python's program was seen to take 15 and 22 times as much: what has a bar gets every pair.
+        found = []
+        # In one run Python's program was seen to take 15 and 22 times as much: the peers with a bar get every pair.
         for turn in range(bench.args.pairs if bar else min(bench.args.pairs, 3)):
             told = {}
             for each in counts if turn % 2 == 0 else reversed(counts):
@@ -445,11 +449,12 @@ def section_peers(bench):
                     warm(bench, process, 18_000 if each == "sqlite" else counts[each])
                     told[each] = process.send(bodies)["us"]
                 bench.empty_queue()
-            theirs.append(told[what])
-            ratios.append(told[what] / told["sqlite"])
-        bench.ratio(f"CPU of {name}, against ours", ratios, bar, at_least=True)
+            found.append((told[what], told["sqlite"]))
+        bench.ratio(f"CPU of {name}, against ours", [theirs / ours for theirs, ours in found], bar, at_least=True)
+        theirs, ours = map(statistics.median, zip(*found))
+        bench.row("  theirs and ours, us", f"{theirs:.0f}, {ours:.0f}")
         if bar:
-            bench.bars[name] = statistics.median(theirs)
+            bench.bars[name] = theirs
 
 
 def section_latency(bench):
