@@ -31,6 +31,22 @@ fn payment(trade: u64) -> Vec<u8> {
     Notification::payment_now(trade).body()
 }
 
+/// As Alipay delivers it: anew, where the answer is `fail`, which a busy machine owes it when five seconds are over. Whoever is
+/// cut off beforehand, or gets another answer, fails.
+async fn deliver_until_success(program: &Program, authority: &Authority) {
+    let delivered = async {
+        loop {
+            let mut stream = connect(program.http, b"", believing(authority, Tls13)).await.unwrap();
+            let answer = deliver(&mut stream, &payment(1)).await;
+            if answer.ends_with("success") {
+                return;
+            }
+            assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("fail"), "{answer}");
+        }
+    };
+    tokio::time::timeout(PATIENCE * 6, delivered).await.expect("it is never told success");
+}
+
 #[test]
 fn inside_of_tls_everything_is_as_ever() {
     run(async {
@@ -121,8 +137,7 @@ fn attack_57_five_thousand_halves_of_a_hello_hold_little_however_large_it_says_i
                 let _ = client.try_send(&hello).await;
                 hoarded.push(client);
             }
-            let mut stream = connect(program.http, b"", believing(&authority, Tls13)).await.unwrap();
-            assert!(deliver(&mut stream, &payment(1)).await.ends_with("success"), "{bytes}");
+            deliver_until_success(&program, &authority).await;
             let peak = program.peak_mib();
             assert!(peak < 128.0, "{bytes}: {peak} MiB");
             // Half of `http.max_buffered_connections`, and who came last.
@@ -149,8 +164,7 @@ fn attack_57_of_five_thousand_that_begin_to_speak_at_once_only_so_many_have_buff
             client.send(&hello).await;
         }
         program.signal("CONT");
-        let mut stream = connect(program.http, b"", believing(&authority, Tls13)).await.unwrap();
-        assert!(deliver(&mut stream, &payment(1)).await.ends_with("success"));
+        deliver_until_success(&program, &authority).await;
         program.wait_until("the others have left", || program.metric("connections") <= 1300.0);
         let peak = program.peak_mib();
         assert!(peak < 128.0, "{peak} MiB");
