@@ -42,6 +42,9 @@ class Bench:
         self.exchange = f"gateway-bench-{os.getpid()}"
         self.amqp = self.script("broker.sh", "start", str(self.work / "broker"))
         self.redis = None
+        if not (self.work / "broker" / "node.pid").exists():
+            self.end()
+            sys.exit(f"a private node of RabbitMQ is needed, whose CPU is told and whose queue is emptied; deploy/broker.sh gave {self.amqp}")
         subprocess.run([self.gateway, "simulate", "keys", self.work], check=True, stdout=subprocess.DEVNULL)
         pem = (self.work / "alipay-public.pem").read_text()
         der = subprocess.run(["base64", "-d"], input=re.sub("-----.*-----", "", pem).encode(), check=True, capture_output=True)
