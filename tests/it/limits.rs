@@ -543,6 +543,32 @@ async fn one_connection_too_many_is_closed_at_once() {
 }
 
 #[tokio::test]
+async fn who_begins_to_speak_while_all_buffers_are_in_requests_waits_a_second_and_no_longer() {
+    // Twice as many may have buffers: who is asked to leave has them until he is answered.
+    let door = PublicDoor::open(bounded(|config| config.max_buffered_connections = 1)).await;
+    let trades = [1, 2, 3].map(|n| Notification::payment().trade(&format!("202611272200142700000000000{n}")));
+    let [mut first, mut second] = [door.connect().await, door.connect().await];
+    first.send(post(&trades[0].body(), "host: x")).await;
+    let of_the_first = door.broker.batch().await;
+    second.send(post(&trades[1].body(), "host: x")).await;
+    let of_the_second = door.broker.batch().await;
+    let began = std::time::Instant::now();
+    let mut third = door.connect().await;
+    third.send(post(&trades[2].body(), "host: x")).await;
+    assert_eq!(third.rest().await.0, b"");
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(door.refused("full"), 1);
+    assert!(door.store.is_empty() && door.broker.is_quiet().await, "nothing was made of it");
+    of_the_first.confirm_all().await;
+    of_the_second.confirm_all().await;
+    for client in [&mut first, &mut second] {
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.is_last()), (200, true), "{}", answer.head);
+    }
+    assert_serves(&door).await;
+}
+
+#[tokio::test]
 async fn the_peer_may_wait_for_100_continue() {
     let door = PublicDoor::open(generous()).await;
     let mut client = door.connect().await;
