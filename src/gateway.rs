@@ -19,10 +19,10 @@ use tokio::time::Instant;
 use crate::admission::policy::Policy;
 use crate::admission::{self, Admitted, Cost, KeyName, Rejection, Verdict, Withheld};
 use crate::clock::{Clock, Timestamp};
-use crate::event::{Digest, Event, EventType};
+use crate::event::{Event, EventType};
 use crate::lifecycle::Tasks;
 use crate::metrics::{self, Metrics, Stage};
-use crate::publication::{Announced, Backlog, Hold, How, Outcome, Publication, Seen};
+use crate::publication::{Announced, Answered, Backlog, Hold, How, Outcome, Publication, Seen, audit};
 use crate::store::{Row, StoreError};
 use crate::telemetry::traces::{Span, Tracer};
 
@@ -145,6 +145,8 @@ impl Gateway {
             verifier: parts.has_verifier.then(Verifier::new),
         };
         inner.show_keys();
+        // Until somebody has looked.
+        inner.metrics.store_up.set(1);
         Self { inner: Arc::new(inner) }
     }
 
@@ -174,7 +176,13 @@ impl Gateway {
 
     /// How it is.
     pub fn health(&self) -> Health {
-        Health { degraded: self.inner.publication.degraded() }
+        let mut degraded = self.inner.publication.degraded();
+        // Who looks every few seconds finds out before an event does.
+        let is_told = degraded.iter().any(|(part, _)| *part == "store");
+        if !is_told && self.inner.metrics.store_up.get() == 0 {
+            degraded.push(("store", "it cannot be read".to_owned()));
+        }
+        Health { degraded }
     }
 
     /// What was announced after a number, for who watches.
@@ -316,7 +324,7 @@ impl Inner {
         match self.publication.hold(withheld, body).await {
             Ok(Hold::Decided(announced)) => {
                 self.count(outcome_of(&announced), &mut span);
-                audit(&announced, withheld.notify_id(), key, span.trace().id(), Answered::Success);
+                audit(&announced, withheld.notify_id(), Some(key), span.trace().id(), Answered::Success);
                 Reply::Success(announced)
             }
             Ok(Hold::Held) => {
@@ -344,7 +352,7 @@ impl Inner {
         match self.publication.announce(admitted, &delivery.body, trace, deadline).await {
             Outcome::Announced(announced) => {
                 self.count(outcome_of(&announced), &mut span);
-                audit(&announced, notify_id, key, span.trace().id(), Answered::Success);
+                audit(&announced, notify_id, Some(key), span.trace().id(), Answered::Success);
                 Reply::Success(announced)
             }
             Outcome::Deferred(cause) => {
@@ -430,43 +438,6 @@ fn outcome_of(announced: &Announced) -> metrics::Outcome {
         How::Confirmed(_) | How::Unrouted => metrics::Outcome::Announced,
         How::Followed | How::Recorded | How::Dropped => metrics::Outcome::Duplicate,
     }
-}
-
-/// Who was told that it is announced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answered {
-    /// Alipay, or whoever delivered it.
-    Success,
-    /// Nobody: it is an operator's doing.
-    Nobody,
-}
-
-/// One line for each notification that is announced: the proof of what was answered, without a buyer's data.
-fn audit(announced: &Announced, notify_id: &str, key: &KeyName, trace_id: Option<&str>, answered: Answered) {
-    let answered = match answered {
-        Answered::Success => "success",
-        Answered::Nobody => "nobody",
-    };
-    let (how, confirmed_at) = match announced.how() {
-        How::Confirmed(at) => ("confirmed", at.rfc3339_utc()),
-        How::Followed => ("followed", String::new()),
-        How::Recorded => ("recorded", String::new()),
-        How::Unrouted => ("unrouted", String::new()),
-        How::Dropped => ("dropped", String::new()),
-    };
-    tracing::info!(
-        target: "audit",
-        event_id = announced.event_id(),
-        event_type = announced.event_type().map(EventType::as_str),
-        notify_id,
-        app_id = key.app_id,
-        digest = announced.digest().map(Digest::short),
-        key = key.fingerprint,
-        how,
-        confirmed_at,
-        trace_id,
-        answered,
-    );
 }
 
 /// What a span says of its notification, in the words of `notifications_total{outcome}` and of the log.

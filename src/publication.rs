@@ -19,6 +19,7 @@
 //! What survives a crash is what the store and the broker have; what is in memory here had not been answered.
 
 mod attribution;
+mod audit;
 mod backlog;
 mod breaker;
 mod claim;
@@ -54,6 +55,7 @@ use crate::metrics::Metrics;
 use crate::store::{self, Holding, Kept, Row, State, Store, StoreError, Tally};
 use crate::telemetry::traces::{Trace, Tracer};
 
+pub use audit::{Answered, audit};
 use breaker::Breaker;
 use flight::{Flight, Join};
 use lane::{Job, Lane};

@@ -44,6 +44,7 @@ use crate::lifecycle::{Stopping, Tasks};
 use crate::metrics::Metrics;
 use crate::secret::Source;
 use connection::short;
+pub use declaration::Looked;
 use publisher::ConfirmChannel;
 pub(super) use publisher::properties;
 use supervisor::{Shared, Supervisor};
@@ -154,12 +155,13 @@ pub fn judge(config: &Config, now: Timestamp) -> (Vec<(&'static str, String)>, V
     (problems, remarks)
 }
 
-/// Connects to each node, and looks on the first that answers, without declaring anything: a line for each node, for the
-/// exchange and for each queue. For `check --connect`. Bound: the deadlines of connecting, node by node, and of looking.
+/// Connects to each node, and looks on the first that answers, without changing anything: a line for each node, for the
+/// exchange and for each queue, and what is wrong with them. For `check --connect`. Bound: the deadlines of connecting, node by
+/// node, and of looking.
 ///
 /// # Errors
 /// If no node answers; the words hold no secret.
-pub async fn check(config: &Config) -> Result<Vec<String>, LinkError> {
+pub async fn check(config: &Config) -> Result<Looked, LinkError> {
     let target = Target::read(&Arc::new(config.clone())).await.map_err(LinkError::new)?;
     let (mut seen, mut failures, mut first) = (Vec::new(), Vec::new(), None);
     for node in &target.nodes {
@@ -179,9 +181,10 @@ pub async fn check(config: &Config) -> Result<Vec<String>, LinkError> {
         }
     }
     let Some(live) = first else { return Err(LinkError::new(failures.join("; "))) };
-    seen.extend(declaration::look(&live, config).await);
+    let mut looked = declaration::look(&live, config).await;
     live.close(CLOSE_DEADLINE).await;
-    Ok(seen)
+    looked.seen.splice(..0, seen);
+    Ok(looked)
 }
 
 impl LinkError {

@@ -13,6 +13,13 @@ use super::Failure;
 use crate::lifecycle::Tasks;
 use crate::secret::Secret;
 
+/// What `--admin` may be: a URL that names a host, of plain HTTP.
+pub(super) fn url(text: &str) -> Result<String, String> {
+    let uri: Option<Uri> = text.parse().ok();
+    let is_one = uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some());
+    if is_one { Ok(text.to_owned()) } else { Err(format!("{text:?} is not a URL such as {DEFAULT_URL}")) }
+}
+
 /// Asks for a path, and gives status and body. Bound: [`DEADLINE`] and [`MAX_BODY`].
 pub(super) async fn get(admin: &str, path: &str) -> Result<(StatusCode, Bytes), String> {
     ask(admin, Method::GET, path, None, Bytes::new()).await
@@ -48,10 +55,7 @@ async fn ask(
     body: Bytes,
 ) -> Result<(StatusCode, Bytes), String> {
     let asked = async {
-        let uri: Uri = admin.parse().map_err(|_| format!("{admin:?} is not a URL such as {DEFAULT_URL}"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(format!("{admin:?} is not a URL such as {DEFAULT_URL}"));
-        }
+        let uri: Uri = url(admin)?.parse().map_err(|_| format!("{admin:?} is no URL"))?;
         let authority = uri.authority().ok_or_else(|| format!("{admin:?} names no host"))?;
         let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80));
         let stream =

@@ -3,14 +3,11 @@
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::{DONE, Failure, admin_client};
 use crate::admin::KeyReport;
 use crate::broker::amqp;
-use crate::clock::SystemClock;
 use crate::config::{self, Config};
-use crate::store::Store as _;
 use crate::store::sqlite::{self, OpenError, Sqlite};
 use crate::store::{engine, redis as shared};
 
@@ -20,12 +17,12 @@ use crate::store::{engine, redis as shared};
 Example:
   alipay-notify-gateway check --config gateway.toml --connect
 
-Exits 0 when there is no problem, 78 when there is, 1 when --connect finds something away.")]
+Exits 0 when there is no problem, 78 when there is, 1 when --connect finds something away or not as it should be.")]
 pub(super) struct Args {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Connect to the broker and open the store too, and ask a running gateway which keys it uses. Declares nothing.
+    /// Connect to the broker and open the store too, and ask a running gateway which keys it uses. Changes nothing.
     #[arg(long)]
     connect: bool,
 }
@@ -62,44 +59,58 @@ fn describe(config: &Config, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(out, "notify URL: https://YOUR-HOST{}", config.http.path)
 }
 
+/// Everything that is away or wrong, at once.
 fn connect(config: &Config, out: &mut dyn Write) -> Result<(), Failure> {
-    let seen = super::block_on(amqp::check(&config.amqp))?;
-    for line in seen.map_err(|error| Failure::running(format!("amqp.uri: {error}")))? {
-        writeln!(out, "broker: {line}")?;
+    let mut problems = Vec::new();
+    match super::block_on(amqp::check(&config.amqp))? {
+        Ok(looked) => {
+            for line in &looked.seen {
+                writeln!(out, "broker: {line}")?;
+            }
+            problems.extend(looked.problems);
+        }
+        Err(error) => problems.push(format!("amqp.uri: {error}")),
     }
     match &config.store {
-        engine::Config::Sqlite(store) => open_file(store, out)?,
-        engine::Config::Redis(store) => look_at_redis(store, out)?,
+        engine::Config::Sqlite(store) => look_at_file(store, &mut problems, out)?,
+        engine::Config::Redis(store) => look_at_redis(store, &mut problems, out)?,
     }
-    report_keys(config, out)
+    report_keys(config, out)?;
+    if problems.is_empty() { Ok(()) } else { Err(Failure::running(problems.join("\n"))) }
 }
 
-fn open_file(config: &sqlite::Config, out: &mut dyn Write) -> Result<(), Failure> {
+fn look_at_file(
+    config: &sqlite::Config,
+    problems: &mut Vec<String>,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
     let path = config.path.display();
-    match Sqlite::open(config, Arc::new(SystemClock)) {
-        Ok(store) => {
-            super::block_on(store.close())?;
-            writeln!(out, "store: {path} can be written")?;
-        }
+    match Sqlite::check(config) {
+        Ok(()) => writeln!(out, "store: {path} can be written")?,
         Err(OpenError::Taken(_)) => writeln!(out, "store: {path} is open in a running gateway")?,
-        Err(error) => return Err(Failure::running(error.to_string())),
+        Err(error) => problems.push(error.to_string()),
     }
     Ok(())
 }
 
-fn look_at_redis(config: &shared::Config, out: &mut dyn Write) -> Result<(), Failure> {
-    let verdict = super::block_on(shared::check(config))?;
-    let verdict = verdict.map_err(|error| Failure::running(format!("store.uri: {error}")))?;
-    for line in &verdict.seen {
-        writeln!(out, "store: {line}")?;
+fn look_at_redis(
+    config: &shared::Config,
+    problems: &mut Vec<String>,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    match super::block_on(shared::check(config))? {
+        Ok(verdict) => {
+            for line in &verdict.seen {
+                writeln!(out, "store: {line}")?;
+            }
+            for warning in &verdict.warnings {
+                writeln!(out, "remark: store: {warning}")?;
+            }
+            problems.extend(verdict.refusals.iter().map(|refusal| format!("store.uri: {refusal}")));
+        }
+        Err(error) => problems.push(format!("store.uri: {error}")),
     }
-    for warning in &verdict.warnings {
-        writeln!(out, "remark: store: {warning}")?;
-    }
-    if verdict.refusals.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::running(format!("store.uri: {}", verdict.refusals.join("\n"))))
+    Ok(())
 }
 
 /// What a running gateway with this configuration has seen of its keys.

@@ -52,7 +52,7 @@ pub(super) struct Watched {
     #[arg(long, value_name = "FILE")]
     token_file: PathBuf,
     /// The admin listener.
-    #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL)]
+    #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL, value_parser = admin_client::url)]
     admin: String,
 }
 

@@ -7,7 +7,7 @@ use super::{DONE, Failure, admin_client};
 #[command(after_help = "Example:\n  alipay-notify-gateway healthcheck --admin http://127.0.0.1:9090")]
 pub(super) struct Args {
     /// The admin listener.
-    #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL)]
+    #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL, value_parser = admin_client::url)]
     admin: String,
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Args {
     #[arg(required = true)]
     trade_no: Option<String>,
     /// The admin listener.
-    #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL)]
+    #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL, value_parser = admin_client::url)]
     admin: String,
     /// How to show it.
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -47,6 +47,9 @@ Example:
     Drop(OrderArgs),
     /// Show everything that is kept, with the content of what waits: the message, or the held body in base64. It holds
     /// what event.buyer leaves of the buyer, and of a held notification everything.
+    #[command(after_help = "\
+Example:
+  alipay-notify-gateway trade export 2026112322001427340000000000 --token-file admin.token")]
     Export(ExportArgs),
 }
 
@@ -58,7 +61,7 @@ struct ExportArgs {
     #[arg(long, value_name = "FILE")]
     token_file: PathBuf,
     /// The admin listener.
-    #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL)]
+    #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL, value_parser = admin_client::url)]
     admin: String,
 }
 
@@ -79,7 +82,7 @@ struct OrderArgs {
     #[arg(long, value_name = "FILE")]
     token_file: PathBuf,
     /// The admin listener.
-    #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL)]
+    #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL, value_parser = admin_client::url)]
     admin: String,
 }
 

@@ -8,11 +8,11 @@
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Answered, Gateway};
+use super::Gateway;
 use crate::admission::acceptance::Waived;
 use crate::admission::{self, KeyName, Verdict, Withheld};
 use crate::event::Key;
-use crate::publication::{Hold, How, Outcome};
+use crate::publication::{Answered, Hold, How, Outcome, audit};
 use crate::store::{State, StoreError, Waiting};
 use crate::telemetry::traces::Trace;
 
@@ -92,7 +92,7 @@ impl Gateway {
                     self.inner.publication.announce(admitted, &body, Trace::default(), deadline).await;
                 match outcome {
                     Outcome::Announced(announced) => {
-                        super::audit(&announced, &notify_id, &key, None, Answered::Nobody);
+                        audit(&announced, &notify_id, Some(&key), None, Answered::Nobody);
                         let id = announced.event_id().to_owned();
                         match announced.how() {
                             How::Confirmed(_) => Replayed::Announced(id),
@@ -116,7 +116,7 @@ impl Gateway {
         let objection = withheld.objection();
         match self.inner.publication.hold(withheld, body).await {
             Ok(Hold::Decided(announced)) => {
-                super::audit(&announced, withheld.notify_id(), key, None, Answered::Nobody);
+                audit(&announced, withheld.notify_id(), Some(key), None, Answered::Nobody);
                 Replayed::Known(announced.event_id().to_owned())
             }
             Ok(Hold::Held) => {
@@ -187,7 +187,7 @@ impl Gateway {
         let body = waiting.content.into();
         let outcome = publication.announce(admitted, &body, Trace::default(), deadline).await;
         if let Outcome::Announced(announced) = &outcome {
-            super::audit(announced, &notify_id, &key, None, Answered::Nobody);
+            audit(announced, &notify_id, Some(&key), None, Answered::Nobody);
             // The record clears what is held of this notification; this remains for deliveries still to come, which
             // acceptance refuses as before.
             publication.settle_released(order.key.clone(), notify_id, reason(order)).await?;

@@ -23,6 +23,8 @@ pub(super) struct Flight(Mutex<HashMap<Key, Entry>>);
 struct Entry {
     /// The leader's.
     event: Arc<Event>,
+    /// Until it is answered.
+    leader: Option<oneshot::Sender<Settlement>>,
     /// Bound: each belongs to a request that holds a permit of `publication.max_in_flight`.
     waiting: Vec<oneshot::Sender<Settlement>>,
 }
@@ -31,6 +33,10 @@ impl Entry {
     fn known(&self) -> Known {
         let Event { digest, notify_id, .. } = &*self.event;
         Known { state: State::Deferred, digest: *digest, notify_id: notify_id.clone() }
+    }
+
+    fn everybody(&self) -> impl Iterator<Item = &oneshot::Sender<Settlement>> {
+        self.leader.iter().chain(&self.waiting)
     }
 
     /// Whether its outcome is that event's, too. A finish and another notification's payment share none, whichever came
@@ -69,7 +75,7 @@ impl Flight {
                 }
             }
             hash_map::Entry::Vacant(place) => {
-                place.insert(Entry { event: Arc::clone(event), waiting: vec![sender] });
+                place.insert(Entry { event: Arc::clone(event), leader: Some(sender), waiting: Vec::new() });
                 Join::Lead(receiver)
             }
         }
@@ -77,21 +83,22 @@ impl Flight {
 
     /// Whether more than one waits for its outcome.
     pub(super) fn is_followed(&self, key: &Key) -> bool {
-        let waiting = |entry: &Entry| entry.waiting.iter().filter(|waiting| !waiting.is_closed()).count();
+        let waiting = |entry: &Entry| entry.everybody().filter(|waiting| !waiting.is_closed()).count();
         self.lock().get(key).is_some_and(|entry| waiting(entry) > 1)
     }
 
     /// Answers everybody who waits and keeps the entry: the event is in doubt, and must not be published
     /// again while it is.
     pub(super) fn answer(&self, key: &Key, settlement: &Settlement) {
-        let waiting = self.lock().get_mut(key).map(|entry| std::mem::take(&mut entry.waiting));
-        send(waiting.unwrap_or_default(), settlement);
+        let waiting = |entry: &mut Entry| (entry.leader.take(), std::mem::take(&mut entry.waiting));
+        let waiting = self.lock().get_mut(key).map(waiting);
+        let _ = send(waiting, settlement);
     }
 
-    /// Answers everybody who waits and ends the flight.
-    pub(super) fn complete(&self, key: &Key, settlement: &Settlement) {
-        let waiting = self.lock().remove(key).map(|entry| entry.waiting);
-        send(waiting.unwrap_or_default(), settlement);
+    /// Answers everybody who waits and ends the flight. Says whether its leader was among them: he may have given up before.
+    pub(super) fn complete(&self, key: &Key, settlement: &Settlement) -> bool {
+        let waiting = self.lock().remove(key).map(|entry| (entry.leader, entry.waiting));
+        send(waiting, settlement)
     }
 
     /// Whether nothing is in flight.
@@ -104,9 +111,13 @@ impl Flight {
     }
 }
 
-fn send(waiting: Vec<oneshot::Sender<Settlement>>, settlement: &Settlement) {
-    for waiting in waiting {
+type Senders = (Option<oneshot::Sender<Settlement>>, Vec<oneshot::Sender<Settlement>>);
+
+fn send(waiting: Option<Senders>, settlement: &Settlement) -> bool {
+    let Some((leader, followers)) = waiting else { return false };
+    for waiting in followers {
         // One that hung up does not want it any more.
         let _ = waiting.send(settlement.clone());
     }
+    leader.is_some_and(|leader| leader.send(settlement.clone()).is_ok())
 }

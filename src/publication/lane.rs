@@ -347,13 +347,17 @@ impl Shared {
         }
     }
 
-    /// Ends a job: its flight, if it still has one, ends with it, and its place is free.
+    /// Ends a job.
     pub(super) fn give_up(&self, job: Job, settlement: Settlement) {
+        let _ = self.finish(job, &settlement);
+    }
+
+    /// Ends a job: its flight, if it still has one, ends with it, and its place is free. Says whether who brought it heard how it
+    /// ended.
+    pub(super) fn finish(&self, job: Job, settlement: &Settlement) -> bool {
         let flight = job.leads.then(|| Arc::clone(&job.errand.event));
         drop(job);
-        if let Some(event) = flight {
-            self.flight.complete(event.key(), &settlement);
-        }
+        flight.is_some_and(|event| self.flight.complete(event.key(), settlement))
     }
 
     pub(super) fn random(&self, range: std::ops::Range<u64>) -> u64 {

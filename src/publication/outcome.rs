@@ -59,6 +59,11 @@ impl Announced {
         self.event().map(|event| event.event_type)
     }
 
+    /// The app that it is of; `None` as above.
+    pub fn app_id(&self) -> Option<&str> {
+        self.event().map(|event| event.id.app_id())
+    }
+
     /// Its money facts; `None` as above.
     pub fn digest(&self) -> Option<&Digest> {
         self.event().map(|event| &event.digest)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lane::Job;
-use super::{STORE_DEADLINE, Settlement, Shared, within};
+use super::{Answered, Outcome, Role, STORE_DEADLINE, Settlement, Shared, audit, within};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventType};
 use crate::failpoint::{self, Point};
@@ -63,13 +63,22 @@ impl Shared {
                 self.metrics.payment_lag.observe(done.at.since(paid).as_secs_f64());
                 self.metrics.handling_lag.observe(done.at.since(done.job.errand.arrived).as_secs_f64());
             }
+            let (event, trace) = (Arc::clone(&done.job.errand.event), done.job.errand.trace.clone());
             let settlement = match done.state {
                 State::Unrouted => Settlement::Unrouted,
                 State::Recorded | State::Deferred | State::InDoubt | State::Held | State::Dropped => {
-                    Settlement::Confirmed { event: Arc::clone(&done.job.errand.event), at: done.at }
+                    Settlement::Confirmed { event: Arc::clone(&event), at: done.at }
                 }
             };
-            self.give_up(done.job, settlement);
+            let is_drained = done.job.drained;
+            let is_heard = self.finish(done.job, &settlement);
+            let is_confirmed = matches!(settlement, Settlement::Confirmed { .. });
+            if is_confirmed
+                && (is_drained || !is_heard)
+                && let Outcome::Announced(announced) = settlement.outcome(Role::Leader, Arc::clone(&event))
+            {
+                audit(&announced, &event.notify_id, None, trace.id(), Answered::Nobody);
+            }
         }
     }
 

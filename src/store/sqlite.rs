@@ -24,7 +24,7 @@ mod shelf;
 mod slot;
 mod transaction;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -165,6 +165,27 @@ impl Sqlite {
             load,
             _lock: lock,
         })
+    }
+
+    /// Whether [`open`](Self::open) would find a file that it can use. What is there is left as it is, damaged or of an earlier
+    /// version; where there is nothing, an empty store is made.
+    ///
+    /// # Errors
+    /// If it would not, or another gateway has it.
+    pub fn check(config: &Config) -> Result<(), OpenError> {
+        let _lock = place::lock(&config.path)?;
+        let unusable = |why: String| OpenError::Unusable(config.path.clone(), why);
+        if !config.path.metadata().is_ok_and(|file| file.len() > 0) {
+            return Core::open(config, Opening::ToWrite)
+                .map(drop)
+                .map_err(|error| unusable(error.to_string()));
+        }
+        Core::open_to_read(config).map_err(|error| {
+            let told = error.to_string();
+            unusable(if error.is_damage() { format!("{told}: {SET_ASIDE_BY_SERVE}") } else { told })
+        })?;
+        let writable = OpenOptions::new().append(true).open(&config.path);
+        writable.map(drop).map_err(|error| unusable(format!("cannot be written: {error}")))
     }
 
     /// Damaged files that lie beside the store and were not salvaged yet.
@@ -395,6 +416,8 @@ fn closed() -> StoreError {
     StoreError { message: "the store is closed".to_owned() }
 }
 
+const SET_ASIDE_BY_SERVE: &str =
+    "`serve` would set it aside and begin with an empty one; run `store salvage`";
 /// Bound: calls that wait for the thread. Each is of a batch of events in flight, so that a full one means that the
 /// thread is stuck.
 const CALLS: usize = 16_384;

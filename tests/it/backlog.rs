@@ -274,6 +274,16 @@ fn the_back_off_doubles_from_a_second_to_ten_minutes() {
     assert_eq!(back_off(u32::MAX), Duration::from_secs(600));
 }
 
+/// Whether one line of the audit log, and no more, tells when the event was confirmed, and who was answered so.
+fn audited(program: &Program, paid: &Notification, answered: &str) -> bool {
+    let id = paid.event_id("payment.succeeded");
+    let parts = ["\"audit\"", &id, "\"how\":\"confirmed\"", &format!("\"answered\":\"{answered}\"")];
+    let log = program.log();
+    let mut lines = log.lines().filter(|line| parts.iter().all(|part| line.contains(part)));
+    lines.next().is_some_and(|line| line.contains("\"confirmed_at\":\"2") && line.contains("\"app_id\""))
+        && lines.next().is_none()
+}
+
 #[test]
 fn what_was_unroutable_is_announced_when_it_is_bound_without_a_delivery() {
     run(async {
@@ -285,7 +295,9 @@ fn what_was_unroutable_is_announced_when_it_is_bound_without_a_delivery() {
         assert_eq!(queue.next().await.id(), paid.event_id("payment.succeeded"));
         program
             .wait_until("it is recorded", || program.states(paid.trade_no()) == [State::Recorded.as_str()]);
+        program.wait_until("its confirm is in the audit log", || audited(&program, &paid, "nobody"));
         assert!(program.post(&paid.body()).is_success());
+        assert!(!audited(&program, &paid, "success"), "the confirm is told once");
         assert!(queue.published(&program, 2).await.is_empty());
     });
 }
@@ -352,6 +364,7 @@ fn an_operator_releases_a_deferred_event_ahead_of_its_back_off() {
         assert!(answer.status == 200 && answer.body.contains("announced"), "{answer:?}");
         assert_eq!(queue.next().await.id(), paid.event_id("payment.succeeded"));
         assert_eq!(program.states(paid.trade_no()), ["recorded"]);
+        program.wait_until("its confirm is in the audit log", || audited(&program, &paid, "nobody"));
         assert!(queue.published(&program, 2).await.is_empty());
         assert!(!amqp_url().is_empty());
     });

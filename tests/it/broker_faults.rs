@@ -202,6 +202,13 @@ fn a_broker_that_is_frozen_for_a_moment_confirms_late_and_for_long_is_left_and_f
         farm.signal(0, "CONT");
         // Its own confirm, on its own channel: nothing is published again.
         announced(&program, std::slice::from_ref(&doubtful), Instant::now());
+        let line = format!("\"event_id\":\"{}\"", doubtful.event_id("payment.succeeded"));
+        let told = |parts: &[&str]| {
+            program.log().lines().any(|at| at.contains(&line) && parts.iter().all(|part| at.contains(part)))
+        };
+        program.wait_until("the confirm that nobody waited for is in the audit log", || {
+            told(&["\"audit\"", "\"how\":\"confirmed\"", "\"confirmed_at\":\"2", "\"answered\":\"nobody\""])
+        });
         assert!(program.post(&doubtful.body()).is_success());
         let operator = Operator::at(&farm.url(0)).await;
         assert_eq!(operator.ids(&queue).await, ids_of(&[payment(1), payment(2)]));
@@ -466,7 +473,7 @@ fn over_tls_only_the_right_broker_is_believed_and_a_certificate_can_be_the_login
         let folder = Folder::new();
         let port = farm.node(0).tls_port;
         let good = tls(&folder, &amqps(port, "localhost", ""), &farm.authority, None);
-        let seen = check(&good).await.unwrap();
+        let seen = check(&good).await.unwrap().seen;
         assert!(seen[0].contains("is not there: `serve` will declare it"), "{seen:?}");
 
         let stranger = Authority::new("a stranger's authority");
@@ -548,7 +555,7 @@ fn the_next_node_is_tried_when_one_is_away_frozen_or_unheard_of() {
             }
         }
         config.uri = Source::Here(Secret::new(format!("amqp://{gone},{url}")));
-        let seen = check(&config).await.unwrap();
+        let seen = check(&config).await.unwrap().seen;
         assert!(seen[0].contains(&gone.to_string()) && seen[1].contains("answers"), "{seen:?}");
     });
 }

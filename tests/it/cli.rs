@@ -81,6 +81,11 @@ fn the_help_of_every_command_shows_an_example_that_names_it() {
         "events tap",
         "trade release",
         "trade drop",
+        "trade export",
+        "store export",
+        "store import",
+        "store salvage",
+        "consumer-check",
     ];
     for command in COMMANDS.into_iter().chain(below) {
         let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
@@ -215,10 +220,34 @@ fn nobody_at_the_admin_listener_exits_with_1() {
 #[test]
 fn an_admin_url_that_is_none_is_told() {
     for url in ["127.0.0.1:9090", "https://127.0.0.1:9090", "http://"] {
-        let output = run(&["healthcheck", "--admin", url]);
-        assert_eq!(output.status.code(), Some(1), "{url}");
-        assert!(err(&output).contains("http://127.0.0.1:9090"), "{url}: {}", err(&output));
+        for command in
+            [&["healthcheck"][..], &["trade", "2026"], &["trade", "export", "2026", "--token-file", "t"]]
+        {
+            let output = gateway().args(command).args(["--admin", url]).output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{url}");
+            assert!(err(&output).contains("http://127.0.0.1:9090"), "{url}: {}", err(&output));
+        }
     }
+}
+
+#[test]
+fn check_connect_tells_everything_that_is_wrong_at_once_and_leaves_a_damaged_store_as_it_is() {
+    let folder = Folder::new();
+    folder.write("alipay.pem", alipay::public_pem());
+    let store =
+        folder.write("gateway.db", "this is no database, and has been none for a long time\n".repeat(100));
+    let content = std::fs::read(&store).unwrap();
+    let text = format!("[amqp]\nuri = \"amqp://{}\"\n[store]\npath = \"gateway.db\"\n{APP}", free_port());
+    let file = folder.write("gateway.toml", text);
+    let output = gateway().arg("check").arg("--config").arg(&file).arg("--connect").output().unwrap();
+    let told = err(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("amqp.uri: ") && told.contains("store.path "), "{told}");
+    assert!(told.contains("`serve` would set it aside") && told.contains("store salvage"), "{told}");
+    assert!(!out(&output).contains("ok"), "{}", out(&output));
+    assert!(std::fs::read(&store).unwrap() == content, "it was written");
+    let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!names.into_iter().any(|name| name.to_string_lossy().contains("damaged")), "it was set aside");
 }
 
 #[test]

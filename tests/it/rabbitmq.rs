@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use alipay_notify_gateway::broker::amqp::check;
+use alipay_notify_gateway::broker::amqp::{Looked, check};
 use alipay_notify_gateway::broker::{Broker as _, Confirm, Link};
 use lapin::options::{
     ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
@@ -142,10 +142,12 @@ async fn the_topology_stands_before_the_link_is_up() {
     let mut config = config(&amqp_url(), &exchange);
     config.queues = vec![queue(&orders, &["payment.succeeded", "trade.#"])];
     config.required_queues = vec![missing.clone(), orders.clone()];
-    let seen = check(&config).await.unwrap();
+    let problem = format!("amqp.required_queues {missing:?}: does not exist");
+    let Looked { seen, problems } = check(&config).await.unwrap();
     assert_eq!(seen[0], format!("exchange {exchange:?} is not there: `serve` will declare it"));
     assert_eq!(seen[1], format!("queue {orders:?} is not there: `serve` will declare it"));
     assert!(seen.last().unwrap().contains("delivered 20 times"), "{seen:?}");
+    assert_eq!(problems, std::slice::from_ref(&problem));
 
     let broker = Connected::start(config.clone());
     let mut publisher = broker.publisher().await;
@@ -153,12 +155,11 @@ async fn the_topology_stands_before_the_link_is_up() {
         vec![message("1", "payment.succeeded"), message("2", "trade.closed"), message("3", "payment.late")];
     let settled = settle_all(&mut publisher.publish(batch, at())).await;
     assert_eq!(settled.iter().filter(|confirm| **confirm == Confirm::Ack(None)).count(), 2, "{settled:?}");
-    let problem = format!("amqp.required_queues {missing:?}: does not exist");
-    assert_eq!(broker.amqp.problems(), [("topology", problem)]);
-    let seen = check(&config).await.unwrap();
+    assert_eq!(broker.amqp.problems(), [("topology", problem.clone())]);
+    let Looked { seen, problems } = check(&config).await.unwrap();
     assert_eq!(seen[0], format!("exchange {exchange:?} is there"));
     assert_eq!(seen[1], format!("queue {orders:?} is there"));
-    assert_eq!(seen[2], format!("queue {missing:?} is not there, and amqp.required_queues names it"));
+    assert_eq!(problems, [problem]);
 
     // Declaring it again as what it should be is refused if it is anything else.
     let (_connection, channel) = operator().await;
@@ -169,6 +170,38 @@ async fn the_topology_stands_before_the_link_is_up() {
     let topic = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     let none = FieldTable::default();
     channel.exchange_declare(exchange.as_str().into(), ExchangeKind::Topic, topic, none).await.unwrap();
+    channel.queue_delete(orders.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    delete_exchange(&channel, &exchange).await;
+}
+
+#[tokio::test]
+async fn what_is_there_and_not_as_it_should_be_is_a_problem_and_is_left_as_it_is() {
+    let (exchange, orders) = (unique("odd"), unique("classic"));
+    let (_connection, channel) = operator().await;
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let direct = async || {
+        let none = FieldTable::default();
+        channel.exchange_declare(exchange.as_str().into(), ExchangeKind::Direct, durable, none).await
+    };
+    direct().await.unwrap();
+    let classic = async || {
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(orders.as_str().into(), durable, FieldTable::default()).await
+    };
+    classic().await.unwrap();
+    let mut config = config(&amqp_url(), &exchange);
+    config.queues = vec![queue(&orders, &["#"])];
+    let Looked { seen, problems } = check(&config).await.unwrap();
+    assert!(seen[0].ends_with("is there") && seen[1].ends_with("is there"), "{seen:?}");
+    for (problem, key, name, odd) in [
+        (&problems[0], "amqp.exchange", &exchange, "inequivalent arg 'type'"),
+        (&problems[1], "amqp.queues", &orders, "inequivalent arg 'x-queue-type'"),
+    ] {
+        assert!(problem.starts_with(key) && problem.contains(name) && problem.contains(odd), "{problem}");
+    }
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    direct().await.unwrap();
+    classic().await.unwrap();
     channel.queue_delete(orders.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
     delete_exchange(&channel, &exchange).await;
 }

@@ -94,6 +94,10 @@ fn a_cluster_of_which_one_master_is_frozen_is_ridden_out() {
             nodes.signal(&ports[1], "STOP");
             // The gauges ask every bucket.
             program.wait_until("it is noticed", || is(&program, "store_up", 0.0));
+            // Before anything has come that it is needed for.
+            let ready = program.get("/readyz").unwrap();
+            assert!(ready.status == 200 && ready.body.contains("degraded"), "{ready:?}");
+            assert!(ready.body.contains("\"store\":\"it cannot be read\""), "{ready:?}");
         };
         rides_out(&program, freeze, || nodes.signal(&ports[1], "CONT")).await;
     });

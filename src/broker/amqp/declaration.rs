@@ -48,30 +48,57 @@ pub(super) async fn declare(live: &Live, config: &Config) -> Declared {
     Declared { usable: true, problems }
 }
 
-/// Looks, and declares nothing. A remark for everything. The broker does not tell an exchange's type or a
-/// queue's bindings to who only looks. Bound: [`DEADLINE`] for all of it.
-pub(super) async fn look(live: &Live, config: &Config) -> Vec<String> {
-    let mut hand = Hand::new(live);
-    let there = |kind: &str, name: &str, seen: Result<(), Refusal>, otherwise: &str| match seen {
-        Ok(()) => format!("{kind} {name:?} is there"),
-        Err(refusal) if refusal.code == Some(NOT_FOUND) => {
-            format!("{kind} {name:?} is not there{otherwise}")
-        }
-        Err(refusal) => format!("{kind} {name:?}: {}", refusal.what),
-    };
-    let declares = ": `serve` will declare it";
-    let seen = hand.exchange_is_there(&config.exchange).await;
-    let mut remarks = vec![there("exchange", &config.exchange, seen, declares)];
+/// Looks, and changes nothing. A line for everything, and what `serve` would tell as a problem. What is there and is ours is
+/// declared as it should be: the broker says whether it is so, and does not say it to who only looks. It tells nobody a queue's
+/// bindings. Bound: [`DEADLINE`] for all of it.
+pub(super) async fn look(live: &Live, config: &Config) -> Looked {
+    let (mut hand, mut looked) = (Hand::new(live), Looked::default());
+    let exchange = hand.exchange_is_there(&config.exchange).await;
+    if looked.is_there("amqp.exchange", "exchange", &config.exchange, exchange)
+        && let Err(refusal) = hand.exchange(&config.exchange).await
+    {
+        let what = problem("amqp.exchange", &config.exchange, &refusal.what);
+        if refusal.may_still_publish { looked.seen.push(what) } else { looked.problems.push(what) }
+    }
     for Queue { name, bind: _ } in &config.queues {
-        let seen = hand.queue_is_there(name).await;
-        remarks.push(there("queue", name, seen, declares));
+        let queue = hand.queue_is_there(name).await;
+        if looked.is_there("amqp.queues", "queue", name, queue)
+            && let Err(refusal) = hand.declare_queue(name).await
+        {
+            looked.problems.push(problem("amqp.queues", name, &refusal.what));
+        }
     }
     for name in foreign_queues(config) {
-        let seen = hand.queue_is_there(name).await;
-        remarks.push(there("queue", name, seen, ", and amqp.required_queues names it"));
+        match hand.queue_is_there(name).await {
+            Ok(()) => looked.seen.push(format!("queue {name:?} is there")),
+            Err(refusal) => looked.problems.push(problem("amqp.required_queues", name, &refusal.what)),
+        }
     }
-    remarks.extend((!config.queues.is_empty()).then(|| DELIVERY_LIMIT.to_owned()));
-    remarks
+    looked.seen.extend((!config.queues.is_empty()).then(|| DELIVERY_LIMIT.to_owned()));
+    looked
+}
+
+/// What was found by looking.
+#[derive(Debug, Default)]
+pub struct Looked {
+    /// What is there, and what `serve` would declare.
+    pub seen: Vec<String>,
+    /// What `serve` would not get right by itself, each with its key.
+    pub problems: Vec<String>,
+}
+
+impl Looked {
+    /// Whether something of ours is there.
+    fn is_there(&mut self, key: &str, kind: &str, name: &str, seen: Result<(), Refusal>) -> bool {
+        match &seen {
+            Ok(()) => self.seen.push(format!("{kind} {name:?} is there")),
+            Err(refusal) if refusal.code == Some(NOT_FOUND) => {
+                self.seen.push(format!("{kind} {name:?} is not there: `serve` will declare it"));
+            }
+            Err(refusal) => self.problems.push(problem(key, name, &refusal.what)),
+        }
+        seen.is_ok()
+    }
 }
 
 /// A hand on one connection: a channel while it lasts, then another.
