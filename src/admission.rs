@@ -41,6 +41,7 @@
 //! ```
 
 pub mod acceptance;
+mod borders;
 pub mod classification;
 mod facts;
 pub mod form;

@@ -2,8 +2,9 @@
 //! sellers, that the fields which decide have their form, that no border between fields was moved, and that
 //! it is fresh. What is refused here is *held*, never dropped (design.md, invariant 5).
 
+use super::borders;
 use super::form::Form;
-use super::notification::{self, Charset, KNOWN_FIELDS};
+use super::notification::{self, Charset};
 use super::policy::{App, SignType};
 use crate::clock::Timestamp;
 use crate::event::Money;
@@ -17,8 +18,10 @@ pub enum Objection {
     /// A field that decides has not got its form.
     #[error("a field that decides does not have its form: {0}")]
     Grammar(&'static str),
-    /// A free text holds what looks like a field that is missing.
-    #[error("a text holds what looks like the field {0}, which is missing: a border may have been moved")]
+    /// What is signed can be read in another way as well.
+    #[error(
+        "a value holds what looks like the field {0}, or is part of a text itself: a border may have been moved"
+    )]
     Ambiguous(&'static str),
     /// Its `notify_time` is too old, and its event is not recorded. Decided by publication.
     #[error("notify_time is older than freshness.max_age: a replay, or a wrong clock")]
@@ -145,7 +148,8 @@ pub fn accept<'a>(form: &'a Form, app: &App, waived: Waived) -> Result<Deciding<
     }
     let deciding = read_deciding(form)?;
     if waived != Waived::Borders {
-        check_borders(form)?;
+        borders::check(form)?;
+        check_refund(form, &deciding)?;
     }
     Ok(deciding)
 }
@@ -168,6 +172,18 @@ fn check_seller(form: &Form, app: &App) -> Result<(), Objection> {
         None if is_trade(form) || app.sign_type == SignType::Rsa => Err(Objection::Seller),
         None => Ok(()),
     }
+}
+
+/// A refund of what was never paid: only a text that was split says so (it held `&refund_fee=5.00`, in a trade that timed out).
+fn check_refund(form: &Form, deciding: &Deciding<'_>) -> Result<(), Objection> {
+    let Some(trade) = &deciding.trade else { return Ok(()) };
+    let is_unpaid =
+        matches!(trade.status, Status::WaitBuyerPay | Status::Closed) && trade.gmt_payment.is_none();
+    let refunds = trade.gmt_refund.is_none() && trade.refund_fee.is_some_and(|fee| fee.minor() > 0);
+    if is_unpaid && refunds && borders::may_be_of_a_text(form, "refund_fee") {
+        return Err(Objection::Ambiguous("refund_fee"));
+    }
+    Ok(())
 }
 
 fn read_deciding(form: &Form) -> Result<Deciding<'_>, Objection> {
@@ -225,151 +241,6 @@ pub fn unix_millis(value: &[u8]) -> Option<Timestamp> {
     let text = std::str::from_utf8(value).ok().filter(|text| text.len() == 13)?;
     text.parse().ok().map(Timestamp::from_unix_millis)
 }
-
-/// The signing content does not escape values, so a genuine signature still verifies after borders between
-/// fields were moved (protocol.md §2). A split field would be doubled, which the form refuses; a swallowed one
-/// is missing. A text that merely holds `a=1&b=2` is a merchant's, and fine. So is one that holds a plain word
-/// which is the name of a missing field too (`status`, `version`), if that field cannot have stood there: what is
-/// signed is sorted by name, so a field that was swallowed lies between the parameter that swallowed it and the next.
-fn check_borders(form: &Form) -> Result<(), Objection> {
-    let holders: Vec<_> = form.holders().filter(|(_, (name, _))| is_signed(name)).collect();
-    for (at, (swallower, value)) in holders.iter().filter(|(_, (name, _))| !is_cert_sn(name)) {
-        let next = next_signed(form, *at, |name, value| !value.is_empty() && !is_cert_sn(name));
-        for (name, _) in pieces(value) {
-            let is_word = PLAIN_WORDS.iter().any(|word| word.as_bytes() == name);
-            let fits = !is_word || (*swallower < name && next.is_none_or(|next| name < next));
-            // An empty parameter of that name is absent: anyone could have appended it.
-            if let Some(known) = known_field(name).filter(|known| fits && form.value(known).is_none()) {
-                return Err(Objection::Ambiguous(known));
-            }
-        }
-    }
-    find_replaced(form, &holders).map_or(Ok(()), |replaced| Err(Objection::Ambiguous(replaced)))
-}
-
-/// Split and swallowed at once, nothing is doubled and nothing is missing: a text `x&total_amount=9999.00&u=` and the
-/// genuine `total_amount=88.88` behind it can be sent as three parameters, the last of which (`u`) holds the genuine
-/// amount. So a text and what stands behind it are joined again: where that gives a notification that is complete as
-/// well, and the two differ in a field that decides, nobody knows which of them Alipay signed.
-fn find_replaced(form: &Form, holders: &[Holder<'_>]) -> Option<&'static str> {
-    // What is signed is sorted, so no text swallowed it that is called more than all that was swallowed.
-    let greatest = holders.iter().flat_map(|(_, (_, value))| pieces(value)).map(|(name, _)| name).max()?;
-    let before = form.parameters().enumerate().take_while(|(_, (name, _))| *name < greatest);
-    // Bound: each text with each parameter behind it; only an authentic body comes this far.
-    before.filter(|(_, (name, _))| is_signed(name) && is_free_text(name)).find_map(|(at, (text, _))| {
-        let mut swallowed = Vec::new();
-        holders.iter().filter(|(end, _)| *end > at).find_map(|(end, (last, value))| {
-            let before = swallowed.len();
-            swallowed.extend(pieces(value));
-            let joined = Joined { form, text, last, swallowed: &swallowed };
-            let next = next_signed(form, *end, |_, _| true);
-            (swallowed.len() > before && joined.is_in_order(next) && joined.is_complete())
-                .then(|| DECIDING.iter().copied().find(|name| joined.differs_in(name)))
-                .flatten()
-        })
-    })
-}
-
-/// A text, and all parameters behind it as far as `last`, as if they were one value.
-struct Joined<'a> {
-    form: &'a Form,
-    text: &'a [u8],
-    last: &'a [u8],
-    /// What would be parameters if the values that hold them had ended before.
-    swallowed: &'a [(&'a [u8], &'a [u8])],
-}
-
-impl Joined<'_> {
-    /// What is signed is sorted, so what came behind the text is called more than it and less than what comes next.
-    fn is_in_order(&self, next: Option<&[u8]>) -> bool {
-        self.swallowed.iter().any(|(name, _)| self.text < *name && next.is_none_or(|next| *name < next))
-    }
-
-    /// Whether nothing is missing that every notification of its kind has.
-    fn is_complete(&self) -> bool {
-        let of_trade = if self.takes_in("notify_type") {
-            self.told("notify_type").all(|told| told == b"trade_status_sync")
-        } else {
-            is_trade(self.form)
-        };
-        let required = DECIDING.get(..if of_trade { REQUIRED_OF_TRADE } else { REQUIRED_OF_ANY });
-        let mut required = required.unwrap_or_default().iter();
-        required.all(|name| !self.takes_in(name) || self.told(name).next().is_some())
-    }
-
-    fn differs_in(&self, name: &str) -> bool {
-        let given = self.form.value(name).unwrap_or_default();
-        let told = self.told(name).next().is_some();
-        self.takes_in(name) && (!told || self.told(name).any(|told| told != given))
-    }
-
-    fn takes_in(&self, name: &str) -> bool {
-        self.text < name.as_bytes() && name.as_bytes() <= self.last && self.form.value(name).is_some()
-    }
-
-    fn told(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.swallowed.iter().filter(move |(found, _)| *found == name.as_bytes()).map(|(_, value)| *value)
-    }
-}
-
-/// A parameter that holds `&`, and where it stands among all.
-type Holder<'a> = (usize, (&'a [u8], &'a [u8]));
-
-/// The name of the first signed parameter behind this one that counts.
-fn next_signed(form: &Form, at: usize, counts: impl Fn(&[u8], &[u8]) -> bool) -> Option<&[u8]> {
-    let mut behind = form.parameters().skip(at + 1);
-    behind.find(|(name, value)| is_signed(name) && counts(name, value)).map(|(name, _)| name)
-}
-
-/// Whatever else is left out of what is signed.
-fn is_signed(name: &[u8]) -> bool {
-    !matches!(name, b"sign" | b"sign_type")
-}
-
-fn is_cert_sn(name: &[u8]) -> bool {
-    name == b"alipay_cert_sn"
-}
-
-fn known_field(name: &[u8]) -> Option<&'static str> {
-    KNOWN_FIELDS.iter().copied().find(|known| known.as_bytes() == name)
-}
-
-/// What stands behind an `&` in a value and looks like a parameter.
-fn pieces(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    value.split(|byte| *byte == b'&').skip(1).filter_map(|piece| {
-        let (name, value) = piece.split_at_checked(piece.iter().position(|byte| *byte == b'=')?)?;
-        Some((name, value.get(1..)?))
-    })
-}
-
-/// What may hold anything: the known texts, and every field that is not known.
-fn is_free_text(name: &[u8]) -> bool {
-    let texts: [&[u8]; 5] = [b"body", b"out_biz_no", b"out_trade_no", b"passback_params", b"subject"];
-    texts.contains(&name) || known_field(name).is_none()
-}
-
-/// What decides: first what every notification has, then what every trade has, then what some have.
-const DECIDING: [&str; 14] = [
-    "app_id",
-    "notify_id",
-    "notify_type",
-    "out_trade_no",
-    "seller_id",
-    "total_amount",
-    "trade_no",
-    "trade_status",
-    "gmt_create",
-    "gmt_payment",
-    "gmt_refund",
-    "out_biz_no",
-    "refund_fee",
-    "trans_currency",
-];
-const REQUIRED_OF_ANY: usize = 2;
-const REQUIRED_OF_TRADE: usize = 8;
-/// Names of fields that merchants use in texts of their own, and that decide nothing about money.
-const PLAIN_WORDS: [&str; 8] =
-    ["body", "charset", "method", "service", "status", "subject", "timestamp", "version"];
 
 #[cfg(test)]
 mod tests {

@@ -29,9 +29,13 @@ impl Recipe {
     pub fn worth_trying(form: &Form, version: Version) -> impl Iterator<Item = Self> {
         let empties = form.has_empty_values();
         let cert_sn = form.has("alipay_cert_sn");
+        // A number holds none: with it, it would be where a border can be moved to.
+        let is_number = form.value("alipay_cert_sn").is_none_or(|value| !value.contains(&b'&'));
         [(false, true), (true, true), (false, false), (true, false)]
             .into_iter()
-            .filter(move |(empty_values, with_sn)| (empties || !*empty_values) && (cert_sn || *with_sn))
+            .filter(move |(empty_values, with_sn)| {
+                (empties || !*empty_values) && if *with_sn { is_number } else { cert_sn }
+            })
             .map(move |(empty_values, with_sn)| Self { version, empty_values, cert_sn: with_sn })
     }
 

@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "what is shared with the tests of the whole program")]
 
 mod attacks;
+mod borders;
 mod verdicts;
 
 #[path = "../../tests/it/support"]
