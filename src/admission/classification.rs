@@ -22,9 +22,11 @@ pub fn classify(
     let stale = acceptance::is_stale(deciding.notify_time, now, policy.max_age);
     let Some(trade) = &deciding.trade else {
         let event_type = EventType::NotificationOther;
+        let trade_no = form.value("trade_no").and_then(notification::trade_no);
+        let subject = trade_no.unwrap_or(deciding.notify_id);
         return Event {
             event_type,
-            id: EventId::of_notification(&app.app_id, deciding.notify_id),
+            id: EventId::of_notification(&app.app_id, subject, deciding.notify_id),
             digest: Digest::of(b"", None, b"", None),
             notify_id: deciding.notify_id.to_owned(),
             environment: app.environment,

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::acceptance::{Deciding, Trade};
+use super::acceptance::{Deciding, Trade, is_trade};
 use super::form::Form;
 use super::notification::{self, Charset};
 use super::policy::{App, Buyer, Policy};
@@ -30,8 +30,11 @@ pub(super) fn render(
     json.maybe("auth_app_id", texts.text("auth_app_id"));
     json.text("environment", app.environment.as_str());
     json.maybe("notify_type", texts.text("notify_type"));
-    if let Some(trade) = &deciding.trade {
-        render_trade(&mut json, &texts, trade, event_type);
+    match &deciding.trade {
+        Some(trade) => render_trade(&mut json, &texts, trade, event_type),
+        None if is_trade(form) => render_what_it_names(&mut json, &texts),
+        // What the fields of a kind mean that nobody knows, nobody knows either.
+        None => {}
     }
     json.text("notified_at", &notified_at.rfc3339_beijing());
     json.text("notify_id", deciding.notify_id);
@@ -70,6 +73,20 @@ fn render_trade(json: &mut Members, texts: &Texts<'_>, trade: &Trade<'_>, event_
             }
             json.maybe("refunded_at", trade.gmt_refund.map(|(_, at)| Cow::Owned(at.rfc3339_beijing())));
         });
+    }
+}
+
+/// What a notification of a status that is not known says of its trade. It decides nothing.
+fn render_what_it_names(json: &mut Members, texts: &Texts<'_>) {
+    let value = |name: &str| texts.form.value(name);
+    json.maybe("trade_no", value("trade_no").and_then(notification::trade_no).map(Cow::Borrowed));
+    for name in ["out_trade_no", "trade_status", "seller_id"] {
+        json.maybe(name, texts.text(name));
+    }
+    if let Some(amount) = value("total_amount").and_then(Money::parse) {
+        let currency = texts.text("trans_currency").unwrap_or(Cow::Borrowed("CNY"));
+        json.text("currency", &currency);
+        render_money(json, ["total_amount", "total_amount_minor"], amount, currency == "CNY");
     }
 }
 

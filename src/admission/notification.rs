@@ -123,7 +123,11 @@ fn digit(byte: u8) -> Option<u8> {
 }
 
 /// Ids, log-ins and contacts of users in the kinds that are not about a trade (protocol.md §5).
-const PERSONAL: [&str; 10] = [
+const PERSONAL: [&str; 14] = [
+    "external_logon_id",
+    "external_user_id",
+    "login_token",
+    "real_name",
     "user_id",
     "open_id",
     "logon_id",

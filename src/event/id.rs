@@ -58,10 +58,10 @@ impl EventId {
         Self::build(app_id, trade_no, EventType::PaymentRefunded, part, None)
     }
 
-    /// A notification that is not about a trade.
-    pub fn of_notification(app_id: &str, notify_id: &str) -> Self {
+    /// A notification of another kind. `subject`: the trade that it names, if it does, else the `notify_id` again.
+    pub fn of_notification(app_id: &str, subject: &str, notify_id: &str) -> Self {
         let part = Part::Notification(notify_id.as_bytes().to_vec());
-        Self::build(app_id, notify_id, EventType::NotificationOther, part, None)
+        Self::build(app_id, subject, EventType::NotificationOther, part, None)
     }
 
     /// The id of an event that was kept: its text is final, and only the id of a conflict is derived from it.
@@ -239,7 +239,7 @@ mod tests {
             at.as_str(),
             "2021000000000001.2026112322001427340000000000.payment.refunded.at-2026-11-23%2010%3A15%3A31%2E250-1000"
         );
-        assert_eq!(EventId::of_notification(APP, "abc").as_str(), "2021000000000001.notification.abc");
+        assert_eq!(EventId::of_notification(APP, "abc", "abc").as_str(), "2021000000000001.notification.abc");
     }
 
     #[test]

@@ -92,6 +92,14 @@ fn row_2_a_status_that_we_do_not_know_is_another_kind_and_no_payment() {
     for status in ["TRADE_SOMETHING", "trade_success", "TRADE_SUCCESS ", "TRADE_PENDING"] {
         let event = event_of(Draft::payment().set("trade_status", status));
         assert_eq!(event.event_type.as_str(), "notification.other", "{status}");
+        // Whatever it means, it is about that trade.
+        let told = json(&event);
+        assert_eq!((event.id.subject(), &told["trade_no"]), (TRADE, &TRADE.into()), "{status}");
+        assert_eq!(
+            (&told["trade_status"], &told["total_amount_minor"]),
+            (&status.into(), &8888.into()),
+            "{status}"
+        );
     }
 }
 
@@ -409,13 +417,19 @@ fn the_user_of_other_kinds_is_left_out_too() {
         ("alipay_logon_id", "199******01"),
         ("alipay_user_id", "2088000000000016"),
         ("app_id", APP),
+        ("external_logon_id", "199******02"),
+        ("external_user_id", "2088000000000017"),
+        ("login_token", "T0KEN"),
         ("notify_id", "n-4"),
         ("notify_time", "2026-11-23 10:15:32"),
         ("notify_type", "dut_user_sign"),
+        ("real_name", "N4ME"),
         ("sign_type", "RSA2"),
     ]);
     let text = json(&event_of(agreement)).to_string();
-    assert!(!text.contains("2088000000000016") && !text.contains("199******01"), "{text}");
+    for secret in ["208800000000001", "199******0", "T0KEN", "N4ME"] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
 }
 
 #[test]
