@@ -206,7 +206,7 @@ fn has_other_reading(form: &Form, tokens: &[Token<'_>], kind: Kind) -> bool {
         })
 }
 
-/// A field that decides.
+/// A field that decides: what is announced, or what whoever takes the event may do for whom.
 struct Deciding {
     name: &'static str,
     required_of: &'static [Kind],
@@ -218,10 +218,13 @@ fn deciding(name: &[u8]) -> Option<&'static Deciding> {
     DECIDING.iter().find(|field| field.name.as_bytes() == name)
 }
 
-const FIELDS: usize = 16;
+const FIELDS: usize = 21;
 /// By name.
 static DECIDING: [Deciding; FIELDS] = [
     field("app_id", &Kind::ALL, is_something),
+    field("auth_app_id", &[], is_something),
+    field("buyer_id", &[], is_something),
+    field("buyer_open_id", &[], is_something),
     field("gmt_create", &[], is_time),
     field("gmt_payment", &[], is_time),
     field("gmt_refund", &[], is_time),
@@ -230,9 +233,11 @@ static DECIDING: [Deciding; FIELDS] = [
     field("notify_id", &[Kind::Trade, Kind::Other, Kind::Message], |value| {
         notification::notify_id(value).is_some()
     }),
+    field("notify_time", &[Kind::Trade], is_time),
     field("notify_type", &[Kind::Trade, Kind::Other], is_something),
     field("out_biz_no", &[], is_something),
     field("out_trade_no", &[Kind::Trade], is_something),
+    field("passback_params", &[], is_something),
     field("refund_fee", &[], is_amount),
     field("seller_id", &[Kind::Trade], |value| notification::seller_id(value).is_some()),
     field("total_amount", &[Kind::Trade], is_amount),
@@ -346,10 +351,10 @@ mod tests {
     #[test]
     fn lists_that_are_searched_by_name_are_in_its_order() {
         assert!(DECIDING.is_sorted_by(|one, other| one.name < other.name) && CLOSED.is_sorted());
-        // What decides and is not closed is what merchants number.
+        // What decides and is not closed is the merchant's own.
         let open: Vec<&str> =
             DECIDING.iter().map(|field| field.name).filter(|name| !CLOSED.contains(name)).collect();
-        assert_eq!(open, ["out_biz_no", "out_trade_no"]);
+        assert_eq!(open, ["out_biz_no", "out_trade_no", "passback_params"]);
     }
 
     /// By trying every reading.

@@ -104,7 +104,29 @@ pub fn is_personal(name: &[u8]) -> bool {
         || name.starts_with(b"alipay_user_")
         || name.starts_with(b"alipay_logon_")
         || name.starts_with(b"alipay_open_")
-        || PERSONAL.iter().any(|known| name == known.as_bytes())
+        || is_of_a_user(name)
+}
+
+/// Ids, log-ins and contacts of users in the kinds that are not about a trade (protocol.md §5). A pattern, because it is asked of
+/// each parameter, twice.
+const fn is_of_a_user(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"external_logon_id"
+            | b"external_user_id"
+            | b"login_token"
+            | b"real_name"
+            | b"user_id"
+            | b"open_id"
+            | b"logon_id"
+            | b"unique_id"
+            | b"union_id"
+            | b"phone"
+            | b"mobile"
+            | b"contactor"
+            | b"cert_no"
+            | b"user_name"
+    )
 }
 
 fn milliseconds(fraction: &[u8]) -> Option<u16> {
@@ -121,24 +143,6 @@ fn milliseconds(fraction: &[u8]) -> Option<u16> {
 fn digit(byte: u8) -> Option<u8> {
     byte.is_ascii_digit().then(|| byte - b'0')
 }
-
-/// Ids, log-ins and contacts of users in the kinds that are not about a trade (protocol.md §5).
-const PERSONAL: [&str; 14] = [
-    "external_logon_id",
-    "external_user_id",
-    "login_token",
-    "real_name",
-    "user_id",
-    "open_id",
-    "logon_id",
-    "unique_id",
-    "union_id",
-    "phone",
-    "mobile",
-    "contactor",
-    "cert_no",
-    "user_name",
-];
 
 /// Fields that a swallowed or split border could be about (protocol.md §4): the re-split check knows them.
 pub const KNOWN_FIELDS: [&str; 48] = [

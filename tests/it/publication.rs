@@ -1052,7 +1052,12 @@ async fn what_acceptance_refuses_is_held_with_its_body_and_nothing_is_published(
         assert!(matches!(bench.deliver(&notification).await.unwrap(), Reply::Rejected));
         assert_eq!(bench.count(&format!("held_total{{reason=\"{reason}\"}}")), 1.0);
     }
-    assert_eq!(bench.states(), ["held", "held", "held"]);
+    // Another seller's, whose buyer wrote `x&seller_id=OURS&subject=y`: the same bytes are signed.
+    let email = "s@example.com&seller_id=2088000000000000&subject=x";
+    let moved = Notification::payment().set("seller_email", email).set("subject", "y").set("notify_id", "n3");
+    assert!(matches!(bench.deliver(&moved).await.unwrap(), Reply::Rejected));
+    assert_eq!(bench.count("held_total{reason=\"ambiguous\"}"), 2.0);
+    assert_eq!(bench.states(), ["held"; 4]);
     assert!(bench.broker.is_quiet().await);
 }
 

@@ -385,3 +385,23 @@ fn attack_39_a_trade_that_was_never_paid_is_not_made_a_refund_by_splitting_a_tex
         assert_eq!(said_of(refund), Said::Event("payment.refunded"), "{name}");
     }
 }
+
+#[test]
+fn attack_39_what_the_merchant_gave_along_is_not_exchanged() {
+    let draft = Draft::payment().set("passback_params", "user%3D5");
+    let names = signed_names(&draft);
+    let behind = names.iter().filter(|name| ("body".."passback_paramsz").contains(&name.as_str()));
+    // In the text everything is as in the notification, but for what was given along.
+    let (mut text, mut hidden) = ("x".to_owned(), String::new());
+    for name in behind {
+        let value = String::from_utf8(draft.get(name).unwrap().to_vec()).unwrap();
+        hidden = format!("{hidden}&{name}={value}");
+        text = format!("{text}&{name}={}", if name == "passback_params" { "user%3D6" } else { &value });
+    }
+    let genuine = draft.clone().set("body", format!("{text}&passback_paramsz="));
+    let moved = draft.set("body", "x").set("passback_params", "user%3D6").set("passback_paramsz", hidden);
+    assert_eq!(moved.content(Version::V1), genuine.content(Version::V1), "the same bytes are signed");
+    let app = app(APP, alipay(), SignType::Rsa2);
+    let accepted = accept(&Form::parse(&moved.body()).unwrap(), &app, Waived::Nothing).map(|_| ());
+    assert_eq!(accepted, Err(Objection::Ambiguous("passback_params")));
+}

@@ -8,6 +8,8 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::PATIENCE;
+
 /// How it waits for its confirms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Naive {
@@ -47,8 +49,8 @@ impl Naive {
         connection.create_channel().await.unwrap();
         said.cancel();
         let believed = join_all(batches).await.into_iter().map(Result::unwrap).collect();
-        // Its channels are on their way out, of which this may stumble.
-        let _ = connection.close(200, "done".into()).await;
+        // Its channels are on their way out, of which this may stumble; and it was seen never to end.
+        let _ = tokio::time::timeout(PATIENCE, connection.close(200, "done".into())).await;
         believed
     }
 }
