@@ -28,21 +28,22 @@ pub(super) fn check(form: &Form) -> Result<(), Objection> {
     if let Some(name) = closed {
         return Err(Objection::Grammar(name));
     }
+    let mut first = None;
     for (at, (swallower, value)) in holders() {
-        let next = next_signed(form, at);
-        for (name, _) in pieces(value) {
+        for known in pieces(value).filter_map(|(name, _)| named(&KNOWN_FIELDS, name)) {
             // A plain word that is a field's name too (`status`, `version`) is a merchant's, if that field cannot have stood
             // there: it lies between the parameter that swallowed it and the next.
-            let is_word = named(&PLAIN_WORDS, name).is_some();
-            let fits = !is_word || (swallower < name && next.is_none_or(|next| name < next));
+            let name = known.as_bytes();
+            let can_have = || swallower < name && next_signed(form, at).is_none_or(|next| name < next);
+            let fits = named(&PLAIN_WORDS, name).is_none() || can_have();
             // An empty parameter of that name is absent: anyone could have appended it.
-            if let Some(known) =
-                named(&KNOWN_FIELDS, name).filter(|known| fits && form.value(known).is_none())
-            {
+            if fits && form.value(known).is_none() {
                 return Err(Objection::Ambiguous(known));
             }
+            first.get_or_insert(known);
         }
     }
+    let Some(first) = first else { return Ok(()) };
     // Whether empty values are signed the SDKs disagree about, so both are read.
     for with_empty in [false, true] {
         if with_empty && !form.has_empty_values() {
@@ -50,7 +51,6 @@ pub(super) fn check(form: &Form) -> Result<(), Objection> {
         }
         let tokens = Token::of(form, with_empty);
         let hidden = || tokens.iter().filter(|token| token.is_hidden);
-        let Some(first) = hidden().find_map(|token| named(&KNOWN_FIELDS, token.name)) else { break };
         if Kind::ALL.into_iter().any(|kind| has_other_reading(form, &tokens, kind)) {
             let differing = hidden().filter_map(|token| Some((deciding(token.name)?, token.value)));
             let mut differing = differing.filter(|(field, value)| form.value(field.name) != Some(*value));
