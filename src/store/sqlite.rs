@@ -180,7 +180,7 @@ impl Sqlite {
                 .map(drop)
                 .map_err(|error| unusable(error.to_string()));
         }
-        Core::open_to_read(config).map_err(|error| {
+        Core::look(config).map_err(|error| {
             let told = error.to_string();
             unusable(if error.is_damage() { format!("{told}: {SET_ASIDE_BY_SERVE}") } else { told })
         })?;

@@ -126,6 +126,15 @@ impl Core {
         Ok(connection)
     }
 
+    /// Whether [`open`](Self::open) would take the file; it is only read.
+    pub(super) fn look(config: &Config) -> Result<()> {
+        let connection = Self::connect(config, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        if schema::whose(&connection)? == Whose::Earlier {
+            schema::room_to_copy(schema::content(&connection)?, place::free_bytes(&config.path))?;
+        }
+        Ok(())
+    }
+
     fn connect(config: &Config, flags: OpenFlags) -> Result<Connection> {
         if place::is_beheaded(&config.path) {
             return Err(Error::Beheaded);
