@@ -325,6 +325,40 @@ fn attack_39_what_is_no_trade_is_not_made_one() {
 }
 
 #[test]
+fn attack_39_a_message_is_not_made_a_trade_whoever_its_method_is_of() {
+    let fakes = "x&notify_id=1&notify_time=2026-11-23 10:15:32&notify_type=trade_status_sync&out_trade_no=B";
+    let more = "&seller_id=2088101117955611&total_amount=9999&trade_no=2026112322001427340000000099&\
+                trade_status=TRADE_SUCCESS&trade_statusz=";
+    for method in ["alipay.merchant.changed", "ant.merchant.expand.shop.save.rejected", "zhima.credit.x"] {
+        let message = Draft::of([
+            ("app_id", APP),
+            ("charset", "utf-8"),
+            ("msg_method", method),
+            ("notify_id", "n1"),
+            ("reason", &format!("{fakes}{more}")),
+            ("sign_type", "RSA2"),
+            ("utc_timestamp", "1732500000000"),
+        ]);
+        let mut moved = message.clone().set("msg_methodz", "").without("msg_method").without("utc_timestamp");
+        moved = moved.set("charset", format!("utf-8&msg_method={method}&notify_id=n1&reason=x"));
+        moved = moved.without("msg_methodz").without("reason");
+        for fake in format!("{fakes}{more}").split('&').filter_map(|fake| fake.split_once('=')) {
+            moved = moved.set(fake.0, fake.1);
+        }
+        moved = moved.set("trade_statusz", "&utc_timestamp=1732500000000");
+        assert_eq!(moved.content(Version::V1), message.content(Version::V1), "the same bytes are signed");
+        // `charset` holds no `&`; what may hold one is no better.
+        let (of_charset, of_unknown) = (moved.clone(), moved.set("charset", "utf-8"));
+        let unknown = format!("1&msg_method={method}&notify_id=n1&reason=x");
+        for moved in [of_charset, of_unknown.set("kind", unknown)] {
+            let app = app(APP, alipay(), SignType::Rsa2);
+            let accepted = accept(&Form::parse(&moved.body()).unwrap(), &app, Waived::Nothing).map(|_| ());
+            assert!(matches!(accepted, Err(Objection::Ambiguous(_) | Objection::Grammar(_))), "{accepted:?}");
+        }
+    }
+}
+
+#[test]
 fn attack_39_a_seller_is_not_put_in_the_place_of_another() {
     let theirs = "2088999999999999";
     let genuine =
@@ -379,6 +413,10 @@ fn attack_39_a_trade_that_was_never_paid_is_not_made_a_refund_by_splitting_a_tex
     for body in [genuine.body(), split.body()] {
         assert_eq!(said(&body), Said::Held(Objection::Ambiguous("refund_fee")));
     }
+    // Other fields that were split off, too, may lie between.
+    let two =
+        closed.clone().set("passback_params", "x").set("point_amount", "0.00").set("refund_fee", "88.88");
+    assert_eq!(said_of(two), Said::Held(Objection::Ambiguous("refund_fee")));
     // What was paid may be refunded, and so may what says when.
     for (name, value) in [("gmt_payment", "2026-11-23 10:15:31"), ("gmt_refund", "2026-11-23 11:00:00.000")] {
         let refund = closed.clone().set("passback_params", "x").set("refund_fee", "5.00").set(name, value);
