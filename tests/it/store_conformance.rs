@@ -9,17 +9,17 @@ use alipay_notify_gateway::clock::Timestamp;
 use alipay_notify_gateway::event::{Digest, EventType, Key, Message};
 use alipay_notify_gateway::secret::{Secret, Source};
 use alipay_notify_gateway::store::engine::{Config, Engine, read_all};
+use alipay_notify_gateway::store::sqlite::OpenError;
 use alipay_notify_gateway::store::{
     Cause, Claim, DOUBT, Decision, Deferral, Entry, Holding, Kept, Known, LEASE, Record, State, Store,
     WhenAway, held_key, redis, sqlite,
 };
 
-use crate::support::alipay;
-use crate::support::eventually;
 use crate::support::fakes::StillClock;
 use crate::support::program::{Folder, unique};
 use crate::support::redis::{cli, cluster_url, redis_url};
 use crate::support::rows::{APP, deferral, digest, holding, kept, key, known, record, states, trade};
+use crate::support::{PATIENCE, alipay, eventually};
 
 /// One engine, with a place of its own.
 struct Fixture {
@@ -103,7 +103,14 @@ impl Fixture {
     }
 
     async fn open(&self) -> Opened {
-        let engine = Engine::open(&self.config, Arc::<StillClock>::clone(&self.clock)).await.unwrap();
+        let began = std::time::Instant::now();
+        let engine = loop {
+            match Engine::open(&self.config, Arc::<StillClock>::clone(&self.clock)).await {
+                // What another test starts as a process of its own just now has the file's lock, too, until it is another program.
+                Err(OpenError::Taken(_)) if began.elapsed() < PATIENCE => tokio::task::yield_now().await,
+                opened => break opened.unwrap(),
+            }
+        };
         Opened { store: engine.store(), engine }
     }
 
