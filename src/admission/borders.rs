@@ -342,6 +342,7 @@ mod tests {
     #[test]
     fn lists_that_are_searched_by_name_are_in_its_order() {
         assert!(DECIDING.is_sorted_by(|one, other| one.name < other.name) && CLOSED.is_sorted());
+        assert!(CLOSED.iter().all(|name| KNOWN_FIELDS.contains(name)));
         // What decides and is not closed is the merchant's own.
         let open: Vec<&str> =
             DECIDING.iter().map(|field| field.name).filter(|name| !CLOSED.contains(name)).collect();

@@ -49,7 +49,7 @@ impl Naive {
         connection.create_channel().await.unwrap();
         said.cancel();
         let believed = join_all(batches).await.into_iter().map(Result::unwrap).collect();
-        // Its channels are on their way out, of which this may stumble; and it was seen never to end.
+        // Its channels are on their way out, of which this may stumble. One run never ended, here or before.
         let _ = tokio::time::timeout(PATIENCE, connection.close(200, "done".into())).await;
         believed
     }
