@@ -329,35 +329,28 @@ fn attack_39_what_is_no_trade_is_not_made_one() {
 
 #[test]
 fn attack_39_a_message_is_not_made_a_trade_whoever_its_method_is_of() {
-    let fakes = "x&notify_id=1&notify_time=2026-11-23 10:15:32&notify_type=trade_status_sync&out_trade_no=B";
-    let more = "&seller_id=2088101117955611&total_amount=9999&trade_no=2026112322001427340000000099&\
-                trade_status=TRADE_SUCCESS&trade_statusz=";
+    // Nothing that the message has is missing.
+    let fakes = "msg_method=y&notify_id=1&notify_time=2026-11-23 10:15:32&notify_type=trade_status_sync&out_trade_no=B&\
+                 seller_id=2088101117955611&total_amount=9999&trade_no=2026112322001427340000000099&\
+                 trade_status=TRADE_SUCCESS";
     for method in ["alipay.merchant.changed", "ant.merchant.expand.shop.save.rejected", "zhima.credit.x"] {
         let message = Draft::of([
             ("app_id", APP),
-            ("charset", "utf-8"),
+            ("kind", "1"),
             ("msg_method", method),
             ("notify_id", "n1"),
-            ("reason", &format!("{fakes}{more}")),
+            ("reason", &format!("x&{fakes}")),
             ("sign_type", "RSA2"),
             ("utc_timestamp", "1732500000000"),
         ]);
-        let mut moved = message.clone().set("msg_methodz", "").without("msg_method").without("utc_timestamp");
-        moved = moved.set("charset", format!("utf-8&msg_method={method}&notify_id=n1&reason=x"));
-        moved = moved.without("msg_methodz").without("reason");
-        for fake in format!("{fakes}{more}").split('&').filter_map(|fake| fake.split_once('=')) {
-            moved = moved.set(fake.0, fake.1);
-        }
-        moved = moved.set("trade_statusz", "&utc_timestamp=1732500000000");
+        let hidden = format!("1&msg_method={method}&notify_id=n1&reason=x");
+        let moved = message.clone().without("reason").set("kind", hidden);
+        let fakes = fakes.split('&').filter_map(|fake| fake.split_once('='));
+        let moved = fakes.fold(moved, |moved, (name, value)| moved.set(name, value));
         assert_eq!(moved.content(Version::V1), message.content(Version::V1), "the same bytes are signed");
-        // `charset` holds no `&`; what may hold one is no better.
-        let (of_charset, of_unknown) = (moved.clone(), moved.set("charset", "utf-8"));
-        let unknown = format!("1&msg_method={method}&notify_id=n1&reason=x");
-        for moved in [of_charset, of_unknown.set("kind", unknown)] {
-            let app = app(APP, alipay(), SignType::Rsa2);
-            let accepted = accept(&Form::parse(&moved.body()).unwrap(), &app, Waived::Nothing).map(|_| ());
-            assert!(matches!(accepted, Err(Objection::Ambiguous(_) | Objection::Grammar(_))), "{accepted:?}");
-        }
+        let app = app(APP, alipay(), SignType::Rsa2);
+        let accepted = accept(&Form::parse(&moved.body()).unwrap(), &app, Waived::Nothing).map(|_| ());
+        assert_eq!(accepted, Err(Objection::Ambiguous("msg_method")), "{method}");
     }
 }
 
