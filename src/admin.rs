@@ -18,17 +18,19 @@ mod trades;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
 use hyper::service::service_fn;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
 use tokio_util::either::Either;
 
 pub use keys::KeyReport;
 pub use readiness::{Phase, Readiness};
+pub use token::can_be_brought;
 
 use crate::gateway::Gateway;
 use crate::http::accept::Acceptor;
@@ -123,6 +125,8 @@ async fn serve(socket: std::net::TcpListener, desk: Arc<routes::Desk>, end: Stop
     let mut acceptor = Acceptor::new(TcpListener::from_std(socket)?);
     let protocol = connection::protocol(MAX_HEADER_BYTES, HEADER_TIMEOUT);
     let (room, tasks) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Tasks::default());
+    // Bound: one for each connection.
+    let mut seats = Vec::new();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -136,8 +140,10 @@ async fn serve(socket: std::net::TcpListener, desk: Arc<routes::Desk>, end: Stop
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
+        seats.retain(|seat: &Weak<Progress>| seat.strong_count() > 0);
+        let Some(permit) = place(&room, &seats).await else { continue };
         let progress = Arc::new(Progress::default());
+        seats.push(Arc::downgrade(&progress));
         let (desk, of_service) = (Arc::clone(&desk), Arc::clone(&progress));
         let service = service_fn(move |request| {
             let (desk, progress) = (Arc::clone(&desk), Arc::clone(&of_service));
@@ -153,8 +159,21 @@ async fn serve(socket: std::net::TcpListener, desk: Arc<routes::Desk>, end: Stop
         });
     }
     drop(acceptor);
-    let _ = tokio::time::timeout(GRACE, tasks.ended()).await;
+    let _ = timeout(GRACE, tasks.ended()).await;
     Ok(())
+}
+
+/// A place for one more. Where all are taken, whoever has been silent for longest gives way, so that nobody keeps the probes
+/// out by connecting and saying nothing. Bound: [`LEAVE`].
+async fn place(room: &Arc<Semaphore>, seats: &[Weak<Progress>]) -> Option<OwnedSemaphorePermit> {
+    let room = Arc::clone(room);
+    if room.available_permits() == 0 {
+        let seated = seats.iter().filter_map(Weak::upgrade);
+        let silent = seated.filter_map(|progress| Some((progress.silent_since()?, progress)));
+        let (_, longest) = silent.min_by_key(|(since, _)| *since)?;
+        longest.ask_to_leave();
+    }
+    timeout(LEAVE, room.acquire_owned()).await.ok()?.ok()
 }
 
 /// Bound: scrapers, probes and a few people.
@@ -168,5 +187,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bound: how old a connection may become.
 const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+/// Bound: how long who was asked to leave is waited for; he has nothing to finish.
+const LEAVE: Duration = Duration::from_millis(100);
 /// Bound: how long stopping waits for answers.
 const GRACE: Duration = Duration::from_secs(1);

@@ -146,6 +146,8 @@ pub struct Withheld {
     subject: String,
     payment_time: Option<Timestamp>,
     objection: Objection,
+    /// Which of the readings of what is signed it is, where there may be several.
+    reading: Option<String>,
 }
 
 impl Withheld {
@@ -159,7 +161,8 @@ impl Withheld {
             form.value("trade_status") == Some(b"TRADE_SUCCESS") && form.value("gmt_refund").is_none();
         let payment_time =
             form.value("gmt_payment").filter(|_| announces_payment).and_then(notification::time);
-        Self { app_id: app.app_id.clone(), notify_id, subject, payment_time, objection }
+        let reading = matches!(objection, Objection::Ambiguous(_)).then(|| borders::reading(form));
+        Self { app_id: app.app_id.clone(), notify_id, subject, payment_time, objection, reading }
     }
 
     /// The app it is of.
@@ -170,6 +173,14 @@ impl Withheld {
     /// `notify_id` as text, whatever its form.
     pub fn notify_id(&self) -> &str {
         &self.notify_id
+    }
+
+    /// What it is held as: its `notify_id`, so that a re-delivery replaces it. Of what can be read in two ways each has a row
+    /// of its own: whoever sends the other one is not to exchange what an operator has looked at.
+    pub fn held_as(&self) -> String {
+        self.reading
+            .as_ref()
+            .map_or_else(|| self.notify_id.clone(), |reading| format!("{}-{reading}", self.notify_id))
     }
 
     /// `trade_no` if it has the form of one, else `notify_id`.

@@ -27,6 +27,7 @@ use crate::http::listener::{Listener, Signals};
 use crate::lifecycle::{Shutdown, Stopping, Supervisor, Tasks};
 use crate::metrics::Metrics;
 use crate::publication::{self, Publication};
+use crate::store::TOLD_EVERY;
 use crate::store::engine::Engine;
 use crate::telemetry::Lines;
 use crate::telemetry::traces::Tracer;
@@ -190,12 +191,15 @@ impl App {
         let (http, admin) = (self.http_addr(), self.admin_addr());
         let signals = Signals::default();
         let gauges = Tasks::default();
+        // Before anything is judged. Bound: the store's deadline.
+        let is_known = self.gateway.look_how_far_back().await;
         gauges.spawn(self.reloader.run(hangup, signals.end.clone()));
         let watch = Watch {
             gateway: self.gateway.clone(),
             store: self.store.clone(),
             metrics: Arc::clone(&self.metrics),
             log: self.log,
+            looks_back_at: is_known.then(|| Instant::now() + TOLD_EVERY),
         };
         gauges.spawn(watch.run(signals.clone()));
         gauges.spawn(watch_files(self.store.clone(), Arc::clone(&self.metrics), signals.clone()));
@@ -284,13 +288,19 @@ struct Watch {
     store: Engine,
     metrics: Arc<Metrics>,
     log: Lines,
+    /// When the store is asked next how far back it goes; at once, if it is not known yet.
+    looks_back_at: Option<Instant>,
 }
 
 impl Watch {
-    async fn run(self, signals: Signals) {
+    async fn run(mut self, signals: Signals) {
         while !signals.end.has_begun() {
             self.gateway.show_backlog().await;
             self.show();
+            if self.looks_back_at.is_none_or(|at| at <= Instant::now()) {
+                let is_known = self.gateway.look_how_far_back().await;
+                self.looks_back_at = is_known.then(|| Instant::now() + TOLD_EVERY);
+            }
             tokio::select! {
                 () = signals.end.begun() => {}
                 () = tokio::time::sleep(GAUGE_EVERY) => {}

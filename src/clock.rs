@@ -74,6 +74,11 @@ impl Timestamp {
         Self(self.0.saturating_add(i64::try_from(later.as_millis()).unwrap_or(i64::MAX)))
     }
 
+    /// This moment but for `earlier`, at least the beginning of time.
+    pub fn before(self, earlier: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(earlier.as_millis()).unwrap_or(i64::MAX)))
+    }
+
     /// RFC 3339 in China's zone, as the events carry it: `2026-11-23T10:15:31+08:00`, with milliseconds only
     /// where there are any.
     pub fn rfc3339_beijing(self) -> String {

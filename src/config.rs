@@ -17,6 +17,7 @@ use crate::{admin, http, publication, store, telemetry};
 
 pub use keys::KEYS;
 use reader::Reader;
+pub use sections::is_kept_long_enough;
 
 /// Everything that `serve` needs.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use crate::admission::policy::Policy;
 use crate::admission::{self, Admitted, Cost, KeyName, Rejection, Verdict, Withheld};
 use crate::clock::{Clock, Timestamp};
 use crate::event::{Event, EventType};
-use crate::lifecycle::Tasks;
+use crate::lifecycle::{self, Tasks};
 use crate::metrics::{self, Metrics, Stage};
 use crate::publication::{Announced, Answered, Backlog, Hold, How, Outcome, Publication, Seen, audit};
 use crate::store::{Row, StoreError};
@@ -79,6 +79,9 @@ struct Inner {
     tracer: Tracer,
     refusals: Sparingly,
     unavailable: Sparingly,
+    held: Sparingly,
+    late: Sparingly,
+    duplicates: Sparingly,
     keys: KeyUses,
     penalties: PenaltyBox,
     low_priority: LowPriority,
@@ -138,8 +141,11 @@ impl Gateway {
             ),
             metrics: parts.metrics,
             tracer: parts.tracer,
-            refusals: Sparingly::default(),
-            unavailable: Sparingly::default(),
+            refusals: Sparingly::to(1),
+            unavailable: Sparingly::to(1),
+            held: Sparingly::to(NAMED_A_SECOND),
+            late: Sparingly::to(NAMED_A_SECOND),
+            duplicates: Sparingly::to(DUPLICATES_A_SECOND),
             keys: KeyUses::default(),
             penalties: PenaltyBox::new(parts.failure_budget),
             verifier: parts.has_verifier.then(Verifier::new),
@@ -159,9 +165,21 @@ impl Gateway {
     }
 
     /// Believes another policy from now on: the whole of it.
-    pub fn replace_policy(&self, policy: Policy) {
-        *self.inner.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    pub fn replace_policy(&self, mut policy: Policy) {
+        {
+            let mut current = self.inner.policy.write().unwrap_or_else(PoisonError::into_inner);
+            policy.complete_since = current.complete_since;
+            *current = Arc::new(policy);
+        }
         self.inner.show_keys();
+    }
+
+    /// Finds out what the store has forgotten. Says whether it is known now.
+    pub async fn look_how_far_back(&self) -> bool {
+        let Ok(since) = self.inner.publication.complete_since().await else { return false };
+        let mut current = self.inner.policy.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut current).complete_since = since;
+        true
     }
 
     /// The keys that it believes and watches, and when each verified something last.
@@ -324,11 +342,14 @@ impl Inner {
         match self.publication.hold(withheld, body).await {
             Ok(Hold::Decided(announced)) => {
                 self.count(outcome_of(&announced), &mut span);
-                audit(&announced, withheld.notify_id(), Some(key), span.trace().id(), Answered::Success);
+                self.audit(&announced, withheld.notify_id(), key, span.trace().id());
                 Reply::Success(announced)
             }
             Ok(Hold::Held) => {
-                tracing::warn!(app_id, reason, objection = %withheld.objection(), "authentic, and held");
+                if let Some(unsaid) = self.held.say(self.clock.now()) {
+                    let objection = withheld.objection();
+                    tracing::warn!(app_id, reason, %objection, unsaid, "authentic, and held");
+                }
                 self.count_held(reason, span)
             }
             Ok(Hold::Full) => {
@@ -352,20 +373,38 @@ impl Inner {
         match self.publication.announce(admitted, &delivery.body, trace, deadline).await {
             Outcome::Announced(announced) => {
                 self.count(outcome_of(&announced), &mut span);
-                audit(&announced, notify_id, Some(key), span.trace().id(), Answered::Success);
+                self.audit(&announced, notify_id, key, span.trace().id());
                 Reply::Success(announced)
             }
             Outcome::Deferred(cause) => {
-                tracing::warn!(event_id, notify_id, cause = cause.as_str(), "deferred, and told fail");
+                if let Some(unsaid) = self.late.say(self.clock.now()) {
+                    tracing::warn!(
+                        event_id,
+                        notify_id,
+                        cause = cause.as_str(),
+                        unsaid,
+                        "deferred, and told fail"
+                    );
+                }
                 self.unavailable(metrics::Outcome::Deferred, cause.as_str(), span)
             }
             Outcome::Pending => {
                 let cause = "answer_deadline";
-                tracing::warn!(event_id, notify_id, cause, "still in flight, and told fail");
+                if let Some(unsaid) = self.late.say(self.clock.now()) {
+                    tracing::warn!(event_id, notify_id, cause, unsaid, "still in flight, and told fail");
+                }
                 self.unavailable(metrics::Outcome::Deferred, cause, span)
             }
             Outcome::Held(objection) => {
-                tracing::warn!(event_id, notify_id, reason = objection.reason(), "authentic, and held");
+                if let Some(unsaid) = self.held.say(self.clock.now()) {
+                    tracing::warn!(
+                        event_id,
+                        notify_id,
+                        reason = objection.reason(),
+                        unsaid,
+                        "authentic, and held"
+                    );
+                }
                 span.note(CAUSE, objection.reason());
                 self.count_held(objection.reason(), span)
             }
@@ -377,6 +416,20 @@ impl Inner {
                 self.unavailable(metrics::Outcome::Busy, "no_room", span)
             }
         }
+    }
+
+    /// The proof of what was announced; of what was announced before, no more than others have room beside.
+    fn audit(&self, announced: &Announced, notify_id: &str, key: &KeyName, trace_id: Option<&str>) {
+        if outcome_of(announced) == metrics::Outcome::Duplicate {
+            match self.duplicates.say(self.clock.now()) {
+                None => return,
+                Some(0) => {}
+                Some(unsaid) => tracing::warn!(unsaid, "audit lines of duplicates were left out"),
+            }
+        }
+        let is_heard = !lifecycle::is_abandoned();
+        let answered = if is_heard { Answered::Success } else { Answered::Nobody };
+        audit(announced, notify_id, Some(key), trace_id, answered);
     }
 
     fn count(&self, outcome: metrics::Outcome, span: &mut Span) {
@@ -444,21 +497,50 @@ fn outcome_of(announced: &Announced) -> metrics::Outcome {
 const OUTCOME: &str = "alipay_gateway.outcome";
 const CAUSE: &str = "alipay_gateway.cause";
 
-/// Lets one line a second through: a flood of notifications that are not taken must not become a flood of logs.
-#[derive(Debug, Default)]
+/// Lets so many lines a second through: a flood of notifications must not become a flood of logs, nor push out the lines of
+/// others. Anybody who once saw a genuine one can send it again as often as he likes.
+#[derive(Debug)]
 struct Sparingly {
+    at_most: u64,
     second: AtomicU64,
+    said: AtomicU64,
     unsaid: AtomicU64,
 }
 
 impl Sparingly {
+    fn to(at_most: u64) -> Self {
+        Self { at_most, second: AtomicU64::new(0), said: AtomicU64::new(0), unsaid: AtomicU64::new(0) }
+    }
+
     /// How many were not said since the last one, if this one may be.
     fn say(&self, now: Timestamp) -> Option<u64> {
         let second = now.unix_seconds();
-        if self.second.swap(second, Ordering::Relaxed) == second {
+        if self.second.swap(second, Ordering::Relaxed) != second {
+            self.said.store(0, Ordering::Relaxed);
+        }
+        if self.said.fetch_add(1, Ordering::Relaxed) >= self.at_most {
             self.unsaid.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         Some(self.unsaid.swap(0, Ordering::Relaxed))
+    }
+}
+
+/// Bound: lines that name what was held, or was answered too late for `success`.
+const NAMED_A_SECOND: u64 = 20;
+/// Bound: audit lines of what was announced before. Alipay delivers each notification eight times at the most, and again only
+/// where it was not told `success`.
+const DUPLICATES_A_SECOND: u64 = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_says_so_many_lines_a_second_and_then_how_many_it_did_not() {
+        let sparingly = Sparingly::to(2);
+        let at = |second: i64| Timestamp::from_unix_millis(second * 1000);
+        let said = [1, 1, 1, 1, 2, 2, 2, 3].map(|second| sparingly.say(at(second)));
+        assert_eq!(said, [Some(0), Some(0), None, None, Some(2), Some(0), None, Some(1)]);
     }
 }

@@ -86,11 +86,20 @@ impl<T: Send + 'static> Future for Finish<T> {
 impl<T: Send + 'static> Drop for Finish<T> {
     fn drop(&mut self) {
         if let Some(future) = self.future.take() {
-            self.tasks.spawn(async move {
+            self.tasks.spawn(ABANDONED.scope((), async move {
                 let _ = future.await;
-            });
+            }));
         }
     }
+}
+
+tokio::task_local! {
+    static ABANDONED: ();
+}
+
+/// Whether what runs here goes on though nobody waits for it any more; see [`Tasks::finish`].
+pub fn is_abandoned() -> bool {
+    ABANDONED.try_with(|()| ()).is_ok()
 }
 
 /// Says once, to everyone, that the gateway is stopping.
@@ -152,13 +161,14 @@ mod tests {
         let (done, is_done) = oneshot::channel();
         let waiting = Arc::clone(&go_on);
         let mut finish = tasks.finish(async move {
+            let before = is_abandoned();
             waiting.notified().await;
-            done.send(()).ok();
+            done.send((before, is_abandoned())).ok();
         });
         assert!(futures_util::poll!(&mut finish).is_pending());
         drop(finish);
         go_on.notify_one();
-        is_done.await.unwrap();
+        assert_eq!(is_done.await.unwrap(), (false, true));
         tasks.ended().await;
     }
 }

@@ -49,7 +49,7 @@ use crate::admission::acceptance::Objection;
 use crate::admission::{Admitted, Withheld};
 use crate::broker::{Broker, Link};
 use crate::clock::{Clock, Timestamp};
-use crate::event::{Event, EventType};
+use crate::event::{Event, EventType, Key};
 use crate::lifecycle::Tasks;
 use crate::metrics::Metrics;
 use crate::store::{self, Holding, Kept, Row, State, Store, StoreError, Tally};
@@ -194,7 +194,9 @@ impl Publication {
         let Some(place) = self.shared.enter() else { return Outcome::Refused };
         let event = admitted.into_event();
         let body = event.stale.then(|| body.clone());
-        let arrived = self.shared.clock.now();
+        // It was judged meanwhile, and may have waited for its body, or for its turn to be judged.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let arrived = self.shared.clock.now().before(self.shared.config.answer_timeout.saturating_sub(left));
         let errand = Errand { event: Arc::clone(&event), arrived, body, trace, deadline, place: Some(place) };
         match self.shared.settle(errand, Some(deadline)).await {
             None => Outcome::Pending,
@@ -207,14 +209,13 @@ impl Publication {
     /// # Errors
     /// If the store is away.
     pub async fn hold(&self, withheld: &Withheld, body: &Bytes) -> Result<Hold, StoreError> {
-        let (app_id, notify_id) = (withheld.app_id(), withheld.notify_id());
-        let (subject, paid) = (withheld.subject().to_owned(), withheld.payment_time());
-        Ok(match self.shared.hold(app_id, notify_id, subject, paid, withheld.objection(), body).await? {
+        let key = store::held_key(withheld.app_id(), &withheld.held_as(), withheld.subject().to_owned());
+        let (id, paid) = (key.id.clone(), withheld.payment_time());
+        Ok(match self.shared.hold(key, withheld.notify_id(), paid, withheld.objection(), body).await? {
             Kept::Yes => Hold::Held,
             Kept::Full => Hold::Full,
             Kept::Settled(state) => {
                 let how = if state == State::Dropped { How::Dropped } else { How::Recorded };
-                let id = store::held_key(app_id, notify_id, String::new()).id;
                 Hold::Decided(Announced::decided(id, how))
             }
         })
@@ -231,6 +232,15 @@ impl Publication {
     /// If the store is away.
     pub async fn trade(&self, trade_no: &str) -> Result<Vec<Row>, StoreError> {
         self.shared.store.find(trade_no.to_owned()).await
+    }
+
+    /// Since when nothing that was announced has been forgotten.
+    ///
+    /// # Errors
+    /// If the store is away.
+    pub async fn complete_since(&self) -> Result<Timestamp, StoreError> {
+        let at_least = self.shared.clock.now().before(self.shared.config.retention);
+        within(STORE_DEADLINE, self.shared.store.complete_since(at_least)).await
     }
 
     /// The parts that are away, and why.
@@ -348,16 +358,15 @@ impl Shared {
 
     async fn hold(
         &self,
-        app_id: &str,
+        key: Key,
         notify_id: &str,
-        subject: String,
         payment_time: Option<Timestamp>,
         objection: Objection,
         body: &Bytes,
     ) -> Result<Kept, StoreError> {
         let now = self.clock.now();
         let holding = Holding {
-            key: store::held_key(app_id, notify_id, subject),
+            key,
             notify_id: notify_id.to_owned(),
             reason: objection.reason(),
             body: body.to_vec(),

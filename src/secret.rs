@@ -56,5 +56,15 @@ impl Source {
     }
 }
 
+/// Whether what is to name a file is a key instead, as people paste them: PEM, or the base64 of DER, whose first byte is
+/// always that of a sequence. A message that quoted such a name would print a key.
+pub fn is_pasted_key(text: &str) -> bool {
+    let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | ' ');
+    let is_der = text.len() >= SHORTEST_KEY && text.starts_with('M') && text.chars().all(is_base64);
+    is_der || text.contains("-----BEGIN") || text.contains(['\n', '\r'])
+}
+
+/// A key of Ed25519, the shortest there is, has 64 characters.
+const SHORTEST_KEY: usize = 60;
 /// Bound: no secret is larger.
 const MAX_BYTES: u64 = 64 * 1024;

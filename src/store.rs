@@ -88,6 +88,13 @@ pub trait Store: Send + Sync {
     /// but what says that a held notification was announced is written although its record has cleared it already.
     fn decide(&self, decision: Decision) -> BoxFuture<'_, Result<bool, StoreError>>;
 
+    /// Since when nothing is missing: what was announced later has not been forgotten, whatever the retention was meanwhile.
+    /// `at_least`: what the present one leaves. An engine that does not see what it forgets keeps the latest that it was
+    /// told; it is to be told every [`TOLD_EVERY`].
+    fn complete_since(&self, at_least: Timestamp) -> BoxFuture<'_, Result<Timestamp, StoreError>> {
+        std::future::ready(Ok(at_least)).boxed()
+    }
+
     /// What the gauges show.
     fn tally(&self) -> BoxFuture<'_, Result<Tally, StoreError>>;
 
@@ -476,10 +483,10 @@ pub fn back_off(attempts: u32) -> Duration {
     (Duration::from_secs(1) * 2u32.saturating_pow(attempts.saturating_sub(1).min(10))).min(MAX_BACK_OFF)
 }
 
-/// The key under which a held notification is kept: a re-delivery replaces it, and a later one that passes
-/// clears it.
-pub fn held_key(app_id: &str, notify_id: &str, subject: String) -> Key {
-    Key { subject, id: crate::event::id::held(app_id, notify_id) }
+/// The key under which a held notification is kept: a re-delivery replaces it, and a later one that passes clears it, where it is
+/// held as its `notify_id` ([`Withheld::held_as`](crate::admission::Withheld::held_as)).
+pub fn held_key(app_id: &str, held_as: &str, subject: String) -> Key {
+    Key { subject, id: crate::event::id::held(app_id, held_as) }
 }
 
 /// How long a claim is good for where the store is shared.
@@ -487,6 +494,9 @@ pub const LEASE: Duration = Duration::from_secs(15);
 /// An event in doubt is published again no earlier, even if nobody watches it any more (design.md, "In doubt is not
 /// failed").
 pub const DOUBT: Duration = Duration::from_secs(60);
-const MAX_BACK_OFF: Duration = Duration::from_secs(600);
+/// Bound: of [`back_off`].
+pub const MAX_BACK_OFF: Duration = Duration::from_secs(600);
+/// How often a store is told what its retention leaves.
+pub const TOLD_EVERY: Duration = Duration::from_secs(3600);
 /// Bound: rows that [`Store::find`] gives.
 pub const MAX_FOUND: usize = 1000;

@@ -7,6 +7,8 @@ mod lines;
 pub mod traces;
 
 use std::fmt::Debug;
+use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::str::FromStr;
 
 use tracing::field::{Field, Visit};
@@ -83,7 +85,12 @@ pub enum Format {
 
 /// Logs to standard output from now on. What it gives is to be flushed at the end.
 pub fn start(config: &Config) -> Lines {
-    let lines = Lines::to(std::io::stdout());
+    // Not by way of its own buffer, which would keep what a full disk has not taken. Without a standard output there is nothing
+    // to write to, and nothing is lost.
+    let lines = match std::io::stdout().as_fd().try_clone_to_owned() {
+        Ok(descriptor) => Lines::to(File::from(descriptor)),
+        Err(_) => Lines::to(std::io::sink()),
+    };
     // A second start, as in tests, keeps the first.
     let _ = tracing::subscriber::set_global_default(subscriber(config, lines.clone()));
     lines

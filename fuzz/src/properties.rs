@@ -271,6 +271,7 @@ fn policy() -> &'static Policy {
             apps: [(APP.to_owned(), app)].into(),
             max_age: Duration::from_secs(24 * 3600),
             retention: Duration::from_secs(35 * 86_400),
+            complete_since: Timestamp::default(),
             buyer: Buyer::Omit,
             notification: true,
         }

@@ -34,6 +34,12 @@ pub(super) fn permission(token: Option<&Secret>, headers: &HeaderMap) -> Permiss
     if right { Permission::Granted } else { Permission::Unauthorized }
 }
 
+/// Whether a header can bring it: visible ASCII, and white space within at the most.
+pub fn can_be_brought(token: &Secret) -> bool {
+    let text = token.expose();
+    text.trim() == text && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
 /// Takes as long for a token that is nearly right as for one that is all wrong; only the length shows.
 fn equal_in_constant_time(expected: &[u8], given: &[u8]) -> bool {
     let differences =
@@ -66,6 +72,15 @@ mod tests {
         }
         assert_eq!(judged(&[]), Permission::Unauthorized);
         assert_eq!(judged(&["Bearer s3cret", "Bearer s3cret"]), Permission::Unauthorized);
+    }
+
+    #[test]
+    fn what_no_header_can_bring_is_no_token() {
+        for (token, can) in
+            [("s3cret s3cret", true), ("密码", false), (" s3cret", false), ("s3\ncret", false)]
+        {
+            assert_eq!(can_be_brought(&Secret::new(token)), can, "{token:?}");
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@
 //! A text that merely holds `a=1&b=2` is a merchant's, and fine: as fields of their own, its parts would be out of order, or
 //! what every notification has would be missing.
 
+use sha2::{Digest as _, Sha256};
+
 use super::acceptance::Objection;
 use super::form::Form;
 use super::notification::KNOWN_FIELDS;
@@ -58,6 +60,18 @@ pub(super) fn check(form: &Form) -> Result<(), Objection> {
         }
     }
     Ok(())
+}
+
+/// What tells the readings of the same bytes apart: the first 8 hex digits of the SHA-256 of all fields that decide. But not of
+/// `notify_time`, which is another one in each delivery.
+pub(super) fn reading(form: &Form) -> String {
+    let mut hash = Sha256::new();
+    for field in DECIDING.iter().filter(|field| field.name != "notify_time") {
+        let value = form.value(field.name).unwrap_or_default();
+        hash.update(value.len().to_be_bytes());
+        hash.update(value);
+    }
+    hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether something stands before a parameter that could have been a text which held it.

@@ -40,7 +40,8 @@ pub fn classify(
         };
     };
     let payment_time = payment_time(trade);
-    let is_old = payment_time.is_none_or(|at| now.since(at) >= policy.retention);
+    let is_old =
+        payment_time.is_none_or(|at| now.since(at) >= policy.retention || at < policy.complete_since);
     let event_type = event_type(trade, payment_time.is_some() && is_old);
     Event {
         event_type,

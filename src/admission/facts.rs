@@ -98,9 +98,13 @@ fn render_money(json: &mut Members, [name, minor]: [&'static str; 2], amount: Mo
     }
 }
 
-/// Every received parameter, `sign` included, so that a consumer can verify for himself.
+/// Every received parameter, `sign` included, so that a consumer can verify for himself. But for empty ones whose names are no
+/// text: nobody signed them, and two of them may have the same name once they are decoded.
 fn render_everything(json: &mut Members, texts: &Texts<'_>) {
     for ((bytes, _), (name, value)) in texts.form.parameters().zip(&texts.all) {
+        if value.is_empty() && std::str::from_utf8(bytes).is_err() {
+            continue;
+        }
         if let Some(value) = texts.disclose(bytes, value) {
             json.received(name, &value);
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::key_ring::PublicKey;
+use crate::clock::Timestamp;
 use crate::event::Environment;
 
 /// Apps, keys and limits.
@@ -15,6 +16,8 @@ pub struct Policy {
     pub max_age: Duration,
     /// `store.retention`: a payment older than this cannot be proven to be new.
     pub retention: Duration,
+    /// Since when nothing has been forgotten, whatever `store.retention` was meanwhile: nor can one older than this.
+    pub complete_since: Timestamp,
     /// `event.buyer`.
     pub buyer: Buyer,
     /// `event.notification`: whether the event carries every received parameter.

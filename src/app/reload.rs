@@ -82,6 +82,12 @@ impl Reloader {
     }
 
     fn apply(&mut self, loaded: Loaded) {
+        // What is fresh is what the store may have forgotten: not by a retention that is not in force.
+        let (max_age, retention) = (loaded.config.policy.max_age, self.running.policy.retention);
+        if !config::is_kept_long_enough(retention, max_age) {
+            let problem = "freshness.max_age: is too long for the store.retention that is in force until the next start";
+            return self.refuse(Problems(vec![problem.to_owned()]));
+        }
         self.remark_what_waits(&loaded.config);
         let mut policy = loaded.config.policy;
         // Publication and the store go by the one that they were started with.
@@ -89,29 +95,33 @@ impl Reloader {
         self.watched = loaded.watched;
         self.refused = None;
         self.metrics.policy_refused.set(0);
-        self.exchange_certificate(loaded.config.http.tls);
-        self.exchange_policy(policy, &loaded.remarks);
+        let is_shown = self.exchange_certificate(loaded.config.http.tls);
+        let is_believed = self.exchange_policy(policy);
+        if is_shown || is_believed {
+            for remark in loaded.remarks {
+                tracing::warn!(remark, "configuration");
+            }
+        }
         // Last: who sees it counted finds it in force.
         self.metrics.policy_reloads.with_label_values(&["applied"]).inc();
     }
 
-    fn exchange_policy(&mut self, policy: Policy, remarks: &[String]) {
+    /// Says whether it is another one.
+    fn exchange_policy(&mut self, policy: Policy) -> bool {
         if policy == self.running.policy {
             tracing::info!("apps, keys and sellers were loaded again, and are the same");
-            return;
-        }
-        for remark in remarks {
-            tracing::warn!(remark, "configuration");
+            return false;
         }
         let apps = policy.apps.len();
         let keys: usize = policy.apps.values().map(|app| app.keys.len()).sum();
         self.running.policy = policy.clone();
         self.gateway.replace_policy(policy);
         tracing::info!(apps, keys, "another set of apps, keys and sellers is in force");
+        true
     }
 
-    /// Whether there is TLS at all is decided at the start.
-    fn exchange_certificate(&mut self, identity: Option<Identity>) {
+    /// Whether there is TLS at all is decided at the start. Says whether it is another one.
+    fn exchange_certificate(&mut self, identity: Option<Identity>) -> bool {
         if let (Some(tls), Some(identity)) = (&self.tls, identity)
             && self.running.http.tls.as_ref() != Some(&identity)
         {
@@ -119,7 +129,9 @@ impl Reloader {
             self.running.http.tls = Some(identity);
             self.show_certificate();
             tracing::info!("another certificate is shown by the public listener");
+            return true;
         }
+        false
     }
 
     fn show_certificate(&self) {
@@ -141,12 +153,15 @@ impl Reloader {
     /// Only the policy and the certificate are exchanged while it runs.
     fn remark_what_waits(&self, loaded: &Config) {
         let running = &self.running;
+        let mut publication = loaded.publication.clone();
+        publication.retention = running.publication.retention;
+        let is_kept_as_long = loaded.publication.retention == running.publication.retention;
         let sections = [
             ("http", running.failure_budget != loaded.failure_budget || differs(&running.http, &loaded.http)),
             ("admin", running.admin != loaded.admin),
             ("amqp", running.amqp != loaded.amqp),
-            ("publication", running.publication != loaded.publication),
-            ("store", running.store != loaded.store),
+            ("publication", running.publication != publication),
+            ("store", running.store != loaded.store || !is_kept_as_long),
             ("runtime", running.threads != loaded.threads),
             ("shutdown", running.shutdown != loaded.shutdown),
             ("log", running.log != loaded.log),

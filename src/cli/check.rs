@@ -86,6 +86,7 @@ fn look_at_file(
 ) -> Result<(), Failure> {
     let path = config.path.display();
     match Sqlite::check(config) {
+        Ok(()) if !config.path.exists() => writeln!(out, "store: {path} can be made")?,
         Ok(()) => writeln!(out, "store: {path} can be written")?,
         Err(OpenError::Taken(_)) => writeln!(out, "store: {path} is open in a running gateway")?,
         Err(error) => problems.push(error.to_string()),

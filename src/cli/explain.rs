@@ -210,6 +210,7 @@ fn given(
         apps: fits.then(|| (app_id.to_owned(), app)).into_iter().collect(),
         max_age: MAX_AGE,
         retention: RETENTION,
+        complete_since: Timestamp::default(),
         buyer: Buyer::default(),
         notification: true,
     };

@@ -80,10 +80,10 @@ struct ImportArgs {
 struct SalvageArgs {
     /// The damaged file; its log is looked for beside it.
     file: PathBuf,
-    /// Put it into the store of this configuration.
+    /// Put it into the store of this configuration: gateway.toml here and the environment, if neither this nor --out is given.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Write it into this file; standard output if neither this nor --config is given.
+    /// Write it into this file, for `store import`; the alarm is ended then, too.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// End the alarm although not everything could be read.
@@ -101,7 +101,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
     match &args.action {
         Action::Export(args) => export(args, out),
         Action::Import(args) => import(args, out),
-        Action::Salvage(args) => salvage(args, out),
+        Action::Salvage(args) => salvage(args),
     }
 }
 
@@ -165,28 +165,26 @@ fn import(args: &ImportArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     Ok(if sums.differing.is_empty() { DONE } else { NOT_VERIFIED })
 }
 
-fn salvage(args: &SalvageArgs, out: &mut dyn Write) -> Result<u8, Failure> {
+fn salvage(args: &SalvageArgs) -> Result<u8, Failure> {
     let file = args.file.display();
     let pages = Pages::open(&args.file).map_err(|error| Failure::running(format!("{file}: {error}")))?;
     let mut told = std::io::stderr();
     let mut is_whole = true;
-    if args.out.is_some() || args.config.is_none() {
-        let mut draft = args.out.as_deref().map(Draft::create).transpose()?;
-        let target: &mut dyn Write = match &mut draft {
-            Some(draft) => &mut draft.file,
-            None => out,
-        };
-        let mut writer = Writer::begin(target, SystemClock.now())?;
+    // The damaged file has the only copy of what waits: the alarm ends when it is in the store, or in a file that was named.
+    let store = match (&args.config, &args.out) {
+        (None, Some(_)) => None,
+        (file, _) => Some(store_of(file.as_deref())?),
+    };
+    if let Some(path) = &args.out {
+        let mut draft = Draft::create(path)?;
+        let mut writer = Writer::begin(&mut draft.file, SystemClock.now())?;
         let found = pages.read(|entry| writer.add(&entry))?;
         let entries = writer.end()?;
-        if let Some(draft) = draft {
-            draft.publish()?;
-        }
+        draft.publish()?;
         writeln!(told, "{entries} entries written")?;
         is_whole &= tell(found, &mut told)?;
     }
-    if let Some(config) = &args.config {
-        let store = store_of(Some(config))?;
+    if let Some(store) = store {
         is_whole &= salvage_into(&pages, &store, &mut told)?;
     }
     if !is_whole && !args.accept_loss {

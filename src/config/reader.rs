@@ -13,7 +13,7 @@ use toml::Value;
 
 use super::Problems;
 use super::source::Gathered;
-use crate::secret::{Secret, Source};
+use crate::secret::{Secret, Source, is_pasted_key};
 use crate::telemetry::traces::Ratio;
 
 /// The values that are still to be read, and what was wrong with those that were.
@@ -209,15 +209,26 @@ impl Reader {
         match source.read() {
             Ok(_) => Some(source),
             Err(error) => {
-                self.problem(&key_of_file, format!("{file}: {error}"));
+                // Its name is not told: where somebody has put the secret itself, it would be printed.
+                self.problem(&key_of_file, format!("the file that it names: {error}"));
                 None
             }
         }
     }
 
+    /// What names a file, and is not the key that belongs in it.
+    pub(super) fn file_name(&mut self, key: &str) -> Option<String> {
+        let file = self.text(key)?;
+        if is_pasted_key(&file) {
+            self.problem(key, NOT_A_FILE);
+            return None;
+        }
+        Some(file)
+    }
+
     /// The path of a file that somebody else reads.
     pub(super) fn file(&mut self, key: &str) -> Option<PathBuf> {
-        self.text(key).map(|file| self.path(&file))
+        self.file_name(key).map(|file| self.path(&file))
     }
 
     /// One of a few names.
@@ -266,6 +277,10 @@ impl Reader {
         Err(Problems(self.problems))
     }
 }
+
+/// Of a key in the place of a file's name.
+pub(super) const NOT_A_FILE: &str =
+    "is to name a file, and holds a key itself: put the key into a file of its own";
 
 /// As one would write it: `3650d`, and not the years, months and minutes that are in it.
 fn plain(duration: Duration) -> String {

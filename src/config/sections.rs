@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Config;
-use super::reader::Reader;
+use super::reader::{NOT_A_FILE, Reader};
 use super::source::INLINE;
 use crate::admission::key_ring::{PublicKey, Shared};
 use crate::admission::policy::{App, Buyer, Policy, SignType};
 use crate::broker::{amqp, topology};
-use crate::clock::{Clock as _, SystemClock};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::event::{Environment, EventType};
 use crate::http::client_address::TrustedProxies;
 use crate::http::tls::{Fault, Identity};
 use crate::lifecycle::Shutdown;
-use crate::secret::{Secret, Source};
+use crate::secret::{Secret, Source, is_pasted_key};
 use crate::store::WhenAway;
 use crate::telemetry::traces;
 use crate::{admin, http, publication, store, telemetry};
@@ -72,13 +72,17 @@ pub(super) fn config(reader: &mut Reader) -> Option<Config> {
     })
 }
 
+/// A record must outlive every delivery that could be accepted: Alipay's last comes 25 hours after the first, and its
+/// notify_time may be `max_age` old when it arrives.
+pub fn is_kept_long_enough(retention: Duration, max_age: Duration) -> bool {
+    retention >= max_age + DAY * 2
+}
+
 /// What admission judges by.
 pub(super) fn policy(reader: &mut Reader) -> Option<Policy> {
     let max_age = reader.duration("freshness.max_age", "24h", MINUTE..=DAY * 3600);
     let retention = reader.duration("store.retention", "35d", DAY..=DAY * 3650);
-    // A record must outlive every delivery that could be accepted: Alipay's last comes 25 hours after the
-    // first, and its notify_time may be max_age old when it arrives.
-    if retention < max_age + DAY * 2 {
+    if !is_kept_long_enough(retention, max_age) {
         reader.problem("store.retention", "must be at least freshness.max_age and 48 h more");
     }
     let buyers = [("omit", Buyer::Omit), ("mask", Buyer::Mask), ("forward", Buyer::Forward)];
@@ -96,7 +100,7 @@ pub(super) fn policy(reader: &mut Reader) -> Option<Policy> {
             reader.problem(&format!("apps[{index}].app_id"), format!("{} is there twice", twice.app_id));
         }
     }
-    Some(Policy { apps, max_age, retention, buyer, notification })
+    Some(Policy { apps, max_age, retention, complete_since: Timestamp::default(), buyer, notification })
 }
 
 fn app(reader: &mut Reader, index: usize) -> Option<App> {
@@ -149,7 +153,7 @@ fn app(reader: &mut Reader, index: usize) -> Option<App> {
 fn seller_ids(reader: &mut Reader, key: &str) -> BTreeSet<String> {
     let mut ids: BTreeSet<String> = reader.list(key).into_iter().collect();
     let file_key = format!("{key}_file");
-    if let Some(file) = reader.text(&file_key) {
+    if let Some(file) = reader.file_name(&file_key) {
         let content = reader.watched_file(&file, MAX_SELLER_FILE);
         let text = content.and_then(|content| String::from_utf8(content).map_err(|error| error.to_string()));
         match text {
@@ -168,7 +172,9 @@ fn seller_ids(reader: &mut Reader, key: &str) -> BTreeSet<String> {
         }
     }
     for id in ids.iter().filter(|id| id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_digit())) {
-        reader.problem(key, format!("{id:?} is not a seller's id (2088…, digits)"));
+        // A line of what is no list of sellers may be one of a key.
+        let shown = if id.len() > MAX_SHOWN { "what is longer than any" } else { id };
+        reader.problem(key, format!("{shown:?} is not a seller's id (2088…, digits)"));
     }
     ids
 }
@@ -204,6 +210,13 @@ impl KeyList<'_> {
     fn read(&self, reader: &mut Reader, key: &str, entries: &[String]) -> Vec<PublicKey> {
         let mut keys: Vec<PublicKey> = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
+            if is_pasted_key(entry) && !entry.starts_with(INLINE) {
+                // A private one is called by its name, too; neither is quoted.
+                let read = PublicKey::read(entry.as_bytes(), self.app_id, SignType::Rsa2);
+                let fault = read.err().map(|fault| format!(" ({fault})")).unwrap_or_default();
+                reader.problem(&format!("{key}[{index}]"), format!("{NOT_A_FILE}{fault}"));
+                continue;
+            }
             let (name, content) = match entry.strip_prefix(INLINE) {
                 Some(inline) => ("ALIPAY_PUBLIC_KEY".to_owned(), Ok(inline.as_bytes().to_vec())),
                 None => (format!("{key}[{index}] ({entry})"), reader.watched_file(entry, MAX_KEY_FILE)),
@@ -485,7 +498,7 @@ fn proxies(reader: &mut Reader) -> (TrustedProxies, bool) {
 fn tls(reader: &mut Reader) -> Option<Identity> {
     const CERTIFICATE: &str = "http.tls_certificate_file";
     const KEY: &str = "http.tls_key_file";
-    let (certificate, key) = match (reader.text(CERTIFICATE), reader.text(KEY)) {
+    let (certificate, key) = match (reader.file_name(CERTIFICATE), reader.file_name(KEY)) {
         (Some(certificate), Some(key)) => (certificate, key),
         (None, None) => return None,
         (Some(_), None) => {
@@ -530,8 +543,14 @@ fn tls(reader: &mut Reader) -> Option<Identity> {
 fn admin(reader: &mut Reader) -> Option<admin::Config> {
     let listen = reader.parsed("admin.listen", "127.0.0.1:9090", "an address such as 127.0.0.1:9090");
     let token = reader.secret("admin.token");
-    if token.as_ref().is_some_and(|token| token.expose().len() < 16) {
-        reader.remark("admin.token has fewer than 16 characters: it can be guessed");
+    if token.as_ref().is_some_and(|token| !admin::can_be_brought(token)) {
+        reader
+            .problem("admin.token", "is to have visible ASCII characters alone: no header can bring another");
+    }
+    match token.as_ref().map_or(usize::MAX, |token| token.expose().len()) {
+        0 => reader.remark("admin.token is empty: it opens nothing"),
+        1..16 => reader.remark("admin.token has fewer than 16 characters: it can be guessed"),
+        _ => {}
     }
     Some(admin::Config { listen: listen?, token })
 }
@@ -580,11 +599,12 @@ fn store(reader: &mut Reader) -> Option<store::engine::Config> {
         );
     }
     let path = path.unwrap_or_else(|| "data/gateway.db".to_owned());
-    if path.is_empty() || path.ends_with('/') {
+    // SQLite reads the last two as something else than a file.
+    if path.is_empty() || path.ends_with('/') || path.starts_with(':') || path.starts_with("file:") {
         reader.problem("store.path", "is to name a file");
     }
     Some(store::engine::Config::Sqlite(store::sqlite::Config {
-        path: reader.path(&path),
+        path: store::sqlite::behind_links(&reader.path(&path)),
         max_deferred,
         max_returned,
         max_deferred_bytes,
@@ -681,5 +701,7 @@ const MAX_KEY_FILE: u64 = 64 * 1024;
 const MAX_TLS_FILE: u64 = 1 << 20;
 /// Bound: some 60,000 sellers.
 const MAX_SELLER_FILE: u64 = 1 << 20;
+/// Bound: what is said of a seller's id that is none. Theirs have 16 digits.
+const MAX_SHOWN: usize = 32;
 /// Bound: files beside a key that are looked at.
 const MAX_BESIDE: usize = 64;

@@ -294,6 +294,7 @@ mod tests {
             apps: BTreeMap::new(),
             max_age: Duration::from_secs(1),
             retention: Duration::from_secs(1),
+            complete_since: Timestamp::default(),
             buyer: Buyer::Omit,
             notification: false,
         };

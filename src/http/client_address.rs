@@ -21,7 +21,7 @@ impl TrustedProxies {
     pub fn read(list: &[String]) -> Result<Self, String> {
         let network = |text: &String| {
             let address = || text.parse::<IpAddr>().map(IpNet::from);
-            text.parse::<IpNet>().or_else(|_| address()).map_err(|_| text.clone())
+            text.parse::<IpNet>().or_else(|_| address()).map(canonical).map_err(|_| text.clone())
         };
         list.iter().map(network).collect::<Result<_, _>>().map(Self)
     }
@@ -55,6 +55,16 @@ impl TrustedProxies {
         known
     }
 }
+
+/// IPv4 as IPv6 writes it (`::ffff:127.0.0.1`) is IPv4, as it is of whoever connects.
+fn canonical(network: IpNet) -> IpNet {
+    let length = network.prefix_len().checked_sub(MAPPED);
+    let short = length.filter(|_| network.addr().to_canonical().is_ipv4() && network.addr().is_ipv6());
+    short.and_then(|length| IpNet::new(network.addr().to_canonical(), length).ok()).unwrap_or(network)
+}
+
+/// The bits of `::ffff:0:0/96`.
+const MAPPED: u8 = 96;
 
 /// An address, with a port or without.
 fn address(hop: &[u8]) -> Option<IpAddr> {

@@ -54,8 +54,8 @@ pub(crate) fn protocol(max_header: usize, header_timeout: Duration) -> http1::Bu
 }
 
 /// Serves a connection to its end. When `end` begins, or it is `max_age` old or asked to leave, an idle one is closed and one in a request
-/// finishes it; one that has sent half a head has a moment for the other half, so that no stranger holds the gateway's
-/// end back.
+/// finishes it; one that has sent half a head has a moment for the other half, and at the end so has half a body, so that no
+/// stranger holds the gateway's end back.
 pub(crate) async fn serve<S>(
     connection: http1::Connection<Wire, S>,
     max_age: Duration,
@@ -80,7 +80,12 @@ where
     while looks < 2 {
         match tokio::time::timeout(HALF_HEAD, connection.as_mut()).await {
             Ok(served) => return served,
-            Err(_) => looks = if progress.in_request.load(Ordering::Relaxed) { 0 } else { looks + 1 },
+            Err(_) => {
+                // Nothing has begun of what waits for its body: at the end it has the same moment as half a head.
+                let is_half = end.has_begun() && progress.leaves_body_unread();
+                let is_begun = progress.in_request.load(Ordering::Relaxed) && !is_half;
+                looks = if is_begun { 0 } else { looks + 1 };
+            }
         }
     }
     Ok(())

@@ -21,15 +21,16 @@ use crate::broker::Link;
 use crate::clock::Timestamp;
 use crate::event::{Event, Message};
 use crate::failpoint::{self, Point};
-use crate::store::Waiting;
+use crate::store::{MAX_BACK_OFF, Waiting};
 
 /// Drains until the lanes are to end.
 pub(super) async fn drain(shared: Arc<Shared>) {
     let mut link = shared.broker.link();
-    let mut stuck = 0;
+    let (mut stuck, mut steady) = (0, Steady::new(shared.clock.now()));
     while !shared.queue.is_closed() {
         let is_up = matches!(*link.borrow_and_update(), Link::Up(_));
-        let was_full = is_up && shared.drain_round(&mut stuck).await;
+        let now = steady.now(shared.clock.now());
+        let was_full = is_up && shared.drain_round(now, &mut stuck).await;
         if was_full {
             continue;
         }
@@ -56,11 +57,11 @@ impl Publication {
 impl Shared {
     /// Publishes some of what is due, and waits for it. Says whether there may be more at once. `stuck`: how much of the
     /// last round could not be put into the queue, and is there still: as much more is asked for, so that it hides nobody.
-    async fn drain_round(&self, stuck: &mut usize) -> bool {
+    async fn drain_round(&self, now: Timestamp, stuck: &mut usize) -> bool {
         // Bound: what is in memory of the backlog at one time.
         let round = self.config.max_batch + *stuck;
         let skip = self.breaker.waiting();
-        let due = within(STORE_DEADLINE, self.store.due(self.clock.now(), round, skip)).await;
+        let due = within(STORE_DEADLINE, self.store.due(now, round, skip)).await;
         let Ok(due) = due else { return false };
         let count = due.len();
         let (probes, due): (Vec<_>, Vec<_>) = due.into_iter().partition(|waiting| self.is_suspended(waiting));
@@ -104,6 +105,37 @@ impl Shared {
     }
 }
 
+/// The time that the drain goes by. A clock that was set back would let what was kept before wait for as long as it was set
+/// back, and the gauge of its age would say nothing.
+struct Steady {
+    last: Timestamp,
+    /// How far the clock was set back.
+    ahead: Duration,
+    /// By then everything that was kept before has been due.
+    until: Instant,
+}
+
+impl Steady {
+    fn new(now: Timestamp) -> Self {
+        Self { last: now, ahead: Duration::ZERO, until: Instant::now() }
+    }
+
+    /// To be called more often than anybody sets a clock.
+    fn now(&mut self, now: Timestamp) -> Timestamp {
+        let set_back = self.last.since(now);
+        self.last = now;
+        if Instant::now() >= self.until {
+            self.ahead = Duration::ZERO;
+        }
+        if set_back > SLEWED {
+            tracing::warn!(seconds = set_back.as_secs(), "the clock was set back");
+            self.ahead += set_back;
+            self.until = Instant::now() + MAX_BACK_OFF;
+        }
+        now.plus(self.ahead)
+    }
+}
+
 /// An event that waits, as it is to be published.
 struct KeptEvent {
     event: Arc<Event>,
@@ -130,7 +162,27 @@ impl KeptEvent {
     }
 }
 
+/// A clock that is slewed goes back by no more between two looks, and what is kept is due later by no more.
+const SLEWED: Duration = Duration::from_secs(2);
 /// Bound: what a round asks for beyond a batch.
 const MAX_STUCK: usize = 1024;
 /// Between two looks into the store while there is little to do. The first comes when the link does.
 const PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_back_is_gone_by_no_sooner_than_what_was_kept_has_been_due() {
+        let at = Timestamp::from_unix_millis;
+        let mut steady = Steady::new(at(10_000_000));
+        assert_eq!(steady.now(at(10_001_000)), at(10_001_000));
+        assert_eq!(steady.now(at(10_000_500)), at(10_000_500), "slewed");
+        assert_eq!(steady.now(at(6_400_500)), at(10_000_500), "an hour back");
+        assert_eq!(steady.now(at(6_401_500)), at(10_001_500));
+        assert_eq!(steady.now(at(2_801_500)), at(10_001_500), "and another");
+        tokio::time::advance(MAX_BACK_OFF).await;
+        assert_eq!(steady.now(at(3_401_500)), at(3_401_500));
+    }
+}

@@ -15,7 +15,7 @@ use crate::admission::acceptance::Objection;
 use crate::event::{Event, Key};
 use crate::failpoint::{self, Point};
 use crate::metrics::Stage;
-use crate::store::{Cause, Claim, Kept, Known, State, WhenAway};
+use crate::store::{Cause, Claim, Decision, Kept, Known, State, Waiting, WhenAway, held_key};
 
 impl Shared {
     /// Claims, and resolves what the store has to say: duplicates, tombstones, the stale, the late and the
@@ -74,6 +74,10 @@ impl Shared {
                 },
                 Resolution::Duplicate => {
                     let event = Arc::clone(&job.errand.event);
+                    if self.metrics.backlog_events.with_label_values(&["held"]).get() > 0 {
+                        self.spawn_clear(job);
+                        continue;
+                    }
                     self.give_up(job, Settlement::Recorded { event });
                 }
                 Resolution::Dropped => self.give_up(job, Settlement::Dropped),
@@ -142,11 +146,9 @@ impl Shared {
         let shared = Arc::clone(self);
         self.tasks.spawn_vital(async move {
             let event = job.event();
-            let (app_id, subject) = (event.id.app_id().to_owned(), event.id.subject().to_owned());
+            let key = held_key(event.id.app_id(), &event.notify_id, event.id.subject().to_owned());
             let body = job.errand.body.clone().unwrap_or_default();
-            let held = shared
-                .hold(&app_id, &event.notify_id, subject, told_payment(event), Objection::Stale, &body)
-                .await;
+            let held = shared.hold(key, &event.notify_id, told_payment(event), Objection::Stale, &body).await;
             let settlement = match held {
                 Ok(Kept::Yes) => Settlement::Held,
                 Ok(Kept::Settled(State::Dropped)) => Settlement::Dropped,
@@ -159,6 +161,25 @@ impl Shared {
             };
             shared.let_go(job.key().clone()).await;
             shared.give_up(job, settlement);
+        });
+    }
+
+    /// A duplicate. What was held of the same notification, while it was refused for a moment, is announced, and nobody is to be
+    /// called for it: what is confirmed has its record clear that, and this one has none to write.
+    fn spawn_clear(self: &Arc<Self>, job: Job) {
+        let shared = Arc::clone(self);
+        self.tasks.spawn_vital(async move {
+            let event = Arc::clone(&job.errand.event);
+            let key = held_key(event.id.app_id(), &event.notify_id, event.id.subject().to_owned());
+            let held = within(STORE_DEADLINE, shared.store.waiting(key.clone())).await;
+            if matches!(held, Ok(Some(Waiting { state: State::Held, .. }))) {
+                let (state, reason, at) = (State::Recorded, "announced".to_owned(), shared.clock.now());
+                let (notify_id, expires_at) = (event.notify_id.clone(), at.plus(shared.config.retention));
+                let decision = Decision { key, notify_id, state, reason, at, expires_at };
+                // If it cannot be written the next delivery, or an operator, clears it.
+                let _ = within(STORE_DEADLINE, shared.store.decide(decision)).await;
+            }
+            shared.give_up(job, Settlement::Recorded { event });
         });
     }
 

@@ -37,8 +37,8 @@ use self::load::{Books, Room, Sums};
 use self::scripts::Scripts;
 use super::conflict::{Rival, as_conflict};
 use super::{
-    Claim, DOUBT, Decision, Deferral, Holding, Kept, LEASE, MAX_FOUND, Record, Row, Store, StoreError, Tally,
-    Waiting, WhenAway, held_key,
+    Claim, DOUBT, Decision, Deferral, Holding, Kept, LEASE, MAX_FOUND, Record, Row, Store, StoreError,
+    TOLD_EVERY, Tally, Waiting, WhenAway, held_key,
 };
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key};
@@ -466,6 +466,18 @@ impl Store for Redis {
 
     fn tally(&self) -> BoxFuture<'_, Result<Tally, StoreError>> {
         self.sum().boxed()
+    }
+
+    fn complete_since(&self, at_least: Timestamp) -> BoxFuture<'_, Result<Timestamp, StoreError>> {
+        async move {
+            let batch = Batch::over(&self.names, vec![time(at_least)], [(0, Vec::new())]);
+            let since = self.count(&self.scripts.horizon, &batch).await?;
+            // Redis deletes what has expired without a word. Of a shorter retention, before, it was told that long ago at the most.
+            let kept =
+                since.first().copied().map(Timestamp::from_unix_millis).filter(|kept| *kept > at_least);
+            Ok(kept.map_or(at_least, |kept| kept.plus(TOLD_EVERY)))
+        }
+        .boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

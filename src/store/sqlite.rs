@@ -43,6 +43,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::event::{EventType, Key};
 use crate::lifecycle::vital;
 
+pub use self::place::behind_links;
 pub use self::shelf::{Shelf, ShelfError, end_alarm, read_all};
 
 /// The embedded store.
@@ -71,6 +72,8 @@ pub struct Sqlite {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     config: Config,
     load: Arc<Mutex<Load>>,
+    /// Since when the thread has been at what it does now.
+    since: Arc<Mutex<Option<Instant>>>,
     /// Held for as long as the store lives: one gateway to a file.
     _lock: File,
 }
@@ -99,6 +102,7 @@ enum Call {
     Waiting(Key, Answer<Option<Waiting>>),
     Due(Timestamp, usize, Vec<EventType>, Answer<Vec<Waiting>>),
     Tally(Answer<Tally>),
+    Forgotten(Answer<Timestamp>),
     Write(Change, Answer<Vec<Kept>>),
 }
 
@@ -118,6 +122,7 @@ impl Call {
             | Self::Find(..)
             | Self::Waiting(..)
             | Self::Due(..)
+            | Self::Forgotten(_)
             | Self::Tally(_) => 512,
         }
     }
@@ -135,7 +140,14 @@ impl Sqlite {
     pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let lock = place::lock(&config.path)?;
         let was_there = config.path.metadata().is_ok_and(|file| file.len() > 0);
-        let opened = || Core::open(config, Opening::ToWrite);
+        let opened = || match Core::open(config, Opening::ToWrite) {
+            Err(Error::Away(why)) => {
+                // Not after a write that failed: then only what is read from the disk again is known to be there.
+                tracing::warn!(why, "the store is opened beside who reads it: its log is emptied later");
+                Core::open(config, Opening::BesideReader)
+            }
+            opened => opened,
+        };
         let core = opened().or_else(|error| if error.is_damage() { opened() } else { Err(error) });
         let core = match core {
             Err(error) if error.is_damage() && set_aside(config, clock.as_ref(), &error) => opened(),
@@ -151,7 +163,8 @@ impl Sqlite {
         let (calls, waiting) = sync_channel(CALLS);
         let load = Arc::default();
         let slot = Slot::new(core, config, Arc::clone(&load));
-        let worker = Worker { slot, config: config.clone(), clock };
+        let since = Arc::default();
+        let worker = Worker { slot, config: config.clone(), clock, since: Arc::clone(&since) };
         // Without its thread the store answers every call with an error, and the gateway goes on unchecked.
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
@@ -163,22 +176,23 @@ impl Sqlite {
             thread: Mutex::new(thread),
             config: config.clone(),
             load,
+            since,
             _lock: lock,
         })
     }
 
     /// Whether [`open`](Self::open) would find a file that it can use. What is there is left as it is, damaged or of an earlier
-    /// version; where there is nothing, an empty store is made.
+    /// version; where there is nothing, nothing is made.
     ///
     /// # Errors
     /// If it would not, or another gateway has it.
     pub fn check(config: &Config) -> Result<(), OpenError> {
-        let _lock = place::lock(&config.path)?;
         let unusable = |why: String| OpenError::Unusable(config.path.clone(), why);
-        if !config.path.metadata().is_ok_and(|file| file.len() > 0) {
-            return Core::open(config, Opening::ToWrite)
-                .map(drop)
-                .map_err(|error| unusable(error.to_string()));
+        // Who has it open has made the lock.
+        let _lock = place::has_lock(&config.path).then(|| place::lock(&config.path)).transpose()?;
+        if !config.path.exists() && !place::is_beheaded(&config.path) {
+            let makeable = place::can_be_made(&config.path);
+            return makeable.map_err(|error| unusable(format!("cannot be made: {error}")));
         }
         Core::look(config).map_err(|error| {
             let told = error.to_string();
@@ -213,6 +227,15 @@ impl Sqlite {
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let call = call(done);
         // A single call always has room, or it could never be kept.
+        // A disk that hangs: who asks next does not wait for it as well.
+        if self
+            .since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some_and(|since| since.elapsed() > STUCK)
+        {
+            return Err(stuck());
+        }
         let kib = u32::try_from((call.weight() / 1024 + 1).min(ROOM_KIB)).unwrap_or(u32::MAX);
         // Full: the thread is stuck, and the gateway goes on without it rather than wait.
         let room = Arc::clone(&self.room).try_acquire_many_owned(kib).map_err(|_| stuck())?;
@@ -272,6 +295,10 @@ impl Store for Sqlite {
         self.ask(Call::Tally).boxed()
     }
 
+    fn complete_since(&self, _at_least: Timestamp) -> BoxFuture<'_, Result<Timestamp, StoreError>> {
+        self.ask(Call::Forgotten).boxed()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         async {
             self.calls.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -305,6 +332,7 @@ struct Worker {
     slot: Slot,
     config: Config,
     clock: Arc<dyn Clock>,
+    since: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Worker {
@@ -312,6 +340,7 @@ impl Worker {
         let mut writes = Vec::with_capacity(WAITING);
         let mut swept_at = Instant::now();
         while let Ok(first) = calls.recv() {
+            self.is_at_it(Some(Instant::now()));
             self.take(*first, &mut writes);
             while writes.len() < WAITING
                 && let Ok(next) = calls.try_recv()
@@ -329,8 +358,13 @@ impl Worker {
                     self.fail("swept", &error);
                 }
             }
+            self.is_at_it(None);
         }
         self.slot.close();
+    }
+
+    fn is_at_it(&self, since: Option<Instant>) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// Answers a question at once, and gathers what is to be written.
@@ -350,6 +384,9 @@ impl Worker {
             }
             Call::Due(now, limit, skip, done) => {
                 let _ = done.send(self.read(|core| core.due(now, limit, &skip)));
+            }
+            Call::Forgotten(done) => {
+                let _ = done.send(self.read(|core| core.forgotten()));
             }
             Call::Tally(done) => {
                 let _ = done.send(self.read(|core| core.tally()));
@@ -427,6 +464,8 @@ const ROOM_KIB: usize = 32 * 1024;
 /// Bound: about the callers in one transaction.
 const WAITING: usize = 256;
 /// Expired rows are looked for this often at the most, between batches.
+/// How long the thread may be at one thing before nobody waits for it: as long as publication waits for one answer.
+const STUCK: Duration = Duration::from_secs(2);
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

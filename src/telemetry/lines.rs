@@ -50,7 +50,7 @@ impl Lines {
         let _ = self.0.written.wait_timeout_while(waiting, LAST_WORDS, unwritten);
     }
 
-    /// How many lines found no room.
+    /// How many lines found no room, or could not be written.
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
@@ -59,6 +59,7 @@ impl Lines {
 impl Shared {
     fn write_to(&self, mut out: impl Write) {
         let mut bytes = Vec::new();
+        let mut is_torn = false;
         loop {
             drop(self.arrived.wait_while(self.lock(), |waiting| waiting.bytes.is_empty()));
             // One wake-up and one write for what a burst has to say.
@@ -68,8 +69,18 @@ impl Shared {
                 std::mem::swap(&mut bytes, &mut waiting.bytes);
                 waiting.is_writing = true;
             }
-            // A closed pipe is nobody's loss but the reader's.
-            let _ = out.write_all(&bytes).and_then(|()| out.flush());
+            if is_torn {
+                // What was cut off stays a line of its own.
+                bytes.insert(0, b'\n');
+            }
+            let left = unwritten(&mut out, &bytes);
+            let lines = left.iter().filter(|byte| **byte == b'\n').count();
+            self.dropped.fetch_add(u64::try_from(lines).unwrap_or(u64::MAX), Ordering::Relaxed);
+            is_torn = match bytes.len() - left.len() {
+                _ if left.is_empty() => false,
+                0 => is_torn,
+                written => bytes.get(written - 1) != Some(&b'\n'),
+            };
             bytes.clear();
             self.lock().is_writing = false;
             self.written.notify_all();
@@ -79,6 +90,23 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What could not be written: the disk is full, or the reader has gone. One that is only slow is waited for, whatever the
+/// pipe says to that.
+fn unwritten<'a>(out: &mut impl Write, mut bytes: &'a [u8]) -> &'a [u8] {
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => break,
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Bound: none, as for a pipe that blocks. What comes meanwhile gathers, and is dropped and counted.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(GATHER),
+            Err(_) => break,
+        }
+    }
+    let _ = out.flush();
+    bytes
 }
 
 /// One line, handed over as a whole.
@@ -137,6 +165,56 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    /// Takes so many bytes, then says each of these in turn, and then takes everything.
+    struct Disk(usize, Vec<io::ErrorKind>, Sender<Vec<u8>>);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let fits = bytes.len().min(self.0);
+            if fits == 0 && !self.1.is_empty() {
+                return Err(self.1.remove(0).into());
+            }
+            let taken = if fits == 0 { bytes } else { &bytes[..fits] };
+            self.0 -= fits;
+            self.2.send(taken.to_vec()).map_err(io::Error::other)?;
+            Ok(taken.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is written of two lines and then of a third.
+    fn written(fits: usize, errors: &[io::ErrorKind]) -> (String, u64) {
+        let (writes, written) = channel();
+        let lines = Lines::to(Disk(fits, errors.to_vec(), writes));
+        (&lines).write_all(b"first\nsecond\n").unwrap();
+        lines.flush();
+        (&lines).write_all(b"third\n").unwrap();
+        lines.flush();
+        let all: Vec<u8> = written.try_iter().flatten().collect();
+        (String::from_utf8(all).unwrap(), lines.dropped())
+    }
+
+    #[test]
+    fn what_a_full_disk_does_not_take_is_counted_and_what_it_cuts_off_stays_a_line_of_its_own() {
+        use io::ErrorKind::{BrokenPipe, StorageFull};
+
+        assert_eq!(written(6, &[StorageFull]), ("first\nthird\n".to_owned(), 1));
+        assert_eq!(written(9, &[StorageFull]), ("first\nsec\nthird\n".to_owned(), 1));
+        assert_eq!(written(3, &[StorageFull]), ("fir\nthird\n".to_owned(), 2));
+        assert_eq!(written(0, &[BrokenPipe; 2]), (String::new(), 3));
+    }
+
+    #[test]
+    fn a_pipe_that_would_block_is_waited_for() {
+        use io::ErrorKind::{Interrupted, WouldBlock};
+
+        let all = ("first\nsecond\nthird\n".to_owned(), 0);
+        assert_eq!(written(9, &[WouldBlock, Interrupted, WouldBlock]), all);
     }
 
     #[test]

@@ -133,6 +133,23 @@ async fn a_body_is_not_read_and_a_large_head_is_refused() {
 }
 
 #[tokio::test]
+async fn whoever_connects_and_says_nothing_keeps_no_probe_out() {
+    let door = AdminDoor::open(None);
+    let mut silent = Vec::new();
+    // 64 have a place; each that comes anew takes that of the one who is silent for longest.
+    for _ in 0..70 {
+        silent.push(RawClient::connect(door.addr).await);
+    }
+    for _ in 0..70 {
+        assert_eq!(get(&door, "/livez").await.status, 200);
+    }
+    assert_eq!(silent.swap_remove(0).rest().await, (Vec::new(), End::Closed));
+    let mut last = silent.pop().unwrap();
+    last.send("GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(last.answer().await.status, 200, "those that came last stay");
+}
+
+#[tokio::test]
 async fn it_answers_while_the_data_plane_is_stuck() {
     let door = AdminDoor::open(None);
     // This test's runtime is the data plane's, with one thread, and the blocking call below holds it: only

@@ -251,6 +251,27 @@ fn check_connect_tells_everything_that_is_wrong_at_once_and_leaves_a_damaged_sto
 }
 
 #[test]
+fn check_connect_makes_no_store_and_says_whether_one_can_be_made() {
+    let folder = Folder::new();
+    folder.write("alipay.pem", alipay::public_pem());
+    let broker = free_port();
+    let checked = |path: &str| {
+        let text = format!("[amqp]\nuri = \"amqp://{broker}\"\n[store]\npath = \"{path}\"\n{APP}");
+        let file = folder.write("gateway.toml", text);
+        let output = gateway().arg("check").arg("--config").arg(&file).arg("--connect").output().unwrap();
+        format!("{}{}", out(&output), err(&output))
+    };
+    let told = checked("data/gateway.db");
+    assert!(told.contains("data/gateway.db can be made"), "{told}");
+    let mut names: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["alipay.pem", "gateway.toml"]);
+    let told = checked("alipay.pem/gateway.db");
+    assert!(told.contains("cannot be made"), "{told}");
+}
+
+#[test]
 fn healthcheck_asks_livez() {
     for (status, code) in [("200 OK", 0), ("503 Service Unavailable", 1)] {
         let (url, asked) = admin(status, "ok\n");

@@ -378,12 +378,91 @@ mod broker {
 
     #[test]
     fn a_secret_file_that_is_missing_or_empty_is_told() {
-        refused(with_app("[admin]\ntoken_file = \"nowhere\""), "admin.token_file", "nowhere");
+        refused(with_app("[admin]\ntoken_file = \"nowhere\""), "admin.token_file", "No such file");
         let folder = folder();
         folder.write("token", "\n");
         let file = folder.write("gateway.toml", format!("[admin]\ntoken_file = \"token\"\n{APP}"));
         let problems = config::load_from(Some(&file), Vec::new()).unwrap_err();
-        assert_eq!(problems.0, ["admin.token_file: token: is empty"]);
+        assert_eq!(problems.0, ["admin.token_file: the file that it names: is empty"]);
+    }
+
+    #[test]
+    fn a_key_or_a_token_in_the_place_of_its_file_is_refused_and_not_shown() {
+        let pem = private_pem(stranger());
+        let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        let mark = &base64[200..260];
+        for key in [pem.as_str(), base64.as_str()] {
+            for (text, named, says) in [
+                (APP.replace("alipay.pem", "KEY"), "apps[0].alipay_public_keys[0]", "private key"),
+                (
+                    format!("{APP}shadow_public_keys = [\"KEY\"]"),
+                    "apps[0].shadow_public_keys[0]",
+                    "private key",
+                ),
+                (format!("{APP}seller_ids_file = \"KEY\""), "apps[0].seller_ids_file", "a key itself"),
+                (
+                    format!("[amqp]\nuri = \"amqps://h/\"\nca_file = \"KEY\"\n{APP}"),
+                    "amqp.ca_file",
+                    "a key itself",
+                ),
+                (
+                    format!("[http]\ntls_certificate_file = \"c\"\ntls_key_file = \"KEY\"\n{APP}"),
+                    "http.tls_key_file",
+                    "a key itself",
+                ),
+            ] {
+                let problems = load(&text.replace("\"KEY\"", &format!("\"\"\"{key}\"\"\""))).unwrap_err();
+                let told = problems.join("\n");
+                assert!(problems[0].starts_with(named) && problems[0].contains(says), "{told}");
+                assert!(!told.replace('\n', "").contains(mark), "{told}");
+            }
+        }
+        let token = "hunter2-hunter2-hunter2";
+        let outcome = with_app(&format!("[admin]\ntoken_file = \"{token}\""));
+        assert!(!format!("{outcome:?}").contains(token), "{outcome:?}");
+        let outcome = with_app("[amqp]\nnodes = [\"amqp://u:hunter2@h:1\"]");
+        assert!(!format!("{outcome:?}").contains("hunter2"), "{outcome:?}");
+        refused(outcome, "amqp.nodes", "is not HOST or HOST:PORT");
+    }
+
+    #[test]
+    fn a_line_of_a_key_that_is_named_as_the_list_of_sellers_is_not_shown() {
+        let folder = folder();
+        let pem = private_pem(stranger());
+        folder.write("sellers.txt", &pem);
+        let file = folder.write("gateway.toml", format!("{APP}seller_ids_file = \"sellers.txt\""));
+        let told = config::load_from(Some(&file), Vec::new()).unwrap_err().to_string();
+        let line = pem.lines().nth(3).unwrap();
+        assert!(told.contains("apps[0].seller_ids") && !told.contains(line), "{told}");
+    }
+
+    #[test]
+    fn the_path_of_the_store_is_that_of_its_file_whatever_links_lead_there() {
+        let folder = folder();
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, folder.path().join(name)).unwrap();
+        link("shared/gateway.db", "first.db");
+        link("first.db", "second.db");
+        let path = |name: &str| {
+            let file = folder.write("gateway.toml", format!("[store]\npath = \"{name}\"\n{APP}"));
+            file_of(&config::load_from(Some(&file), Vec::new()).unwrap().config).path.clone()
+        };
+        assert_eq!(path("second.db"), folder.path().join("shared/gateway.db"));
+        assert_eq!(path("gateway.db"), folder.path().join("gateway.db"));
+        link("round.db", "round.db");
+        assert!(path("round.db").ends_with("round.db"));
+        for none in [":memory:", "file:gateway.db?mode=memory"] {
+            refused(with_app(&format!("[store]\npath = \"{none}\"")), "store.path", "is to name a file");
+        }
+    }
+
+    #[test]
+    fn a_token_that_no_header_can_bring_is_refused() {
+        for token in ["密码密码密码密码密码", " 0123456789abcdef "] {
+            let outcome = with_app(&format!("[admin]\ntoken = \"{token}\""));
+            assert!(!format!("{outcome:?}").contains(token), "{outcome:?}");
+            refused(outcome, "admin.token", "visible ASCII");
+        }
+        remarked(with_app("[admin]\ntoken = \"\""), "opens nothing");
     }
 
     #[test]

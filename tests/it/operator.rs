@@ -248,6 +248,23 @@ fn a_later_delivery_that_passes_clears_what_was_held() {
 }
 
 #[test]
+fn a_later_delivery_that_passes_clears_what_was_held_though_its_event_was_announced_before() {
+    run(async {
+        let program = start("passes-again");
+        let held = || program.metric("backlog_events{state=\"held\"}");
+        let paid = Notification::payment_now(1);
+        assert!(program.post(&paid.body()).is_success());
+        // As if the list of sellers had been wrong for a moment.
+        let foreign = paid.clone().set("seller_id", "2088000000000042");
+        assert!(program.post(&foreign.body()).is_fail(400));
+        program.wait_until("it is held", || held() > 0.0);
+        assert!(program.post(&paid.body()).is_success());
+        program.wait_until("it is cleared", || held() == 0.0);
+        assert_eq!(program.states(paid.trade_no()), ["recorded"; 2]);
+    });
+}
+
+#[test]
 fn without_a_token_in_the_configuration_nothing_can_be_decided() {
     run(async {
         let program = Program::start("no-token");

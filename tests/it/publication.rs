@@ -1062,6 +1062,28 @@ async fn what_acceptance_refuses_is_held_with_its_body_and_nothing_is_published(
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_reading_of_what_is_held_does_not_take_its_place_and_a_redelivery_does() {
+    let bench = Bench::new();
+    let genuine = Notification::payment().set("subject", "x&total_amount=9999.00&total_b=");
+    let resplit = Notification::payment().set("subject", "x").set("total_amount", "9999.00");
+    let resplit = resplit.set("total_b", "&total_amount=88.88");
+    let again = genuine.clone().set("notify_time", "2026-11-23 10:16:02");
+    for notification in [&genuine, &resplit, &again] {
+        assert!(matches!(bench.deliver(notification).await.unwrap(), Reply::Rejected));
+    }
+    let rows: Vec<_> = bench.store.rows.lock().unwrap().values().cloned().collect();
+    let held: Vec<_> = rows
+        .into_iter()
+        .filter_map(|kind| if let Kind::Holding(held) = kind { Some(held.body) } else { None })
+        .collect();
+    assert_eq!(held.len(), 2);
+    for body in [resplit.body(), again.body()] {
+        assert!(held.contains(&body));
+    }
+    assert!(bench.broker.is_quiet().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_authentic_is_rejected_and_leaves_nothing() {
     let bench = Bench::new();
     let mut forged = Notification::payment().body();

@@ -87,6 +87,24 @@ fn a_configuration_that_is_wrong_in_one_thing_changes_nothing_and_is_alarmed() {
 }
 
 #[test]
+fn what_is_fresh_for_longer_than_the_store_remembers_is_refused_until_the_next_start() {
+    let mut program = Program::with("fresh", "[freshness]\nmax_age = \"1d\"");
+    // Right by itself, but the store goes on forgetting after 35 days.
+    configure(&program, |text| {
+        text.replace("[store]", "[store]\nretention = \"60d\"").replace("\"1d\"", "\"50d\"")
+    });
+    tell(&program, "refused");
+    assert!((program.metric("policy_refused") - 1.0).abs() < f64::EPSILON);
+    program.wait_until("it is told", || program.log().contains("freshness.max_age"));
+    configure(&program, |text| text.replace("\"50d\"", "\"1d\""));
+    tell(&program, "applied");
+    program.wait_until("the section is told", || program.log().contains("\"section\":\"store\""));
+    assert!(!program.log().contains("\"section\":\"publication\""), "{}", program.log());
+    program.signal("TERM");
+    assert_eq!(program.end().code(), Some(0));
+}
+
+#[test]
 fn a_seller_who_comes_into_the_sellers_file_is_believed_without_a_signal() {
     run(async {
         let program = Program::start("sellers");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use alipay_notify_gateway::clock::{Clock as _, SystemClock};
+use alipay_notify_gateway::clock::{Clock as _, SystemClock, Timestamp};
 use alipay_notify_gateway::secret::{Secret, Source};
 use alipay_notify_gateway::store::redis::{self, Config, Redis, check};
 use alipay_notify_gateway::store::sqlite::{self, Sqlite};
@@ -258,6 +258,25 @@ fn a_key_that_is_not_ours_is_named_and_only_its_own_payment_goes_unchecked() {
             assert!(recorded(&program, payment));
         }
         assert!(is(&program, "store_unchecked", 0.0) && is(&program, "store_unrecorded", 0.0));
+    });
+}
+
+#[test]
+fn what_a_shorter_retention_has_left_is_remembered() {
+    run(async {
+        let at = |seconds: i64| Timestamp::from_unix_millis(seconds * 1000);
+        for url in [redis_url(), cluster_url()] {
+            let config = config(&url);
+            let since = async |seconds| {
+                let store = Redis::open(&config).await;
+                store.complete_since(at(seconds)).await.unwrap()
+            };
+            assert_eq!(since(100_000).await, at(100_000));
+            assert_eq!(since(200_000).await, at(200_000));
+            // Raised: what was told last may be an hour old.
+            assert_eq!(since(50_000).await, at(203_600));
+            assert_eq!(since(210_000).await, at(210_000));
+        }
     });
 }
 

@@ -86,6 +86,24 @@ fn half_a_head_of_a_strangers_holds_nothing_back() {
 }
 
 #[test]
+fn half_a_body_of_a_strangers_holds_nothing_back() {
+    let mut program =
+        Program::launch("half-body", "[shutdown]\ngrace = \"10m\"", &amqp_url(), |mut command| {
+            command.env("GATEWAY_HTTP__BODY_TIMEOUT", "10m");
+            command
+        });
+    let mut stream = TcpStream::connect(program.http).unwrap();
+    let head =
+        "POST /alipay/notify HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut go_on = [0; 12];
+    stream.read_exact(&mut go_on).unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100", "its body is waited for");
+    program.signal("TERM");
+    assert_eq!(program.end().code(), Some(0), "{}", program.log());
+}
+
+#[test]
 fn a_log_that_nobody_reads_stops_neither_payments_nor_the_end() {
     let (_nobody_reads, log) = std::io::pipe().unwrap();
     let mut program = Program::launch("unread", "[log]\nlevel = \"trace\"", &amqp_url(), |mut command| {

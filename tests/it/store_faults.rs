@@ -37,7 +37,12 @@ fn part(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn cli(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway")).arg("store").args(arguments).output().unwrap()
+    cli_in(Path::new("."), arguments)
+}
+
+fn cli_in(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
+    command.arg("store").args(arguments).current_dir(folder).output().unwrap()
 }
 
 fn files(folder: &Path, infix: &str) -> Vec<PathBuf> {
@@ -309,7 +314,12 @@ fn a_damaged_file_is_set_aside_alarmed_and_salvaged_beside_the_running_gateway()
         assert_eq!(program.states(held.trade_no()), ["held"]);
         assert_eq!(program.states(refund(4).trade_no()), ["recorded"]);
 
-        let output = cli(&["salvage", file, "--config", config, "--accept-loss"]);
+        // Without a place to put it, nothing is done; gateway.toml where one stands is one.
+        let nowhere = Folder::new();
+        let output = cli_in(nowhere.path(), &["salvage", file, "--accept-loss"]);
+        assert_eq!(output.status.code(), Some(78), "{output:?}");
+        assert!(is(&program, "store_damaged_files", 1.0) && output.stdout.is_empty(), "{output:?}");
+        let output = cli_in(program.folder().path(), &["salvage", file, "--accept-loss"]);
         assert!(String::from_utf8(output.stderr).unwrap().contains("0 entries taken, 12 were known"));
         program.wait_until("the alarm ends", || is(&program, "store_damaged_files", 0.0));
         assert_eq!(files(program.folder().path(), ".salvaged-").len(), 1);

@@ -99,6 +99,24 @@ async fn the_file_is_for_its_owner_alone() {
 }
 
 #[tokio::test]
+async fn who_reads_the_file_while_the_gateway_starts_keeps_nothing_from_being_written() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    store.record(vec![record(1)]).await.unwrap();
+    let reader = rusqlite::Connection::open(fixture.path()).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM event").unwrap();
+    store.record(vec![record(2)]).await.unwrap();
+    drop(store);
+    let store = fixture.open().unwrap();
+    store.defer(vec![deferral(3, State::Deferred)]).await.unwrap();
+    store.record(vec![record(4)]).await.unwrap();
+    assert_eq!(store.tally().await.unwrap().deferred, 1);
+    drop(reader);
+    drop(store);
+    assert_eq!(fixture.peek("SELECT count(*) FROM event"), ["Integer(4)"]);
+}
+
+#[tokio::test]
 async fn a_damaged_file_is_set_aside_and_a_fresh_one_started() {
     let fixture = Fixture::new();
     std::fs::create_dir_all(fixture.path().parent().unwrap()).unwrap();

@@ -178,6 +178,7 @@ fn policy(signer: &Signer) -> Policy {
         apps: BTreeMap::from([(APP.to_owned(), app)]),
         max_age: Duration::from_secs(24 * 3600),
         retention: RETENTION,
+        complete_since: Timestamp::default(),
         buyer: Buyer::Omit,
         notification: false,
     }

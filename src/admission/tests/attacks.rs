@@ -345,6 +345,18 @@ fn attack_30_and_31_odd_bytes_pass_in_free_text_and_are_held_in_a_field_that_dec
 }
 
 #[test]
+fn attack_22_what_nobody_signed_changes_no_text_and_no_name_of_the_event() {
+    // Without a charset all values say which it is.
+    let genuine = Draft::payment().without("charset").set("out_trade_no", "订单").signed().body();
+    for more in ["&alipay_cert_sn=%FF", "&%FF=&%FE="] {
+        let event = event(&appended(&genuine, more), &policy(), now());
+        assert_eq!(json(&event)["out_trade_no"], "订单", "{more}");
+        // Not as a parsed object, which would have forgotten the first of two.
+        assert!(!event.facts.contains("\u{fffd}") || more.contains("cert_sn"), "{}", event.facts);
+    }
+}
+
+#[test]
 fn attack_32_a_lead_byte_does_not_swallow_the_separator_behind_it() {
     // Written out, `&` behind a lead byte of GBK separates: whatever a GBK-aware parser thinks.
     let draft = Draft::payment().set("charset", "GBK").set("subject", b"\xb2").signed();

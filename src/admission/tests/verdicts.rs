@@ -476,6 +476,19 @@ fn a_notification_of_2016_without_charset_version_and_auth_app_id_is_one() {
 }
 
 #[test]
+fn what_the_store_may_have_forgotten_is_late_though_the_retention_was_raised_since() {
+    let mut policy = policy();
+    let payment = Draft::payment().signed().body();
+    let finish = Draft::payment().set("trade_status", "TRADE_FINISHED").signed().body();
+    assert!(!event(&payment, &policy, now()).late);
+    assert_eq!(judge(&finish, &policy, now()), Said::Event("payment.succeeded"));
+    // Paid at 10:15:31.
+    policy.complete_since = now();
+    assert!(event(&payment, &policy, now()).late);
+    assert_eq!(judge(&finish, &policy, now()), Said::Event("trade.finished"));
+}
+
+#[test]
 fn the_environment_is_the_apps() {
     let mut app = app(APP, alipay(), SignType::Rsa2);
     app.environment = Environment::Sandbox;

@@ -61,7 +61,9 @@ pub(super) fn nodes(uri: &Secret, others: &[String]) -> Result<Vec<AMQPUri>, (&'
     };
     for other in others {
         let Some((host, port)) = place(other) else {
-            return Err(("amqp.nodes", format!("{other:?} is not HOST or HOST:PORT")));
+            // A URI has a login in it.
+            let shown = if other.contains('@') { "a URI".to_owned() } else { format!("{other:?}") };
+            return Err(("amqp.nodes", format!("{shown} is not HOST or HOST:PORT")));
         };
         let mut node = first.clone();
         node.authority.host = host.to_owned();

@@ -21,6 +21,7 @@ pub(super) struct Scripts {
     pub(super) tally: Script,
     pub(super) merge: Script,
     pub(super) probe: Script,
+    pub(super) horizon: Script,
 }
 
 impl Scripts {
@@ -43,6 +44,7 @@ impl Scripts {
             tally: tally(),
             merge: of(include_str!("merge.lua")),
             probe: of(include_str!("probe.lua")),
+            horizon: of(include_str!("horizon.lua")),
         }
     }
 }

@@ -111,7 +111,7 @@ impl Core {
         };
         core.count()?;
         match opening {
-            Opening::ToWrite => core.places.open(&core.connection)?,
+            Opening::ToWrite | Opening::BesideReader => core.places.open(&core.connection)?,
             Opening::ToRead => core.places.read(&core.connection)?,
             Opening::Beside => places::heal(&core.connection)?,
         }
@@ -349,21 +349,41 @@ impl Core {
             .prepare_cached("SELECT row FROM event WHERE row > ?1 ORDER BY row LIMIT 1 OFFSET ?2")?
             .query_row([self.swept, SWEEP - 1], |row| row.get(0))
             .optional()?;
-        let gone: Vec<(i64, Option<Vec<u8>>)> = writing
+        let gone: Vec<(i64, Option<Vec<u8>>, Option<i64>)> = writing
             .prepare_cached(
                 "DELETE FROM event WHERE row > ?1 AND row <= ?2 AND state IN (0, 4, 5) AND expires_at < ?3
-                 RETURNING row, CAST(subject AS BLOB)",
+                 RETURNING row, CAST(subject AS BLOB), CAST(at AS INTEGER)",
             )?
             .query_map([self.swept, last.unwrap_or(i64::MAX), now.unix_millis()], |row| {
-                Ok((row.get(0)?, row.get(1)?))
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
             })?
             .collect::<rusqlite::Result<_>>()?;
-        for (row, subject) in &gone {
+        for (row, subject, _) in &gone {
             writing.let_go(subject.as_deref().unwrap_or_default(), *row)?;
+        }
+        if let Some(at) = gone.iter().filter_map(|(.., at)| *at).max() {
+            // Where the retention is raised, what is older than this is not known to be new.
+            writing.execute_batch(FORGOTTEN)?;
+            writing
+                .prepare_cached(
+                    "INSERT INTO forgotten (id, at) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET at = max(at, ?1)",
+                )?
+                .execute([at])?;
         }
         writing.commit()?;
         self.swept = last.unwrap_or(0);
         Ok(gone.len())
+    }
+
+    /// When the newest was announced, or decided about, of what was ever deleted.
+    pub(super) fn forgotten(&self) -> Result<Timestamp> {
+        let has_deleted = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'forgotten')";
+        if !self.connection.query_row(has_deleted, [], |row| row.get::<_, bool>(0))? {
+            return Ok(Timestamp::default());
+        }
+        let newest: Option<i64> =
+            self.connection.query_row("SELECT max(at) FROM forgotten", [], |row| row.get(0))?;
+        Ok(newest.map(Timestamp::from_unix_millis).unwrap_or_default())
     }
 
     fn count(&mut self) -> Result<()> {
@@ -401,6 +421,9 @@ pub(super) enum Opening {
     /// The log is written into the database first, synced, and emptied, so that nothing is ever written behind something
     /// that may be on no disk.
     ToWrite,
+    /// The same at a start, while another process reads the file and so keeps its log: only what a sync left out that failed before
+    /// the start could be missing, and only after a crash of the machine.
+    BesideReader,
     /// It is opened anew before it is written.
     ToRead,
     /// Only to merge, beside a gateway that may be running. If that is of an earlier version, its file stays as it is.
@@ -456,6 +479,8 @@ impl From<Error> for TakeOver {
 const IS_DUE: &str =
     "WHERE state BETWEEN 1 AND 2 AND is_refused = ?1 AND due_at <= ?2 AND instr(?4, '|' || type || '|') = 0
   ORDER BY due_at LIMIT ?3";
+/// Made when something is deleted, so that a file of before gets it, too.
+const FORGOTTEN: &str = "CREATE TABLE IF NOT EXISTS forgotten (id INTEGER PRIMARY KEY, at INTEGER NOT NULL)";
 const TALLY: &str = "SELECT state, count(*), min(first_at), min(coalesce(payment_at, first_at))
   FROM event WHERE state BETWEEN 1 AND 3 GROUP BY state";
 const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(500);

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{StatVfs, statvfs};
+use rustix::fs::{Access, StatVfs, access, statvfs};
 
 use super::OpenError;
 use crate::clock::Clock;
@@ -52,10 +52,37 @@ fn of_file_system(path: &Path, blocks: impl FnOnce(&StatVfs) -> u64) -> f64 {
     statvfs(folder).map_or(f64::INFINITY, |told| blocks(&told).saturating_mul(told.f_frsize) as f64)
 }
 
+/// The file that a path leads to. A lock beside a link would be another one than that beside the file, and two gateways would
+/// have it. Bound: [`MAX_LINKS`].
+pub fn behind_links(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    path
+}
+
+/// Whether a file could be made there, and the folders that lead to it.
+pub(super) fn can_be_made(path: &Path) -> io::Result<()> {
+    let mut folders = path.ancestors().skip(1);
+    let there = folders.find(|folder| folder.exists() || folder.as_os_str().is_empty());
+    let folder = there.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+/// Whether somebody had it open.
+pub(super) fn has_lock(path: &Path) -> bool {
+    beside(path, LOCK).exists()
+}
+
 /// An advisory lock on a file beside the store. It is gone with the process, however that ends.
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let unusable = |error: io::Error| OpenError::Unusable(path.to_owned(), error.to_string());
-    let name = beside(path, ".lock");
+    let name = beside(path, LOCK);
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         // What cannot be made fails in the next line, unless it is there already.
         let _ = fs::create_dir_all(parent);
@@ -153,5 +180,8 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 const PARTS: [&str; 3] = ["", "-wal", "-shm"];
+const LOCK: &str = ".lock";
+/// As many as Linux follows.
+const MAX_LINKS: usize = 40;
 const DAMAGED: &str = ".damaged-";
 const SALVAGED: &str = ".salvaged-";

@@ -19,7 +19,8 @@ fn hanging(folder: &Path) -> (Sqlite, Receiver<Box<Asked>>) {
     let config = Config { path, max_deferred, max_returned, max_deferred_bytes, max_held, max_held_bytes };
     let (calls, thread) = (Mutex::new(Some(calls)), Mutex::new(None));
     let room = Arc::new(Semaphore::new(ROOM_KIB));
-    (Sqlite { calls, room, thread, config, load: Arc::default(), _lock: lock }, waiting)
+    let (load, since) = (Arc::default(), Arc::default());
+    (Sqlite { calls, room, thread, config, load, since, _lock: lock }, waiting)
 }
 
 #[test]
@@ -35,5 +36,19 @@ fn what_waits_for_a_disk_that_hangs_is_bounded_in_bytes() {
     assert!(hold(1 << 20).is_none(), "there is room again");
     waiting.try_iter().for_each(drop);
     assert!(hold(1 << 30).is_none(), "a single one always has room");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn behind_a_disk_that_hangs_nobody_else_waits() {
+    let folder = std::env::temp_dir().join(format!("gateway.hangs.{:08x}", rand::random::<u32>()));
+    let (store, _waiting) = hanging(&folder);
+    let hold = || store.hold(vec![holding(1)]).now_or_never();
+    *store.since.lock().unwrap() = Instant::now().checked_sub(STUCK / 2);
+    assert!(hold().is_none(), "it may come back");
+    *store.since.lock().unwrap() = Instant::now().checked_sub(STUCK * 2);
+    assert!(matches!(hold(), Some(Err(_))));
+    *store.since.lock().unwrap() = None;
+    assert!(hold().is_none());
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -54,6 +54,7 @@ pub fn policy() -> Policy {
         apps: BTreeMap::from([(APP_ID.to_owned(), app)]),
         max_age: Duration::from_secs(24 * 3600),
         retention: Duration::from_secs(35 * 86_400),
+        complete_since: Timestamp::default(),
         buyer: Buyer::Omit,
         notification: true,
     }

@@ -37,6 +37,7 @@ pub fn policy_of(apps: impl IntoIterator<Item = App>) -> Policy {
         apps: apps.into_iter().map(|app| (app.app_id.clone(), app)).collect::<BTreeMap<_, _>>(),
         max_age: DAY,
         retention: 35 * DAY,
+        complete_since: Timestamp::default(),
         buyer: Buyer::Omit,
         notification: true,
     }

@@ -312,6 +312,24 @@ fn a_subject_that_is_no_text_any_more_harms_no_other() {
 }
 
 #[test]
+fn the_newest_that_was_ever_deleted_is_remembered() {
+    let file = File::new();
+    let mut core = file.open();
+    let at = Timestamp::from_unix_millis;
+    let announced = |n, when| Record { at: at(when), ..record(n, when + 5) };
+    write(&mut core, [announced(1, 3), announced(2, 2), announced(3, 40)]);
+    core.sweep(at(5)).unwrap();
+    assert_eq!(core.forgotten().unwrap(), at(0), "nothing has expired");
+    core.sweep(at(9)).unwrap();
+    assert_eq!(core.forgotten().unwrap(), at(3));
+    assert!(is_known(&core, 3));
+    write(&mut core, [announced(4, 1)]);
+    core.sweep(at(9)).unwrap();
+    drop(core);
+    assert_eq!(file.open().forgotten().unwrap(), at(3));
+}
+
+#[test]
 fn a_row_whose_values_are_of_another_kind_keeps_no_other_from_being_read_or_written() {
     for flip in
         ["state = NULL", "state = x'01'", "attempts = NULL", "subject = 5", "digest = 'a'", "at = 'a'"]
