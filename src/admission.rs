@@ -147,7 +147,7 @@ pub struct Withheld {
     payment_time: Option<Timestamp>,
     objection: Objection,
     /// Which of the readings of what is signed it is, where there may be several.
-    reading: Option<String>,
+    reading: Option<u32>,
 }
 
 impl Withheld {
@@ -178,9 +178,10 @@ impl Withheld {
     /// What it is held as: its `notify_id`, so that a re-delivery replaces it. Of what can be read in two ways each has a row
     /// of its own: whoever sends the other one is not to exchange what an operator has looked at.
     pub fn held_as(&self) -> String {
-        self.reading
-            .as_ref()
-            .map_or_else(|| self.notify_id.clone(), |reading| format!("{}-{reading}", self.notify_id))
+        match self.reading {
+            None => self.notify_id.clone(),
+            Some(reading) => format!("{}-{reading:08x}", self.notify_id),
+        }
     }
 
     /// `trade_no` if it has the form of one, else `notify_id`.

@@ -62,16 +62,16 @@ pub(super) fn check(form: &Form) -> Result<(), Objection> {
     Ok(())
 }
 
-/// What tells the readings of the same bytes apart: the first 8 hex digits of the SHA-256 of all fields that decide. But not of
+/// What tells the readings of the same bytes apart: the first bytes of the SHA-256 of all fields that decide. But not of
 /// `notify_time`, which is another one in each delivery.
-pub(super) fn reading(form: &Form) -> String {
+pub(super) fn reading(form: &Form) -> u32 {
     let mut hash = Sha256::new();
     for field in DECIDING.iter().filter(|field| field.name != "notify_time") {
         let value = form.value(field.name).unwrap_or_default();
         hash.update(value.len().to_be_bytes());
         hash.update(value);
     }
-    hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize().iter().take(4).fold(0, |reading, byte| reading << 8 | u32::from(*byte))
 }
 
 /// Whether something stands before a parameter that could have been a text which held it.
