@@ -636,7 +636,10 @@ fn redis(reader: &mut Reader) -> Redis {
     }
     let choices = [("unchecked", WhenAway::Unchecked), ("refuse", WhenAway::Refuse)];
     Redis {
-        uri: reader.secret_source("store.uri"),
+        // An empty one is none: deploy/compose.yaml sets the variable for both engines.
+        uri: reader
+            .secret_source("store.uri")
+            .filter(|uri| !matches!(uri, Source::Here(secret) if secret.expose().is_empty())),
         ca_file: reader.file("store.ca_file"),
         prefix,
         when_away: reader.choice("store.unavailable", "unchecked", &choices),

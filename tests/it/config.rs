@@ -967,6 +967,7 @@ mod documents {
 
     const REFERENCE: &str = include_str!("../../docs/configuration.md");
     const EXAMPLE: &str = include_str!("../../gateway.example.toml");
+    const COMPOSE: &str = include_str!("../../deploy/compose.yaml");
 
     /// A row of the reference.
     struct Row {
@@ -1101,6 +1102,52 @@ mod documents {
         config.amqp.required_queues.clear();
         config.policy.apps.values_mut().for_each(|app| app.seller_ids.clear());
         assert_eq!(format!("{config:?}"), format!("{plain:?}"));
+    }
+
+    /// What the gateway's environment in deploy/compose.yaml is, where Compose is given STORE_ENGINE.
+    fn environment_of_compose(store_engine: Option<&str>, secrets: &Path) -> Vec<(String, String)> {
+        let gateway = COMPOSE.split("\n  gateway:\n").nth(1).unwrap();
+        let block = gateway.split("    environment:\n").nth(1).unwrap();
+        let lines = block.lines().map_while(|line| line.strip_prefix("      "));
+        let set = |value: &str| {
+            let Some(asked) = value.strip_prefix("${") else { return value.to_owned() };
+            let (name, rest) = asked.strip_suffix('}').unwrap().split_once(':').unwrap();
+            let given = store_engine.filter(|given| name == "STORE_ENGINE" && !given.is_empty());
+            match (rest.split_at(1), given) {
+                (("-", default), None) => default.to_owned(),
+                (("-", _), Some(given)) => given.to_owned(),
+                (("+", _), None) => String::new(),
+                (("+", instead), Some(_)) => instead.to_owned(),
+                (other, _) => panic!("{other:?}"),
+            }
+        };
+        lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| {
+                (name.to_owned(), set(value).replace("/run/gateway", &secrets.display().to_string()))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn compose_starts_with_either_store_as_its_comment_says() {
+        let folder = Folder::new();
+        std::fs::create_dir(folder.path().join("keys")).unwrap();
+        folder.write("keys/alipay-public.pem", alipay::public_pem());
+        folder.write("admin-token", "a-token-that-nobody-guesses");
+        folder.write("amqp-uri", "amqp://gateway:secret@rabbitmq/%2f");
+        let file = folder.write("gateway.toml", include_str!("../../deploy/compose/gateway/gateway.toml"));
+        let store = |engine: Option<&str>| {
+            let environment = environment_of_compose(engine, folder.path());
+            assert!(environment.len() > 5, "{environment:?}");
+            config::load_from(Some(&file), environment).unwrap().config.store
+        };
+        assert!(COMPOSE.contains("STORE_ENGINE=redis docker compose --profile redis"));
+        let engine::Config::Redis(redis) = store(Some("redis")) else { panic!("it is not Redis") };
+        assert_eq!(redis.uri.read().unwrap().expose(), "redis://redis:6379");
+        for none in [None, Some("")] {
+            assert!(matches!(store(none), engine::Config::Sqlite(_)));
+        }
     }
 }
 
