@@ -456,6 +456,12 @@ fn it_speaks_chinese_where_it_is_asked_to_and_says_the_same() {
     assert_eq!(in_json.json()["reason"], "signature");
     let genuine = screen(&Draft::payment().signed().body(), &["--lang", "zh"]);
     assert!(genuine.out.contains("真实") && !genuine.out.contains("验签失败"), "{}", genuine.out);
+    let ambiguous = Draft::payment().set("subject", "x&refund_fee=1").signed().body();
+    let ambiguous = screen(&ambiguous, &["--lang", "zh"]);
+    assert!(ambiguous.out.contains("ambiguous: "), "{}", ambiguous.out);
+    // The field may well be there.
+    let said = "或该字段本身就是某段文本的一部分";
+    assert!(ambiguous.out.contains(said) && !ambiguous.out.contains("缺少该字段"), "{}", ambiguous.out);
     for english in ["verify", "signing content", "nothing", "the ", "is "] {
         assert!(!run.out.contains(english) && !genuine.out.contains(english), "{english}: {}", run.out);
     }
