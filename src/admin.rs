@@ -29,7 +29,9 @@ use tokio::time::timeout;
 use tokio_util::either::Either;
 
 pub use keys::KeyReport;
+pub(crate) use orders::is_plain;
 pub use readiness::{Phase, Readiness};
+pub(crate) use routes::is_trade_no;
 pub use token::can_be_brought;
 
 use crate::gateway::Gateway;

@@ -85,8 +85,8 @@ pub(super) async fn carry_out(
     respond::json(status, &Told { outcome, id: &id, detail })
 }
 
-/// Whether it can be a reason, or a name.
-pub(super) fn is_plain(text: &str) -> bool {
+/// Whether it can be a reason, or a name. The command line refuses before it asks what would be refused here.
+pub(crate) fn is_plain(text: &str) -> bool {
     let length = text.trim().chars().count();
     (1..=MAX_CHARACTERS).contains(&length) && !text.chars().any(char::is_control)
 }

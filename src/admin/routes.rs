@@ -232,10 +232,12 @@ impl Place {
 /// A trade number, or the `notify_id` that stands for one where there is no trade: printable ASCII, as Alipay
 /// writes both.
 fn trade_no(segment: &str) -> Option<String> {
-    let decoded = percent_decoded(segment)?;
-    let plausible = (1..=MAX_TRADE_NO_BYTES).contains(&decoded.len())
-        && decoded.bytes().all(|byte| byte.is_ascii_graphic());
-    plausible.then_some(decoded)
+    percent_decoded(segment).filter(|decoded| is_trade_no(decoded))
+}
+
+/// The command line refuses before it asks what would be refused here.
+pub(crate) fn is_trade_no(text: &str) -> bool {
+    (1..=MAX_TRADE_NO_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// A `+` is a plus: this is a path, not a form.

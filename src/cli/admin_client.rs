@@ -10,14 +10,24 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 
 use super::Failure;
+use crate::admin::is_plain;
 use crate::lifecycle::Tasks;
 use crate::secret::Secret;
 
-/// What `--admin` may be: a URL that names a host, of plain HTTP.
+/// What `--admin` may be: a URL that names a host and nothing beneath it, of plain HTTP.
 pub(super) fn url(text: &str) -> Result<String, String> {
     let uri: Option<Uri> = text.parse().ok();
-    let is_one = uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some());
+    let is_one = uri.is_some_and(|uri| {
+        let is_bare = uri.path_and_query().is_none_or(|path| path == "/");
+        uri.scheme_str() == Some("http") && uri.authority().is_some() && is_bare
+    });
     if is_one { Ok(text.to_owned()) } else { Err(format!("{text:?} is not a URL such as {DEFAULT_URL}")) }
+}
+
+/// What `--who` and `--reason` may be.
+pub(super) fn plain(text: &str) -> Result<String, String> {
+    let is_one = is_plain(text);
+    is_one.then(|| text.to_owned()).ok_or_else(|| "it has 1 to 200 characters, on one line".to_owned())
 }
 
 /// Asks for a path, and gives status and body. Bound: [`DEADLINE`] and [`MAX_BODY`].

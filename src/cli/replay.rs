@@ -23,10 +23,10 @@ pub(super) struct Args {
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// Why: it is logged.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = admin_client::plain)]
     reason: String,
     /// Who you are: it is logged.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = admin_client::plain)]
     who: String,
     /// A file with the admin token.
     #[arg(long, value_name = "FILE")]

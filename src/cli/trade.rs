@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::{DONE, Failure, admin_client};
+use crate::admin::is_trade_no;
 
 /// Show what happened to a trade, or decide about what waits of it.
 #[derive(Debug, clap::Args)]
@@ -21,7 +22,7 @@ pub(super) struct Args {
     #[command(subcommand)]
     order: Option<Order>,
     /// Alipay's trade number (or a notify_id, for what is not about a trade).
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = trade_no)]
     trade_no: Option<String>,
     /// The admin listener.
     #[arg(long, value_name = "URL", default_value = admin_client::DEFAULT_URL, value_parser = admin_client::url)]
@@ -56,6 +57,7 @@ Example:
 #[derive(Debug, clap::Args)]
 struct ExportArgs {
     /// Alipay's trade number (or a notify_id, for what is not about a trade).
+    #[arg(value_parser = trade_no)]
     trade_no: String,
     /// A file with the admin token.
     #[arg(long, value_name = "FILE")]
@@ -68,15 +70,16 @@ struct ExportArgs {
 #[derive(Debug, clap::Args)]
 struct OrderArgs {
     /// Alipay's trade number (or a notify_id, for what is not about a trade).
+    #[arg(value_parser = trade_no)]
     trade_no: String,
     /// Which of the things that wait, where there are several.
     #[arg(long, value_name = "EVENT_ID")]
     id: Option<String>,
     /// Why: it is logged and kept.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = admin_client::plain)]
     reason: String,
     /// Who you are: it is logged and kept.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = admin_client::plain)]
     who: String,
     /// A file with the admin token.
     #[arg(long, value_name = "FILE")]
@@ -103,12 +106,11 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
 }
 
 fn carry_out(action: &str, order: &OrderArgs, out: &mut dyn Write) -> Result<u8, Failure> {
-    let trade_no = plain(&order.trade_no)?;
     let token = admin_client::token(&order.token_file)?;
     let mut query = vec![("reason", order.reason.as_str()), ("who", order.who.as_str())];
     query.extend(order.id.as_deref().map(|id| ("id", id)));
     let query = serde_urlencoded::to_string(query).map_err(|error| Failure::usage(error.to_string()))?;
-    let path = format!("/trades/{trade_no}/{action}?{query}");
+    let path = format!("/trades/{}/{action}?{query}", segment(&order.trade_no));
     let asked = admin_client::post(&order.admin, &path, &token, bytes::Bytes::new());
     let (status, body) = super::block_on(asked)?.map_err(Failure::running)?;
     let text = std::str::from_utf8(&body).unwrap_or_default();
@@ -120,7 +122,7 @@ fn carry_out(action: &str, order: &OrderArgs, out: &mut dyn Write) -> Result<u8,
 }
 
 fn export(args: &ExportArgs, out: &mut dyn Write) -> Result<u8, Failure> {
-    let path = format!("/trades/{}/export", plain(&args.trade_no)?);
+    let path = format!("/trades/{}/export", segment(&args.trade_no));
     let token = admin_client::token(&args.token_file)?;
     let asked = admin_client::get_with(&args.admin, &path, &token);
     let (status, body) = super::block_on(asked)?.map_err(Failure::running)?;
@@ -133,19 +135,24 @@ fn export(args: &ExportArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
-/// A trade number or `notify_id` goes into a path as it is.
-fn plain(trade_no: &str) -> Result<&str, Failure> {
-    if trade_no.is_empty()
-        || !trade_no.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-    {
-        return Err(Failure::usage("a trade number has letters, digits, - _ and . only"));
-    }
-    Ok(trade_no)
+/// What the gateway may keep something under.
+fn trade_no(text: &str) -> Result<String, String> {
+    let is_one = is_trade_no(text);
+    is_one.then(|| text.to_owned()).ok_or_else(|| "it has 1 to 128 visible ASCII characters".to_owned())
+}
+
+/// It goes into a path, and a `notify_id` may have any character.
+fn segment(trade_no: &str) -> String {
+    let escaped = trade_no.bytes().map(|byte| match byte {
+        b'-' | b'_' | b'.' => char::from(byte).to_string(),
+        _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    escaped.collect()
 }
 
 fn show(trade_no: &str, args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
-    let trade_no = plain(trade_no)?;
-    let path = format!("/trades/{trade_no}");
+    let path = format!("/trades/{}", segment(trade_no));
     let (status, body) = super::block_on(admin_client::get(&args.admin, &path))?.map_err(Failure::running)?;
     if !status.is_success() {
         return Err(Failure::running(format!("{path} says {status}")));

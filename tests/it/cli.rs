@@ -219,7 +219,7 @@ fn nobody_at_the_admin_listener_exits_with_1() {
 
 #[test]
 fn an_admin_url_that_is_none_is_told() {
-    for url in ["127.0.0.1:9090", "https://127.0.0.1:9090", "http://"] {
+    for url in ["127.0.0.1:9090", "https://127.0.0.1:9090", "http://", "http://h/prefix", "http://h/?a"] {
         for command in
             [&["healthcheck"][..], &["trade", "2026"], &["trade", "export", "2026", "--token-file", "t"]]
         {
@@ -304,6 +304,41 @@ fn a_trade_of_which_nothing_is_kept_is_said() {
     let (url, _) = admin("200 OK", r#"{"trade_no":"1","rows":[]}"#);
     let output = run(&["trade", "1", "--admin", &url]);
     assert_eq!((output.status.code(), out(&output).as_str()), (Some(0), "nothing is kept about 1\n"));
+}
+
+#[test]
+fn a_number_with_any_visible_character_is_asked_for_and_what_the_gateway_would_refuse_exits_with_2() {
+    for (number, asked_for) in
+        [("ab+/=:~", "ab%2B%2F%3D%3A%7E"), ("n|x?y#z", "n%7Cx%3Fy%23z"), ("a%2Fb", "a%252Fb"), ("..", "..")]
+    {
+        let (url, asked) = admin("200 OK", r#"{"rows":[]}"#);
+        let output = run(&["trade", number, "--admin", &url]);
+        assert_eq!(output.status.code(), Some(0), "{number}: {}", err(&output));
+        let request = asked.join().unwrap();
+        assert!(request.starts_with(&format!("GET /trades/{asked_for} HTTP/1.1\r\n")), "{request}");
+    }
+    let long = "1".repeat(129);
+    for number in ["", "a b", "支付", "a\u{7}", &long] {
+        for action in [&[][..], &["release"], &["drop"], &["export"]] {
+            let output = gateway().arg("trade").args(action).arg(number).output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{number:?}");
+            assert!(err(&output).contains("1 to 128"), "{number:?}: {}", err(&output));
+        }
+    }
+}
+
+#[test]
+fn a_reason_or_a_name_that_the_gateway_would_refuse_exits_with_2() {
+    let long = "x".repeat(201);
+    for bad in ["", " ", "a\nb", &long] {
+        for (who, reason) in [(bad, "ours"), ("anna", bad)] {
+            let said = ["--token-file", "t", "--who", who, "--reason", reason];
+            for command in [&["trade", "release", "1"][..], &["trade", "drop", "1"], &["replay", "body"]] {
+                let output = gateway().args(command).args(said).output().unwrap();
+                assert_eq!(output.status.code(), Some(2), "{command:?} {bad:?}: {}", err(&output));
+            }
+        }
+    }
 }
 
 #[test]

@@ -134,6 +134,24 @@ fn an_order_needs_the_token_a_reason_and_a_name() {
 }
 
 #[test]
+fn what_waits_under_a_notify_id_of_any_form_is_shown_exported_and_dropped_by_the_command() {
+    run(async {
+        let program = start("odd-ids");
+        for number in ["ab+/=:~", "n|x?y#z", "a%2Fb", ".."] {
+            let odd =
+                foreign(1).set("notify_type", "dut_user_sign").set("notify_id", number).without("trade_no");
+            assert!(program.post(&odd.body()).is_fail(400));
+            for arguments in [&["export", number][..], &["drop", number, "--reason", "odd", "--who", "ben"]] {
+                let output = cli(&program, arguments);
+                assert!(output.status.success(), "{number}: {output:?}");
+                let text = String::from_utf8(output.stdout).unwrap();
+                assert!(text.contains(if arguments[0] == "drop" { "dropped" } else { "held" }), "{text}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_field_without_its_form_cannot_be_released_and_can_be_dropped() {
     run(async {
         let program = start("grammar");
