@@ -33,6 +33,7 @@ The bill is the one of trades (bill_type=trade): the CSV with 业务明细 in it
 gateway may be running. A bill is an account's: trades of the account's apps that are not notified here are listed, too.
 The amount of a refund is compared where the bills of its payment's day and of every day from then on are given, so give a
 crontab the last week's, or as many as your customers take to give back; a line that two files have counts once.
+An announced refund that no bill has is told where the bills have every day from its trade's to its announcement.
 Exits 0 when nothing is to be done; 65 when something is, or a bill is none or not whole; 1 when a file or the store cannot
 be read, or nothing could be compared: `… || alarm` in a crontab.")]
 pub(super) struct Args {

@@ -30,7 +30,10 @@ pub(super) struct Comparison<'a> {
     /// Every seller that an event of these trades may name; none, too.
     sellers: BTreeSet<String>,
     trades: HashMap<&'a str, Trade<'a>>,
+    /// Bound: [`MAX_UNBILLED`].
     unbilled: Vec<Finding>,
+    /// How many more there were.
+    unlisted: u64,
 }
 
 #[derive(Default)]
@@ -72,9 +75,12 @@ pub(super) struct Report {
     pub(super) amount_unknown: u64,
     /// How many lines were given more than once, as by a ZIP and its CSV, or by periods that overlap.
     pub(super) repeated: u64,
-    /// How many announced payments were not found in the bill, which could not be read in whole: nothing is said of them.
+    /// How many announced payments and refunds were not found in the bill, which could not be read in whole: nothing is said
+    /// of them.
     pub(super) not_looked_for: u64,
-    /// Why no announced payment was looked for in the bill.
+    /// How many more are announced and not in the bill than there are findings of.
+    pub(super) unlisted: u64,
+    /// Why no announced payment or refund was looked for in the bill.
     pub(super) why_none_was_looked_for: Option<&'static str>,
     /// What is to be looked at, in the order of the bill.
     pub(super) findings: Vec<Finding>,
@@ -133,7 +139,7 @@ impl<'a> Comparison<'a> {
         let mut sellers = BTreeSet::from([String::new()]);
         sellers.extend(grounds.sellers.iter().flat_map(|(_, sellers)| sellers.iter().cloned()));
         sellers.extend(bill.seller().map(str::to_owned));
-        Self { bill, grounds, sellers, trades, unbilled: Vec::new() }
+        Self { bill, grounds, sellers, trades, unbilled: Vec::new(), unlisted: 0 }
     }
 
     /// Takes what the store keeps of something.
@@ -143,25 +149,34 @@ impl<'a> Comparison<'a> {
             let (id, reason) = (entry.key.id.clone(), entry.reason.clone());
             let (state, digest, first_at) = (entry.state, entry.digest, entry.first_at);
             trade.kept.push(Kept { id, event_type, state, digest, reason, first_at });
-        } else if event_type == Some(EventType::PaymentSucceeded)
-            && !self.bill.unread.contains(&entry.key.subject)
-            && self.unbilled.len() < MAX_UNBILLED
-            && self.should_be_billed(entry)
+        } else if let Some(event_type @ (EventType::PaymentSucceeded | EventType::PaymentRefunded)) =
+            event_type
+            && entry.state == State::Recorded
         {
-            self.unbilled.push(unbilled(entry));
+            self.miss(&entry.key.subject, &entry.key.id, event_type, entry.first_at);
+        }
+    }
+
+    /// Notes what is announced and not in the bill, where it should be.
+    fn miss(&mut self, trade_no: &str, id: &str, event_type: EventType, announced_at: Timestamp) {
+        if self.bill.unread.contains(trade_no) || !self.should_be_billed(trade_no, id, announced_at) {
+            return;
+        }
+        if self.unbilled.len() < MAX_UNBILLED {
+            self.unbilled.push(unbilled(trade_no, event_type, announced_at));
+        } else {
+            self.unlisted += 1;
         }
     }
 
     /// A payment that was announced before the end of a bill, of a trade that was created after its beginning, was paid in
-    /// between. It is told only where its app sells for this account and no other.
-    fn should_be_billed(&self, entry: &Entry) -> bool {
-        let app = entry.key.id.split('.').next().unwrap_or_default();
+    /// between; and so was a refund given back. It is told only where its app sells for this account and no other.
+    fn should_be_billed(&self, trade_no: &str, id: &str, announced_at: Timestamp) -> bool {
+        let app = id.split('.').next().unwrap_or_default();
         let sells_here = self.apps_that_sell_here().any(|id| id == app);
-        let created = notification::trade_date(&entry.key.subject);
-        let within = |(from, until): &(Timestamp, Timestamp)| {
-            created.is_some_and(|created| created >= *from) && entry.first_at.plus(CLOCKS) < *until
-        };
-        entry.state == State::Recorded && sells_here && self.bill.periods.iter().any(within)
+        let created = notification::trade_date(trade_no);
+        let within = |created| is_covered(&self.bill.periods, created, announced_at.plus(CLOCKS));
+        sells_here && created.is_some_and(within)
     }
 
     fn apps_that_sell_here(&self) -> impl Iterator<Item = &str> {
@@ -197,13 +212,14 @@ impl<'a> Comparison<'a> {
         }
         if self.bill.names_every_trade {
             report.findings.append(&mut self.unbilled);
+            report.unlisted = self.unlisted;
         } else {
-            report.not_looked_for = self.unbilled.len() as u64;
+            report.not_looked_for = self.unbilled.len() as u64 + self.unlisted;
         }
         report
     }
 
-    fn look_at(&self, trade: Trade<'a>, report: &mut Report) {
+    fn look_at(&mut self, trade: Trade<'a>, report: &mut Report) {
         let Trade { mut rows, kept } = trade;
         let given = rows.len();
         rows.sort();
@@ -225,6 +241,13 @@ impl<'a> Comparison<'a> {
         }
         for refund in &refunds {
             self.note(refund.row, || self.refund(refund, paid, &kept, &mut left), report);
+        }
+        // Where a line has no event, an event without a line may be its own: that line is told.
+        if refunds.iter().all(|refund| refund.event.is_some()) {
+            let trade_no = rows.first().map(|row| row.trade_no.as_str()).unwrap_or_default();
+            for event in left.iter().filter(|event| event.state == State::Recorded) {
+                self.miss(trade_no, &event.id, EventType::PaymentRefunded, event.first_at);
+            }
         }
     }
 
@@ -426,14 +449,14 @@ fn finding_of(row: &Row, what: What, detail: String) -> Finding {
     }
 }
 
-fn unbilled(entry: &Entry) -> Finding {
+fn unbilled(trade_no: &str, event_type: EventType, announced_at: Timestamp) -> Finding {
     Finding {
         what: What::NotInTheBill,
-        event_type: EventType::PaymentSucceeded.as_str(),
-        trade_no: entry.key.subject.clone(),
+        event_type: event_type.as_str(),
+        trade_no: trade_no.to_owned(),
         out_trade_no: String::new(),
         amount: String::new(),
-        completed_at: entry.first_at.rfc3339_beijing(),
+        completed_at: announced_at.rfc3339_beijing(),
         detail: "announced at the time that is given; the bill of that time does not have it".to_owned(),
     }
 }
@@ -449,7 +472,7 @@ const PATIENCE: Duration = Duration::from_secs(30 * 60);
 const LAST_TRY: Duration = Duration::from_secs(25 * 3600);
 /// How far two clocks may be apart.
 const CLOCKS: Duration = Duration::from_secs(5 * 60);
-/// Bound: announced payments that no bill has.
+/// Bound: announced payments and refunds that no bill has, each as a finding.
 const MAX_UNBILLED: usize = 10_000;
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(super) fn text(bill: &Bill, report: &Report, out: &mut dyn Write) -> io::Res
         (report.repeated, "lines given more than once: counted once"),
         (
             report.not_looked_for,
-            "announced payments that were not found in a bill that is not whole: nothing is said of them",
+            "announced payments or refunds that were not found in a bill that is not whole: nothing is said of them",
         ),
     ] {
         if count > 0 {
@@ -30,7 +30,10 @@ pub(super) fn text(bill: &Bill, report: &Report, out: &mut dyn Write) -> io::Res
         }
     }
     if let Some(why) = report.why_none_was_looked_for {
-        writeln!(out, "         announced payments that are not in the bill: not looked for, because {why}")?;
+        writeln!(
+            out,
+            "         announced payments or refunds that are not in the bill: not looked for, because {why}"
+        )?;
     }
     for fault in &bill.faults {
         writeln!(out, "UNREADABLE  {}", plain(fault))?;
@@ -39,6 +42,9 @@ pub(super) fn text(bill: &Bill, report: &Report, out: &mut dyn Write) -> io::Res
         if count > 0 {
             writeln!(out, "\n{} ({count})", title(what))?;
             report.of(what).try_for_each(|finding| line(finding, out))?;
+            if what == What::NotInTheBill && report.unlisted > 0 {
+                writeln!(out, "  … and {} more, which are not listed", report.unlisted)?;
+            }
             writeln!(out, "  What to do: {}", advice(what))?;
         }
     }
@@ -94,8 +100,9 @@ fn advice(what: What) -> &'static str {
              answer are the money. Then `trade TRADE_NO`, and the event in the consumer's own records."
         }
         What::NotInTheBill => {
-            "ask Alipay at once (alipay.trade.query). If it does not know the trade, somebody has signed with \
-             a key that you believe: take the key out of apps[].alipay_public_keys, and see SECURITY.md."
+            "ask Alipay at once (alipay.trade.query; of a refund alipay.trade.fastpay.refund.query). If it does \
+             not know the trade or the refund, somebody has signed with a key that you believe: take the key \
+             out of apps[].alipay_public_keys, and see SECURITY.md."
         }
         What::Decided => "nothing, if it was right.",
     }

@@ -252,16 +252,17 @@ fn what_a_total_should_be_is_not_said_where_a_refund_before_it_is_in_no_bill() {
     let late = row(Kind::Refund, 2000, at(25, 9), "R2");
     let mut gap = bill(1, &[paid(), late.clone()]);
     gap.periods.push((at(25, 0), at(26, 0)));
-    let kept = [payment_event(), named("R1", 3000), named("R2", 5000)];
+    let between = Entry { first_at: at(24, 13), ..named("R1", 3000) };
+    let kept = [payment_event(), between.clone(), named("R2", 5000)];
     let report = compare(&gap, &kept);
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.compared, report.amount_unknown), (1, 1));
     // Its own amount can be right without that.
-    let own = [payment_event(), named("R1", 3000), named("R2", 2000)];
+    let own = [payment_event(), between, named("R2", 2000)];
     assert_eq!(compare(&gap, &own).amount_unknown, 0);
-    // With the day between, it is all there.
+    // With the day between, it is all there; and the other refund is in none of them.
     gap.periods.push((at(24, 0), at(25, 0)));
-    assert_eq!(found(&compare(&gap, &kept)), [(What::Differs, "20.00")]);
+    assert_eq!(found(&compare(&gap, &kept)), [(What::Differs, "20.00"), (What::NotInTheBill, "")]);
     // Bills that do not say of when they are: an event of which there is no line.
     gap.periods.clear();
     assert_eq!(compare(&gap, &kept).amount_unknown, 1);
@@ -338,6 +339,67 @@ fn a_payment_is_missed_in_a_bill_only_where_it_must_have_been_in_it() {
     assert!(!missed(&one_day, elsewhere(OTHER, midnight(6)), &["2088000000000042"]));
     let waits = Entry { state: State::Deferred, ..elsewhere(OTHER, midnight(6)) };
     assert!(!missed(&one_day, waits, &[SELLER]), "it is not announced");
+}
+
+#[test]
+fn a_refund_is_missed_in_a_bill_only_where_it_must_have_been_in_it() {
+    let refunded = |trade_no: &str, number: &str, first_at| {
+        let id = EventId::of_refund(APP, trade_no, number.as_bytes());
+        Entry { first_at, ..entry(&id, EventType::PaymentRefunded, 2000) }
+    };
+    let missed = |bill: &Bill, refund: Entry| {
+        let report = compare(bill, &[payment_event(), named("R1", 2000), refund]);
+        report
+            .of(What::NotInTheBill)
+            .map(|finding| (finding.event_type, finding.trade_no.clone()))
+            .collect::<Vec<_>>()
+    };
+    let day = at(23, 20);
+    let billed = [paid(), refund(2000, 14, "R1")];
+    let one_day = bill(1, &billed);
+    // Of a trade that the bill has, and of one that it does not.
+    for trade_no in [TRADE, "2026112322001427340000000002"] {
+        let told = missed(&one_day, refunded(trade_no, "R2", day));
+        assert_eq!(told, [("payment.refunded", trade_no.to_owned())]);
+    }
+    // It may have been given back on another day, or be of another bill.
+    let before = "2026112222001427340000000002";
+    assert!(missed(&one_day, refunded(before, "R2", day)).is_empty());
+    assert!(missed(&one_day, refunded(TRADE, "R2", at(24, 0))).is_empty());
+    assert!(missed(&one_day, Entry { state: State::Deferred, ..refunded(TRADE, "R2", day) }).is_empty());
+    let mut two_days = bill(1, &billed);
+    two_days.periods.push((at(22, 0), at(23, 0)));
+    assert_eq!(missed(&two_days, refunded(before, "R2", day)).len(), 1);
+    let mut with_a_hole = bill(1, &billed);
+    with_a_hole.periods.push((at(21, 0), at(22, 0)));
+    assert!(missed(&with_a_hole, refunded("2026112122001427340000000002", "R2", day)).is_empty());
+    // A line of its trade that nobody has answered for may be its own, under another number.
+    let unanswered = bill(1, &[paid(), refund(2000, 14, "R1"), refund(1000, 15, "R-2")]);
+    let report = compare(&unanswered, &[payment_event(), named("R1", 2000), named("R2", 3000)]);
+    assert_eq!(found(&report), [(What::NeverNotified, "10.00")]);
+    // Nothing is said where not all was read.
+    let mut damaged = bill(1, &billed);
+    damaged.unread.insert(TRADE.to_owned());
+    assert!(missed(&damaged, refunded(TRADE, "R2", day)).is_empty());
+    damaged.names_every_trade = false;
+    damaged.unread.clear();
+    let report = compare(&damaged, &[payment_event(), named("R1", 2000), refunded(TRADE, "R2", day)]);
+    assert!(report.is_clean() && report.not_looked_for == 1, "{report:?}");
+}
+
+#[test]
+fn how_many_more_are_not_in_the_bill_than_are_listed_is_told() {
+    let bill = bill(1, &[paid()]);
+    let others = (0..MAX_UNBILLED + 3).map(|at| format!("2026112322001427341{at:09}"));
+    let others: Vec<Entry> = others.map(|number| elsewhere(&number, at(23, 13))).collect();
+    let report = compare(&bill, &[vec![payment_event()], others].concat());
+    assert_eq!((report.of(What::NotInTheBill).count(), report.unlisted), (MAX_UNBILLED, 3));
+    assert!(!report.is_clean());
+    let (mut text, mut json) = (Vec::new(), Vec::new());
+    super::super::page::text(&bill, &report, &mut text).unwrap();
+    assert!(String::from_utf8(text).unwrap().contains("and 3 more, which are not listed"));
+    super::super::page::json(&bill, &report, &mut json).unwrap();
+    assert!(String::from_utf8(json).unwrap().contains("\"unlisted\":3"));
 }
 
 #[test]
