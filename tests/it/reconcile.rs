@@ -235,7 +235,9 @@ fn a_bill_that_cannot_be_read_exits_65_and_a_store_that_is_not_there_1() {
         let output = gateway(&program, &["reconcile", "bill.zip"]);
         assert_eq!(output.status.code(), Some(65), "{output:?}");
         assert!(output.stdout.is_empty());
-        assert_eq!(gateway(&program, &["reconcile", "nowhere.csv"]).status.code(), Some(1));
+        for no_file in ["nowhere.csv", "."] {
+            assert_eq!(gateway(&program, &["reconcile", no_file]).status.code(), Some(1), "{no_file}");
+        }
         program.folder().write("bill.zip", bill(&[]));
         let output = gateway(&program, &["reconcile", "--export", "nowhere", "bill.zip"]);
         assert_eq!(output.status.code(), Some(1), "{output:?}");

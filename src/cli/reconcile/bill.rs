@@ -107,7 +107,12 @@ impl Bill {
         let failed = |error| BillError::Io(path.display().to_string(), error);
         let mut file = File::open(path).map_err(failed)?;
         let mut magic = [0; 4];
-        let is_zip = file.read_exact(&mut magic).is_ok() && magic == *b"PK\x03\x04";
+        let is_zip = match file.read_exact(&mut magic) {
+            Ok(()) => magic == *b"PK\x03\x04",
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
+            // A directory, say: no fault of a bill's.
+            Err(error) => return Err(failed(error)),
+        };
         file.rewind().map_err(failed)?;
         let before = self.rows.len();
         if is_zip {
@@ -144,7 +149,8 @@ impl Bill {
         let mut details = 0;
         for at in 0..zip.len() {
             let entry = zip.by_index(at).map_err(|error| content(name, error))?;
-            if entry.is_dir() {
+            // What macOS puts beside each file that it packs again is none of Alipay's.
+            if entry.is_dir() || entry.name().is_ok_and(|name| name.starts_with("__MACOSX/")) {
                 continue;
             }
             if matches!(self.read_csv(&format!("{name}, file {}", at + 1), entry)?, Found::Detail) {

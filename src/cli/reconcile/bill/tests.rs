@@ -244,6 +244,10 @@ fn a_zip_is_read_by_what_its_files_are_and_not_by_their_names() {
     let whole = zipped(&[("summary.csv", &summary), ("detail.csv", &detail)]);
     assert_eq!(read(&whole).unwrap().rows.len(), 1);
     assert!(read(&zipped(&[("summary.csv", &summary)])).is_err());
+    // Packed again by macOS; any other file that is no bill may be a day that cannot be read.
+    let packed = zipped(&[("detail.csv", &detail), ("__MACOSX/._detail.csv", b"\0\x05\x16\x07")]);
+    assert_eq!(read(&packed).unwrap().rows.len(), 1);
+    assert!(read(&zipped(&[("detail.csv", &detail), ("._detail.csv", b"\0\x05\x16\x07")])).is_err());
     let many: Vec<(String, &[u8])> = (0..=MAX_FILES).map(|at| (at.to_string(), &detail[..])).collect();
     let many: Vec<(&str, &[u8])> = many.iter().map(|(name, bytes)| (name.as_str(), *bytes)).collect();
     assert!(read(&zipped(&many)).unwrap_err().to_string().contains("more files"));
