@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::Failure;
+use super::explain::capture::read_file;
 use crate::signer::{Signer, SignerError};
 
 /// Who may read a file.
@@ -82,7 +83,7 @@ pub(super) fn private_key(option: &str, path: &Path) -> Result<Signer, Failure> 
 /// Reads a key's file, and says what to do with one that is no text.
 pub(super) fn text(option: &str, path: &Path) -> Result<String, Failure> {
     let told = |why: String| Failure::running(format!("{option} {}: {why}", path.display()));
-    let bytes = std::fs::read(path).map_err(|error| told(error.to_string()))?;
+    let bytes = read_file(path).map_err(|error| told(error.to_string()))?;
     String::from_utf8(bytes).map_err(|error| {
         let name = path.display();
         told(match error.as_bytes() {

@@ -325,6 +325,13 @@ fn the_simulated_alipays_private_key_is_for_its_owner_alone() {
 }
 
 #[test]
+fn a_key_without_end_is_told_and_not_gathered() {
+    let output = run(&["pay-link", "--app-id", "1", "--key", "/dev/zero", "--amount", "1", "--subject", "x"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains("larger than 1 MiB"), "{output:?}");
+}
+
+#[test]
 fn a_key_that_cannot_sign_is_told_with_its_file() {
     let folder = Folder::new();
     let public = folder.write("public.pem", crate::support::alipay::public_pem());

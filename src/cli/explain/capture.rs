@@ -146,7 +146,7 @@ fn encoded_in_line(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Reads a file, but not without end.
-pub(super) fn read_file(file: &Path) -> io::Result<Vec<u8>> {
+pub(in crate::cli) fn read_file(file: &Path) -> io::Result<Vec<u8>> {
     read_bounded(File::open(file)?)
 }
 
@@ -154,7 +154,7 @@ fn read_bounded(from: impl Read) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     from.take(MAX_BYTES + 1).read_to_end(&mut content)?;
     if content.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other("larger than 1 MiB, which no notification is"));
+        return Err(io::Error::other("larger than 1 MiB, which no notification and no key is"));
     }
     Ok(content)
 }
