@@ -281,11 +281,12 @@ fn parse_moment(text: &str) -> Option<Timestamp> {
         "Z" | "z" => 0,
         _ => {
             let (hours, minutes) = zone.get(1..)?.split_once(':')?;
-            if hours.len() != 2 || minutes.len() != 2 {
-                return None;
-            }
-            let (hours, minutes): (u8, u8) = (hours.parse().ok()?, minutes.parse().ok()?);
-            let east = i64::from(hours) * 60 + i64::from(minutes);
+            let number = |digits: &str, below: i64| -> Option<i64> {
+                let is_one = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
+                digits.parse().ok().filter(|number| is_one && *number < below)
+            };
+            let (hours, minutes) = (number(hours, 24)?, number(minutes, 60)?);
+            let east = hours * 60 + minutes;
             if zone.starts_with('-') { -east } else { east }
         }
     };
@@ -323,6 +324,9 @@ mod tests {
             "2026-11-23T10:15:31+8",
             "9999-12-31 23:59:59",
             "2026-11-23T10:15:31+é:00",
+            "2026-11-23T10:15:31+25:00",
+            "2026-11-23T10:15:31+08:60",
+            "2026-11-23T10:15:31++8:00",
         ] {
             assert!(moment(bad).is_err(), "{bad}");
         }

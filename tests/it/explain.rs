@@ -436,6 +436,20 @@ fn the_screen_fits_and_shows_nothing_of_the_buyer() {
     assert!(!run.out.contains("2088000000000016"));
 }
 
+#[test]
+fn a_screen_says_how_many_parameters_it_leaves_out() {
+    let body = (0..60).fold(Draft::payment(), |draft, number| draft.set(&format!("x{number}"), "1"));
+    let body = body.signed().body();
+    let parameters = text(&body).split('&').filter(|pair| !pair.starts_with("sign")).count();
+    for (lang, told) in
+        [("en", format!("… ({} more", parameters - 64)), ("zh", format!("还有 {} 个", parameters - 64))]
+    {
+        let run = screen(&body, &["--lang", lang]);
+        assert!(run.code == 0 && run.out.contains(&told), "{told}: {}", run.out);
+    }
+    assert!(!screen(&Draft::payment().signed().body(), &[]).out.contains('…'));
+}
+
 /// As a screen.
 fn screen(body: &[u8], more: &[&str]) -> Run {
     let folder = folder();

@@ -44,6 +44,11 @@ pub(super) fn of_length(characters: usize) -> String {
     format!("（共 {characters} 个字符）")
 }
 
+/// Behind as many lines as a screen has.
+pub(super) fn left_out(more: usize) -> String {
+    format!("（还有 {more} 个，见 JSON）")
+}
+
 /// Why nothing is announced.
 pub(super) fn reason(reason: Reason) -> String {
     match reason {
@@ -81,7 +86,9 @@ fn objected(objection: Objection) -> String {
         Objection::Seller => "seller_id 不是该应用的卖家".to_owned(),
         Objection::Grammar(name) => format!("起决定作用的字段 {name} 格式不对"),
         Objection::Ambiguous(name) => {
-            format!("某个参数值里含有看起来像字段 {name} 的内容，或该字段本身就是某段文本的一部分：字段边界可能被移动过")
+            format!(
+                "某个参数值里含有看起来像字段 {name} 的内容，或该字段本身就是某段文本的一部分：字段边界可能被移动过"
+            )
         }
         Objection::Stale => "notify_time 早于 freshness.max_age：重放，或时钟不准".to_owned(),
     }

@@ -44,6 +44,11 @@ pub(super) fn of_length(characters: usize) -> String {
     format!("({characters} characters)")
 }
 
+/// Behind as many lines as a screen has.
+pub(super) fn left_out(more: usize) -> String {
+    format!("({more} more, in the JSON)")
+}
+
 /// Why nothing is announced.
 pub(super) fn reason(reason: Reason) -> String {
     match reason {

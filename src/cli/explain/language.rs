@@ -66,6 +66,13 @@ impl Language {
         }
     }
 
+    pub(super) fn left_out(self, more: usize) -> String {
+        match self {
+            Self::English => english::left_out(more),
+            Self::Chinese => chinese::left_out(more),
+        }
+    }
+
     pub(super) fn reason(self, reason: Reason) -> String {
         match self {
             Self::English => english::reason(reason),

@@ -89,7 +89,8 @@ impl Screen {
     /// One parameter a line. Split at each `&`, as if no value held one: that is what the content itself looks
     /// like, and a line that surprises shows where a border was moved.
     fn parameters(&self, content: &[u8], charset: Option<Charset>, out: &mut dyn Write) -> io::Result<()> {
-        for piece in content.split(|byte| *byte == b'&').take(MAX_LINES) {
+        let mut pieces = content.split(|byte| *byte == b'&');
+        for piece in pieces.by_ref().take(MAX_LINES) {
             let equals = piece.iter().position(|byte| *byte == b'=').unwrap_or(piece.len());
             let (name, value) = piece.split_at(equals);
             let value = value.strip_prefix(b"=").unwrap_or_default();
@@ -102,7 +103,10 @@ impl Screen {
                 writeln!(out, "  {name_text}={}", self.shortened(&escaped(&text_of(value, charset))))?;
             }
         }
-        Ok(())
+        match pieces.count() {
+            0 => Ok(()),
+            more => writeln!(out, "  … {}", self.language.left_out(more)),
+        }
     }
 
     fn shortened(&self, text: &str) -> String {
