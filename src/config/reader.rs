@@ -24,12 +24,13 @@ pub(super) struct Reader {
     remarks: Vec<String>,
     /// The files that apps, keys, sellers and the listener's certificate came from.
     watched: Vec<PathBuf>,
+    is_unread: bool,
 }
 
 impl Reader {
     pub(super) fn new(gathered: Gathered) -> Self {
-        let Gathered { values, folder, problems, remarks, file } = gathered;
-        Self { values, folder, problems, remarks, watched: file.into_iter().collect() }
+        let Gathered { values, folder, problems, remarks, file, is_unread } = gathered;
+        Self { values, folder, problems, remarks, watched: file.into_iter().collect(), is_unread }
     }
 
     /// Notes a problem of a key.
@@ -40,6 +41,13 @@ impl Reader {
     /// Notes something odd.
     pub(super) fn remark(&mut self, what: impl Into<String>) {
         self.remarks.push(what.into());
+    }
+
+    /// Notes that a key is missing which has no default; of a file that could not be read nobody knows.
+    pub(super) fn missing(&mut self, key: &str, what: impl Display) {
+        if !self.is_unread {
+            self.problem(key, what);
+        }
     }
 
     /// How many tables an array of tables has.

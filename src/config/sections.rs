@@ -91,7 +91,7 @@ pub(super) fn policy(reader: &mut Reader) -> Option<Policy> {
     let mut apps = BTreeMap::new();
     let count = reader.tables("apps");
     if count == 0 {
-        reader.problem("apps", "there must be at least one [[apps]]");
+        reader.missing("apps", "there must be at least one [[apps]]");
         return None;
     }
     for index in 0..count {
@@ -572,7 +572,7 @@ fn store(reader: &mut Reader) -> Option<store::engine::Config> {
         }
         let Redis { uri, ca_file, prefix, when_away } = redis;
         let Some(uri) = uri else {
-            reader.problem("store.uri", "is required with store.engine = \"redis\", or store.uri_file");
+            reader.missing("store.uri", "is required with store.engine = \"redis\", or store.uri_file");
             return None;
         };
         let config = store::redis::Config {

@@ -18,6 +18,8 @@ pub(super) struct Gathered {
     /// Relative paths are relative to this.
     pub(super) folder: PathBuf,
     pub(super) file: Option<PathBuf>,
+    /// Whether the file could not be read, so that nobody knows what is in it.
+    pub(super) is_unread: bool,
 }
 
 /// Reads everything and refuses what has no key.
@@ -27,8 +29,14 @@ pub(super) fn gather(file: Option<&Path>, environment: Vec<(String, String)>) ->
         default.exists().then_some(default)
     });
     let folder = file.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
-    let mut gathered =
-        Gathered { values: BTreeMap::new(), problems: Vec::new(), remarks: Vec::new(), folder, file };
+    let mut gathered = Gathered {
+        values: BTreeMap::new(),
+        problems: Vec::new(),
+        remarks: Vec::new(),
+        folder,
+        file,
+        is_unread: false,
+    };
     let short: Vec<&(String, String)> = environment
         .iter()
         .filter(|(name, value)| SHORT.contains(&name.as_str()) && !value.is_empty())
@@ -50,12 +58,16 @@ impl Gathered {
     fn read_file(&mut self, path: &Path) {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) => return self.problems.push(format!("{}: {error}", path.display())),
+            Err(error) => {
+                self.is_unread = true;
+                return self.problems.push(format!("{}: {error}", path.display()));
+            }
         };
         match text.parse::<Table>() {
             Ok(table) => flatten("", table, &mut self.values),
             // The parser shows the line, and the line may hold a secret: only where and what.
             Err(error) => {
+                self.is_unread = true;
                 let before = error.span().and_then(|span| text.get(..span.start));
                 let line = before.map_or(1, |before| before.matches('\n').count() + 1);
                 self.problems.push(format!("{} line {line}: {}", path.display(), error.message()));

@@ -204,12 +204,14 @@ alipay_public_keys = ["missing.pem"]
     fn a_file_that_is_not_toml_is_told_with_its_line_and_without_its_text() {
         let problems = load("[amqp]\nuri = \"amqp://u:hunter2@h\" x\n").unwrap_err();
         assert!(problems[0].contains("line 2") && !problems[0].contains("hunter2"), "{problems:?}");
+        assert_eq!(problems.len(), 1, "what else is in it nobody knows: {problems:?}");
     }
 
     #[test]
     fn a_file_that_is_not_there_is_told() {
         let problems = config::load_from(Some(Path::new("nowhere/gateway.toml")), Vec::new()).unwrap_err();
         assert!(problems.0[0].starts_with("nowhere/gateway.toml:"), "{problems}");
+        assert_eq!(problems.0.len(), 1, "{problems}");
     }
 
     #[test]
