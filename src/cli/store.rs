@@ -37,13 +37,14 @@ Example:
 What waits is written with its content: messages with what event.buyer leaves of the buyer, and held notifications as
 Alipay sent them. Keep the file as you keep the store.")]
     Export(ExportArgs),
-    /// Put an export into the store; no gateway may have it open. What is announced stays so.
+    /// Put an export into the store. What is announced stays so. No gateway may have SQLite's file open; with Redis they may
+    /// be running.
     #[command(after_help = "\
 Example:
   alipay-notify-gateway store import --config gateway.toml backup.jsonl
 
 The whole file is looked through before anything is written. Exits 65 when it is not a whole export, or when the store
-has other money facts under a key; 1 when a gateway has the store open.")]
+has other money facts under a key; 1 when a gateway has SQLite's file open.")]
     Import(ImportArgs),
     /// Read what can be read of a damaged store, and put it into the present one or into a file.
     #[command(after_help = "\
