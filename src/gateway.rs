@@ -222,11 +222,8 @@ impl Gateway {
         let metrics = &self.inner.metrics;
         let over_budget = self.inner.penalties.count(Instant::now());
         metrics.addresses_over_budget.set(i64::try_from(over_budget).unwrap_or(i64::MAX));
-        let Some(Backlog { tally, last_retry }) = self.inner.publication.backlog(now).await else {
-            metrics.store_up.set(0);
-            return;
-        };
-        let is_away = metrics.store_unchecked.get() + metrics.store_refusing.get() > 0;
+        let Backlog { tally, last_retry, is_known } = self.inner.publication.backlog(now).await;
+        let is_away = !is_known || metrics.store_unchecked.get() + metrics.store_refusing.get() > 0;
         metrics.store_up.set(i64::from(!is_away));
         for (state, count) in
             [("deferred", tally.deferred), ("in_doubt", tally.in_doubt), ("held", tally.held)]

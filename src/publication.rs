@@ -36,7 +36,7 @@ mod unrecorded;
 mod watch;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -127,6 +127,8 @@ struct Shared {
     breaker: Breaker,
     unrecorded: Unrecorded,
     watch: Watch,
+    /// What the store said last.
+    tally: std::sync::Mutex<Tally>,
     room: Arc<Semaphore>,
 }
 
@@ -138,6 +140,8 @@ pub struct Backlog {
     /// Seconds until Alipay's last delivery of the oldest payment of it; negative when it is past, infinite
     /// when there is none.
     pub last_retry: f64,
+    /// Whether the store was asked just now, and this is not what it said last.
+    pub is_known: bool,
 }
 
 /// A delivery on its way: the event and what belongs to its request.
@@ -173,6 +177,7 @@ impl Publication {
             jitter: std::sync::Mutex::new(SmallRng::seed_from_u64(parts.seed)),
             flight: Flight::default(),
             watch: Watch::default(),
+            tally: std::sync::Mutex::default(),
         });
         for _ in 0..lanes {
             shared.tasks.spawn_vital(Lane::new(Arc::clone(&shared)).run());
@@ -265,14 +270,23 @@ impl Publication {
         degraded
     }
 
-    /// What waits, and how long Alipay will still deliver the oldest of it. `None` if the store is away.
-    pub async fn backlog(&self, now: Timestamp) -> Option<Backlog> {
-        let tally = within(STORE_DEADLINE, self.shared.store.tally()).await.ok()?;
+    /// What waits, and how long Alipay will still deliver the oldest of it. While the store is away, what it said last: it is then
+    /// that somebody must be told how little time is left.
+    pub async fn backlog(&self, now: Timestamp) -> Backlog {
+        let found = within(STORE_DEADLINE, self.shared.store.tally()).await;
+        let is_known = found.is_ok();
+        let tally = {
+            let mut tally = self.shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Ok(found) = found {
+                *tally = found;
+            }
+            tally.clone()
+        };
         let last_retry = tally.oldest_payment.map_or(f64::INFINITY, |paid| {
             let last = paid.plus(LAST_DELIVERY);
             last.since(now).as_secs_f64() - now.since(last).as_secs_f64()
         });
-        Some(Backlog { tally, last_retry })
+        Backlog { tally, last_retry, is_known }
     }
 
     /// Resolves when nothing is in flight and everything that was confirmed is recorded. There is no deadline

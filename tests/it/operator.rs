@@ -269,6 +269,7 @@ fn a_later_delivery_that_passes_clears_what_was_held() {
 fn a_later_delivery_that_passes_clears_what_was_held_though_its_event_was_announced_before() {
     run(async {
         let program = start("passes-again");
+        let _queue = Queue::bound(&program.exchange, &["#"]).await;
         let held = || program.metric("backlog_events{state=\"held\"}");
         let paid = Notification::payment_now(1);
         assert!(program.post(&paid.body()).is_success());

@@ -13,7 +13,7 @@ use alipay_notify_gateway::gateway::{self, Delivery, Gateway, Reply};
 use alipay_notify_gateway::lifecycle::Tasks;
 use alipay_notify_gateway::metrics::Metrics;
 use alipay_notify_gateway::publication::{self, How, Publication};
-use alipay_notify_gateway::store::{Cause, DOUBT, State};
+use alipay_notify_gateway::store::{Cause, DOUBT, State, Tally};
 use alipay_notify_gateway::telemetry::traces::Tracer;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -1059,6 +1059,23 @@ async fn what_acceptance_refuses_is_held_with_its_body_and_nothing_is_published(
     assert_eq!(bench.count("held_total{reason=\"ambiguous\"}"), 2.0);
     assert_eq!(bench.states(), ["held"; 4]);
     assert!(bench.broker.is_quiet().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_grows_old_while_the_store_is_away() {
+    let bench = Bench::new();
+    let kept_at = Some(bench.clock.now());
+    *bench.store.tally.lock().unwrap() =
+        Tally { deferred: 1, oldest_at: kept_at, oldest_payment: kept_at, ..Tally::default() };
+    bench.gateway.show_backlog().await;
+    let seen = || [bench.count("unannounced_last_retry_seconds"), bench.count("backlog_oldest_seconds")];
+    let [last_retry, oldest] = seen();
+    assert!(last_retry.is_finite() && bench.count("store_up") == 1.0);
+    bench.store.away.store(true, Ordering::SeqCst);
+    bench.clock.set(bench.clock.now().plus(Duration::from_secs(3600)));
+    bench.gateway.show_backlog().await;
+    assert_eq!(seen(), [last_retry - 3600.0, oldest + 3600.0]);
+    assert_eq!((bench.count("store_up"), bench.count("backlog_events{state=\"deferred\"}")), (0.0, 1.0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -195,6 +195,8 @@ pub struct MemoryStore {
     pub rows: Mutex<BTreeMap<Key, Kind>>,
     /// Claims of these keys are answered that another replica is at it.
     pub elsewhere: Mutex<BTreeSet<Key>>,
+    /// What it says that it keeps.
+    pub tally: Mutex<Tally>,
     /// Every call fails.
     pub away: AtomicBool,
     /// There is no room.
@@ -402,7 +404,7 @@ impl Store for MemoryStore {
     }
 
     fn tally(&self) -> BoxFuture<'_, Result<Tally, StoreError>> {
-        self.answer(Tally::default)
+        self.answer(|| self.tally.lock().unwrap().clone())
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
