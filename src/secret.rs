@@ -61,9 +61,11 @@ impl Source {
 pub fn is_pasted_key(text: &str) -> bool {
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | ' ');
     let is_der = text.len() >= SHORTEST_KEY && text.starts_with('M') && text.chars().all(is_base64);
-    is_der || text.contains("-----BEGIN") || text.contains(['\n', '\r'])
+    is_der || text.len() > LONGEST_NAME || text.contains("-----BEGIN") || text.contains(['\n', '\r'])
 }
 
+/// Whatever else is done to a key (it is encoded once more, quoted, put behind a folder): no name is as long.
+const LONGEST_NAME: usize = 255;
 /// A key of Ed25519, the shortest there is, has 64 characters.
 const SHORTEST_KEY: usize = 60;
 /// Bound: no secret is larger.

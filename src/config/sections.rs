@@ -599,8 +599,9 @@ fn store(reader: &mut Reader) -> Option<store::engine::Config> {
         );
     }
     let path = path.unwrap_or_else(|| "data/gateway.db".to_owned());
-    // SQLite reads the last two as something else than a file.
-    if path.is_empty() || path.ends_with('/') || path.starts_with(':') || path.starts_with("file:") {
+    // SQLite reads two of these as something else than a file, and a URI has a password in it.
+    let is_none = path.starts_with(':') || path.starts_with("file:") || path.contains("://");
+    if path.is_empty() || path.ends_with('/') || is_none {
         reader.problem("store.path", "is to name a file");
     }
     Some(store::engine::Config::Sqlite(store::sqlite::Config {

@@ -74,7 +74,8 @@ impl Shared {
                 bytes.insert(0, b'\n');
             }
             let left = unwritten(&mut out, &bytes);
-            let lines = left.iter().filter(|byte| **byte == b'\n').count();
+            let has_ended_none = is_torn && left.len() == bytes.len();
+            let lines = left.iter().filter(|byte| **byte == b'\n').count() - usize::from(has_ended_none);
             self.dropped.fetch_add(u64::try_from(lines).unwrap_or(u64::MAX), Ordering::Relaxed);
             is_torn = match bytes.len() - left.len() {
                 _ if left.is_empty() => false,
@@ -207,6 +208,7 @@ mod tests {
         assert_eq!(written(9, &[StorageFull]), ("first\nsec\nthird\n".to_owned(), 1));
         assert_eq!(written(3, &[StorageFull]), ("fir\nthird\n".to_owned(), 2));
         assert_eq!(written(0, &[BrokenPipe; 2]), (String::new(), 3));
+        assert_eq!(written(9, &[StorageFull; 2]), ("first\nsec".to_owned(), 2));
     }
 
     #[test]

@@ -307,6 +307,21 @@ async fn a_page_that_is_lost_takes_only_its_own_rows_with_it() {
 }
 
 #[tokio::test]
+async fn what_is_missing_of_a_file_that_was_cut_off_is_said() {
+    let fixture = Fixture::new();
+    let (store, _) = furnished(&fixture).await;
+    store.close().await;
+    let (_, whole) = salvaged(&fixture.path());
+    assert_eq!((whole.unreadable, whole.broken), (0, 0));
+    let length = u64::from(whole.pages) * 4096;
+    for cut in [length - 2048, length / 2, 4096, 100, 0] {
+        std::fs::File::options().write(true).open(fixture.path()).unwrap().set_len(cut).unwrap();
+        let (_, about) = salvaged(&fixture.path());
+        assert!(about.unreadable > 0 || about.broken > 0, "cut to {cut} of {length}: {about:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_of_the_first_release_is_salvaged_too() {
     let fixture = Fixture::new();
     std::fs::create_dir_all(fixture.path().parent().unwrap()).unwrap();

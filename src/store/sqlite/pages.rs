@@ -26,6 +26,8 @@ pub struct Pages {
     log: Option<File>,
     page_size: usize,
     count: u32,
+    /// How many there should be.
+    stated: u32,
     /// Pages whose newest version is in the log, and where there.
     newer: HashMap<u32, u64>,
     /// Pages in the log behind a break, by their place.
@@ -53,16 +55,28 @@ impl Pages {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let log = File::open(beside(path, "-wal")).ok();
-        let mut head = [0; 18];
+        let mut head = [0; 100];
         let _ = file.read_exact_at(&mut head, 0);
         let stated = usize::from(u16_at(&head, 16).unwrap_or(0));
         let is_sound = head.starts_with(b"SQLite format 3\0") && stated.is_power_of_two() && stated >= 512;
         let page_size = if is_sound { stated } else { PAGE_SIZE };
-        let mut pages =
-            Self { file, log, page_size, count: 0, newer: HashMap::new(), loose: Vec::new(), committed: 0 };
+        let mut pages = Self {
+            file,
+            log,
+            page_size,
+            count: 0,
+            stated: 0,
+            newer: HashMap::new(),
+            loose: Vec::new(),
+            committed: 0,
+        };
         pages.read_log()?;
-        let in_file = pages.file.metadata()?.len() / u64::try_from(page_size).unwrap_or(1);
+        let in_file = pages.file.metadata()?.len().div_ceil(u64::try_from(page_size).unwrap_or(1));
         pages.count = u32::try_from(in_file).unwrap_or(u32::MAX).max(pages.committed);
+        // Of a file that was cut off its head says how much is missing, if nothing was written behind its back. One that is
+        // empty has lost its head, too.
+        let is_told = pages.committed == 0 && is_sound && u32_at(&head, 24) == u32_at(&head, 92);
+        pages.stated = u32_at(&head, 28).filter(|_| is_told).unwrap_or(0).max(pages.count).max(1);
         Ok(pages)
     }
 
@@ -93,7 +107,7 @@ impl Pages {
         waiting.into_iter().try_for_each(take)?;
         self.mark_free(&mut trace);
         let used = u32::try_from(trace.used.len()).unwrap_or(u32::MAX);
-        Ok(Found { pages: self.count, unreadable: self.count.saturating_sub(used), broken: trace.broken })
+        Ok(Found { pages: self.stated, unreadable: self.stated.saturating_sub(used), broken: trace.broken })
     }
 
     fn rows<E>(&self, trace: &mut Trace, take: &mut impl FnMut(Entry) -> Result<(), E>) -> Result<(), E> {
