@@ -5,11 +5,11 @@ mod low_priority;
 mod operator;
 mod origin;
 mod penalty_box;
+mod sparingly;
 mod verifier;
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ use low_priority::{Job, LowPriority};
 pub use operator::{Done, Order, Replayed};
 pub use origin::Origin;
 use penalty_box::{PenaltyBox, Priority};
+use sparingly::Sparingly;
 use verifier::Verifier;
 
 /// The gateway between two doors: notifications come in, replies go out.
@@ -494,50 +495,8 @@ fn outcome_of(announced: &Announced) -> metrics::Outcome {
 const OUTCOME: &str = "alipay_gateway.outcome";
 const CAUSE: &str = "alipay_gateway.cause";
 
-/// Lets so many lines a second through: a flood of notifications must not become a flood of logs, nor push out the lines of
-/// others. Anybody who once saw a genuine one can send it again as often as he likes.
-#[derive(Debug)]
-struct Sparingly {
-    at_most: u64,
-    second: AtomicU64,
-    said: AtomicU64,
-    unsaid: AtomicU64,
-}
-
-impl Sparingly {
-    fn to(at_most: u64) -> Self {
-        Self { at_most, second: AtomicU64::new(0), said: AtomicU64::new(0), unsaid: AtomicU64::new(0) }
-    }
-
-    /// How many were not said since the last one, if this one may be.
-    fn say(&self, now: Timestamp) -> Option<u64> {
-        let second = now.unix_seconds();
-        if self.second.swap(second, Ordering::Relaxed) != second {
-            self.said.store(0, Ordering::Relaxed);
-        }
-        if self.said.fetch_add(1, Ordering::Relaxed) >= self.at_most {
-            self.unsaid.fetch_add(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(self.unsaid.swap(0, Ordering::Relaxed))
-    }
-}
-
 /// Bound: lines that name what was held, or was answered too late for `success`.
 const NAMED_A_SECOND: u64 = 20;
 /// Bound: audit lines of what was announced before. Alipay delivers each notification eight times at the most, and again only
 /// where it was not told `success`.
 const DUPLICATES_A_SECOND: u64 = 200;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_says_so_many_lines_a_second_and_then_how_many_it_did_not() {
-        let sparingly = Sparingly::to(2);
-        let at = |second: i64| Timestamp::from_unix_millis(second * 1000);
-        let said = [1, 1, 1, 1, 2, 2, 2, 3].map(|second| sparingly.say(at(second)));
-        assert_eq!(said, [Some(0), Some(0), None, None, Some(2), Some(0), None, Some(1)]);
-    }
-}

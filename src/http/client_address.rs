@@ -122,6 +122,21 @@ mod tests {
     }
 
     #[test]
+    fn a_network_of_ipv4_may_be_written_as_ipv6_writes_it() {
+        let list = ["::ffff:10.0.0.0/104", "::ffff:127.0.0.1", "2001:db8::/32"].map(str::to_owned);
+        let proxies = TrustedProxies::read(&list).unwrap();
+        for (address, is_one) in [
+            ("10.9.9.9", true),
+            ("127.0.0.1", true),
+            ("127.0.0.2", false),
+            ("2001:db8::1", true),
+            ("::1", false),
+        ] {
+            assert_eq!(proxies.contain(address.parse().unwrap()), is_one, "{address}");
+        }
+    }
+
+    #[test]
     fn a_port_and_brackets_do_no_harm() {
         for hop in ["198.51.100.1:4711", " 198.51.100.1 "] {
             assert_eq!(client("10.1.2.3", &[hop]), "198.51.100.1");

@@ -463,9 +463,9 @@ const CALLS: usize = 16_384;
 const ROOM_KIB: usize = 32 * 1024;
 /// Bound: about the callers in one transaction.
 const WAITING: usize = 256;
-/// Expired rows are looked for this often at the most, between batches.
 /// How long the thread may be at one thing before nobody waits for it: as long as publication waits for one answer.
 const STUCK: Duration = Duration::from_secs(2);
+/// Expired rows are looked for this often at the most, between batches.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
