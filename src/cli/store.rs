@@ -6,10 +6,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{DONE, Failure, NOT_VERIFIED};
-use crate::clock::{Clock as _, SystemClock};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config;
 use crate::event::Message;
-use crate::store::engine::{Config, Shelf, ShelfError, read_all};
+use crate::store::engine::{Config, Shelf, ShelfError, complete_since, read_all};
 use crate::store::sqlite::end_alarm;
 use crate::store::sqlite::pages::{Found, Pages};
 use crate::store::transfer::{self, TransferError, Writer};
@@ -106,19 +106,25 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
     }
 }
 
-fn store_of(file: Option<&Path>) -> Result<Config, Failure> {
+fn configuration(file: Option<&Path>) -> Result<config::Config, Failure> {
     let loaded = config::load(file).map_err(|problems| Failure::configuration(problems.to_string()))?;
-    Ok(loaded.config.store)
+    Ok(loaded.config)
+}
+
+fn store_of(file: Option<&Path>) -> Result<Config, Failure> {
+    Ok(configuration(file)?.store)
 }
 
 fn export(args: &ExportArgs, out: &mut dyn Write) -> Result<u8, Failure> {
-    let store = store_of(args.config.as_deref())?;
+    let loaded = configuration(args.config.as_deref())?;
+    let (store, now) = (loaded.store, SystemClock.now());
+    let since = complete_since(&store, now.before(loaded.policy.retention))?;
     let mut draft = args.out.as_deref().map(Draft::create).transpose()?;
     let target: &mut dyn Write = match &mut draft {
         Some(draft) => &mut draft.file,
         None => out,
     };
-    let mut writer = Writer::begin(target, SystemClock.now())?;
+    let mut writer = Writer::begin(target, now, since)?;
     read_all(&store, |entry| writer.add(entry))?;
     let entries = writer.end()?;
     if let Some(draft) = draft {
@@ -142,14 +148,15 @@ fn import(args: &ImportArgs, out: &mut dyn Write) -> Result<u8, Failure> {
             Some(fault) => Err(TransferError::Line(number, format!("{}: {fault}", entry.key.id))),
         }
     });
-    match checked {
-        Ok(_) => {}
+    let contents = match checked {
+        Ok(contents) => contents,
         Err(error @ TransferError::Line(..)) => {
             return Err(Failure { code: NOT_VERIFIED, ..unreadable(&error) });
         }
         Err(error @ TransferError::Io(_)) => return Err(unreadable(&error)),
-    }
+    };
     let mut shelf = Shelf::alone(&store).map_err(|error| Failure::running(error.to_string()))?;
+    shelf.bring_complete_since(contents.complete_since)?;
     let mut failure = None;
     let read = transfer::read(file()?, |entry| {
         shelf.put(entry).map_err(|error| {
@@ -178,7 +185,7 @@ fn salvage(args: &SalvageArgs) -> Result<u8, Failure> {
     };
     if let Some(path) = &args.out {
         let mut draft = Draft::create(path)?;
-        let mut writer = Writer::begin(&mut draft.file, SystemClock.now())?;
+        let mut writer = Writer::begin(&mut draft.file, SystemClock.now(), Timestamp::default())?;
         let found = pages.read(|entry| writer.add(&entry))?;
         let entries = writer.end()?;
         draft.publish()?;

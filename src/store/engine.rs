@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::redis::{self as shared, Redis};
 use super::sqlite::{self, OpenError, Sqlite};
 use super::{Entry, Store, Sums};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 
 /// `[store]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +107,17 @@ pub fn read_all(config: &Config, take: impl FnMut(&Entry) -> std::io::Result<()>
     }
 }
 
+/// See [`Store::complete_since`].
+///
+/// # Errors
+/// If it cannot be read.
+pub fn complete_since(config: &Config, at_least: Timestamp) -> Result<Timestamp, ShelfError> {
+    match config {
+        Config::Sqlite(config) => Ok(sqlite::complete_since(config)?),
+        Config::Redis(config) => Ok(shared::complete_since(config, at_least)?),
+    }
+}
+
 impl Shelf {
     /// The store: a file for its user alone, Redis beside the gateways that use it.
     ///
@@ -132,6 +143,17 @@ impl Shelf {
             }
             Config::Redis(config) => Self::Redis(Box::new(shared::Shelf::open(config)?)),
         })
+    }
+
+    /// Is told since when nothing is missing of what it will be brought. The later of two such times holds.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn bring_complete_since(&mut self, since: Timestamp) -> Result<(), ShelfError> {
+        match self {
+            Self::Sqlite(shelf) => Ok(shelf.bring_complete_since(since)?),
+            Self::Redis(shelf) => Ok(shelf.bring_complete_since(since)?),
+        }
     }
 
     /// Puts an entry, or gathers it until there are enough.

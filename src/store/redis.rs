@@ -45,7 +45,7 @@ use crate::event::{Digest, EventType, Key};
 use crate::secret::Source;
 
 pub use self::judge::{Verdict, check, judge};
-pub use self::shelf::{Shelf, ShelfError, read_all};
+pub use self::shelf::{Shelf, ShelfError, complete_since, read_all};
 
 /// The shared store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +166,13 @@ impl Redis {
             Some(_) => Err(odd()),
         };
         answers.into_iter().map(number).collect()
+    }
+
+    /// Keeps since when nothing is missing, if that is later than what is kept. Which of the two it is.
+    async fn horizon(&self, since: Timestamp) -> Result<Timestamp, StoreError> {
+        let batch = Batch::over(&self.names, vec![time(since)], [(0, Vec::new())]);
+        let kept = self.count(&self.scripts.horizon, &batch).await?;
+        Ok(kept.first().copied().map(Timestamp::from_unix_millis).unwrap_or(since))
     }
 
     async fn write_records(&self, records: &[Record]) -> Result<(), StoreError> {
@@ -470,12 +477,9 @@ impl Store for Redis {
 
     fn complete_since(&self, at_least: Timestamp) -> BoxFuture<'_, Result<Timestamp, StoreError>> {
         async move {
-            let batch = Batch::over(&self.names, vec![time(at_least)], [(0, Vec::new())]);
-            let since = self.count(&self.scripts.horizon, &batch).await?;
+            let kept = self.horizon(at_least).await?;
             // Redis deletes what has expired without a word. Of a shorter retention, before, it was told that long ago at the most.
-            let kept =
-                since.first().copied().map(Timestamp::from_unix_millis).filter(|kept| *kept > at_least);
-            Ok(kept.map_or(at_least, |kept| kept.plus(TOLD_EVERY)))
+            Ok(if kept > at_least { kept.plus(TOLD_EVERY) } else { at_least })
         }
         .boxed()
     }

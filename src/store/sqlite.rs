@@ -44,7 +44,7 @@ use crate::event::{EventType, Key};
 use crate::lifecycle::vital;
 
 pub use self::place::behind_links;
-pub use self::shelf::{Shelf, ShelfError, end_alarm, read_all};
+pub use self::shelf::{Shelf, ShelfError, complete_since, end_alarm, read_all};
 
 /// The embedded store.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -30,12 +30,24 @@ pub struct Writer<'a> {
     entries: u64,
 }
 
+/// What is in a file that is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contents {
+    /// How many entries there are.
+    pub entries: u64,
+    /// See [`Store::complete_since`](super::Store::complete_since), of the store that it was written from. 1970 where that has
+    /// forgotten nothing, or a version before wrote the file.
+    pub complete_since: Timestamp,
+}
+
 /// The first line.
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {
     format: String,
     version: u32,
     at: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    complete_since: Option<String>,
 }
 
 /// The last line.
@@ -75,12 +87,17 @@ struct Line {
 }
 
 impl<'a> Writer<'a> {
-    /// Begins the file.
+    /// Begins the file, with what the store says of itself ([`Contents`]).
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn begin(out: &'a mut dyn Write, now: Timestamp) -> io::Result<Self> {
-        let head = Head { format: FORMAT.to_owned(), version: VERSION, at: now.rfc3339_utc() };
+    pub fn begin(out: &'a mut dyn Write, now: Timestamp, complete_since: Timestamp) -> io::Result<Self> {
+        let head = Head {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            at: now.rfc3339_utc(),
+            complete_since: (complete_since > Timestamp::default()).then(|| complete_since.rfc3339_utc()),
+        };
         let mut writer = Self { out, entries: 0 };
         writer.line(&head)?;
         Ok(writer)
@@ -119,8 +136,8 @@ impl<'a> Writer<'a> {
 pub fn read(
     mut input: impl BufRead,
     mut take: impl FnMut(Entry) -> Result<(), TransferError>,
-) -> Result<u64, TransferError> {
-    let (mut number, mut entries) = (0u64, 0u64);
+) -> Result<Contents, TransferError> {
+    let (mut number, mut entries, mut complete_since) = (0u64, 0u64, Timestamp::default());
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -132,12 +149,12 @@ pub fn read(
             return Err(wrong("the file is cut short: it has no last line of its own".to_owned()));
         }
         if number == 1 {
-            check_head(&line).map_err(wrong)?;
+            complete_since = read_head(&line).map_err(wrong)?;
             continue;
         }
         if let Ok(foot) = serde_json::from_slice::<Foot>(&line) {
             return match (foot.entries == entries, input.fill_buf()?.is_empty()) {
-                (true, true) => Ok(entries),
+                (true, true) => Ok(Contents { entries, complete_since }),
                 (false, _) => {
                     Err(wrong(format!("{} entries are announced, {entries} are there", foot.entries)))
                 }
@@ -150,10 +167,12 @@ pub fn read(
     }
 }
 
-fn check_head(line: &[u8]) -> Result<(), String> {
+fn read_head(line: &[u8]) -> Result<Timestamp, String> {
     let head = serde_json::from_slice::<Head>(line).ok().filter(|head| head.format == FORMAT);
     match head.ok_or("the file does not begin as an export of a store does")? {
-        Head { version: VERSION, .. } => Ok(()),
+        Head { version: VERSION, complete_since, .. } => {
+            complete_since.as_deref().map_or(Ok(Timestamp::default()), time)
+        }
         Head { version, .. } => Err(format!("its version is {version}, and this program reads {VERSION}")),
     }
 }
@@ -204,7 +223,6 @@ impl Line {
     }
 
     fn entry(self) -> Result<Entry, String> {
-        let time = |text: &str| Timestamp::from_rfc3339(text).ok_or(format!("{text:?} is not a time"));
         let maybe = |text: Option<String>| text.map(|text| time(&text)).transpose();
         let state = State::from_name(&self.state).ok_or(format!("{:?} is not a state", self.state))?;
         let digest = self.digest.map(|hex| digest(&hex).ok_or(format!("{hex:?} is not a digest")));
@@ -226,6 +244,10 @@ impl Line {
             content: message.or(body.transpose()?),
         })
     }
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::from_rfc3339(text).ok_or(format!("{text:?} is not a time"))
 }
 
 fn digest(hex: &str) -> Option<Digest> {

@@ -423,6 +423,47 @@ fn what_is_kept_moves_from_sqlite_to_redis_and_back() {
     }
 }
 
+#[test]
+fn since_when_nothing_is_missing_moves_along() {
+    for url in [redis_url(), cluster_url()] {
+        let folder = Folder::new();
+        folder.write("alipay.pem", alipay::public_pem());
+        let app = "[[apps]]\napp_id = \"2021000000000001\"\nalipay_public_keys = [\"alipay.pem\"]\n";
+        let write = |name: &str, store: &str| {
+            let path = folder.write(name, format!("[store]\n{store}\n{app}"));
+            path.to_str().unwrap().to_owned()
+        };
+        let redis = write("redis.toml", &keys(&url, &unique("since"), ""));
+        let file = write("file.toml", "path = \"file.db\"");
+        let head = |config: &str| {
+            let output = store(&["export", "--config", config]);
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap().lines().next().unwrap().to_owned()
+        };
+        let bring = |config: &str, since: Timestamp| {
+            let since = since.rfc3339_utc();
+            let head = format!(
+                r#"{{"format":"alipay-notify-gateway-store","version":1,"at":"{since}","complete_since":"{since}"}}"#
+            );
+            let export = folder.write(&unique("export"), format!("{head}\n{{\"entries\":0}}\n"));
+            let output = store(&["import", "--config", config, export.to_str().unwrap()]);
+            assert!(output.status.success(), "{output:?}");
+        };
+        let says = |head: String, since: Timestamp| {
+            assert!(head.ends_with(&format!(r#""complete_since":"{}"}}"#, since.rfc3339_utc())), "{head}");
+        };
+        let since = SystemClock.now().before(Duration::from_secs(2 * 86_400));
+        let earlier = since.before(Duration::from_secs(60));
+        for config in [&file, &redis] {
+            bring(config, since);
+            bring(config, earlier);
+        }
+        says(head(&file), since);
+        // Redis may have been told an hour before it forgot it.
+        says(head(&redis), since.plus(Duration::from_secs(3600)));
+    }
+}
+
 /// Rows of every kind that waits or is settled.
 async fn furnish(path: std::path::PathBuf) {
     let config = sqlite::Config {

@@ -10,9 +10,9 @@ use super::batch::{Batch, number, text};
 use super::line::CONNECT_DEADLINE;
 use super::target::Target;
 use super::{Config, Redis, time};
-use crate::clock::{Clock as _, SystemClock};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::event::Digest;
-use crate::store::{Entry, StoreError, Sums};
+use crate::store::{Entry, StoreError, Sums, TOLD_EVERY};
 
 /// A store that entries are put into.
 pub struct Shelf {
@@ -79,6 +79,17 @@ pub fn read_all(
     })
 }
 
+/// See [`Store::complete_since`](crate::store::Store::complete_since). Nothing is written.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn complete_since(config: &Config, at_least: Timestamp) -> Result<Timestamp, ShelfError> {
+    let kept =
+        runtime()?.block_on(async { Redis::open(config).await.horizon(Timestamp::default()).await })?;
+    let is_told = kept > Timestamp::default();
+    Ok(if is_told { at_least.max(kept.plus(TOLD_EVERY)) } else { at_least })
+}
+
 impl Redis {
     async fn entries(&self, subjects: &[String]) -> Result<Vec<Entry>, StoreError> {
         let mut batch = Batch::new(&self.names, [text("bodies")]);
@@ -136,6 +147,16 @@ impl Shelf {
             None => Ok(Self { runtime, store, waiting: Vec::with_capacity(PORTION), sums: Sums::default() }),
             Some(why) => Err(ShelfError::Store(why)),
         }
+    }
+
+    /// Is told since when nothing is missing of what it will be brought. The later of two such times holds; a gateway that is
+    /// running asks at its next start.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn bring_complete_since(&mut self, since: Timestamp) -> Result<(), ShelfError> {
+        self.runtime.block_on(self.store.horizon(since))?;
+        Ok(())
     }
 
     /// Puts an entry, or gathers it until there are enough for a batch.

@@ -315,6 +315,8 @@ impl Core {
     pub(super) fn take_over(&mut self, old: &Self) -> Result<u64> {
         let mut entries = Vec::with_capacity(PORTION);
         let mut taken = 0;
+        // What cannot be read of it is told below.
+        self.bring_forgotten(old.forgotten().unwrap_or_default())?;
         let read = each(&old.connection, |entry| {
             match entry {
                 Ok(entry) => entries.push(entry),
@@ -363,12 +365,7 @@ impl Core {
         }
         if let Some(at) = gone.iter().filter_map(|(.., at)| *at).max() {
             // Where the retention is raised, what is older than this is not known to be new.
-            writing.execute_batch(FORGOTTEN)?;
-            writing
-                .prepare_cached(
-                    "INSERT INTO forgotten (id, at) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET at = max(at, ?1)",
-                )?
-                .execute([at])?;
+            set_forgotten(&writing, at)?;
         }
         writing.commit()?;
         self.swept = last.unwrap_or(0);
@@ -377,13 +374,17 @@ impl Core {
 
     /// When the newest was announced, or decided about, of what was ever deleted.
     pub(super) fn forgotten(&self) -> Result<Timestamp> {
-        let has_deleted = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'forgotten')";
-        if !self.connection.query_row(has_deleted, [], |row| row.get::<_, bool>(0))? {
-            return Ok(Timestamp::default());
+        forgotten(&self.connection)
+    }
+
+    /// Takes over what the store has forgotten from which entries are brought.
+    pub(super) fn bring_forgotten(&mut self, at: Timestamp) -> Result<()> {
+        if at > self.forgotten()? {
+            let transaction = Transaction::to_write(&self.connection)?;
+            set_forgotten(&transaction, at.unix_millis())?;
+            transaction.commit()?;
         }
-        let newest: Option<i64> =
-            self.connection.query_row("SELECT max(at) FROM forgotten", [], |row| row.get(0))?;
-        Ok(newest.map(Timestamp::from_unix_millis).unwrap_or_default())
+        Ok(())
     }
 
     fn count(&mut self) -> Result<()> {
@@ -459,6 +460,23 @@ pub(super) fn each<E: From<Error>>(
     for entry in select.query_map([], |row| Ok(entry_of(row))).map_err(Error::from)? {
         take(entry.map_err(Error::from)?)?;
     }
+    Ok(())
+}
+
+/// See [`Core::forgotten`].
+pub(super) fn forgotten(connection: &Connection) -> Result<Timestamp> {
+    let has_deleted = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'forgotten')";
+    if !connection.query_row(has_deleted, [], |row| row.get::<_, bool>(0))? {
+        return Ok(Timestamp::default());
+    }
+    let newest: Option<i64> = connection.query_row("SELECT max(at) FROM forgotten", [], |row| row.get(0))?;
+    Ok(newest.map(Timestamp::from_unix_millis).unwrap_or_default())
+}
+
+fn set_forgotten(connection: &Connection, at: i64) -> Result<()> {
+    connection.execute_batch(FORGOTTEN)?;
+    let sql = "INSERT INTO forgotten (id, at) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET at = max(at, ?1)";
+    connection.prepare_cached(sql)?.execute([at])?;
     Ok(())
 }
 

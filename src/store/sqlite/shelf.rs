@@ -5,8 +5,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::core::{Core, Error, Opening, PORTION, each};
+use super::core::{Core, Error, Opening, PORTION, each, forgotten};
 use super::{Config, OpenError, place};
+use crate::clock::Timestamp;
 use crate::store::{Entry, Merged, Sums};
 
 /// A store that entries are put into.
@@ -51,6 +52,15 @@ pub fn read_all(
     each(&connection, |entry| take(&entry.map_err(Error::from)?).map_err(ShelfError::Io))
 }
 
+/// See [`Store::complete_since`](crate::store::Store::complete_since).
+///
+/// # Errors
+/// If there is no store, or it cannot be read.
+pub fn complete_since(config: &Config) -> Result<Timestamp, ShelfError> {
+    let unusable = |error: Error| OpenError::Unusable(config.path.clone(), error.to_string());
+    Ok(forgotten(&Core::open_to_read(config).map_err(unusable)?)?)
+}
+
 /// Ends the alarm about a damaged file that was set aside, by its name. `None` if its name is not one of those.
 ///
 /// # Errors
@@ -80,6 +90,14 @@ impl Shelf {
     fn of(core: Result<Core, Error>, lock: Option<File>, config: &Config) -> Result<Self, OpenError> {
         let core = core.map_err(|error| OpenError::Unusable(config.path.clone(), error.to_string()))?;
         Ok(Self { core, waiting: Vec::with_capacity(PORTION), sums: Sums::default(), _lock: lock })
+    }
+
+    /// Is told since when nothing is missing of what it will be brought. The later of two such times holds.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn bring_complete_since(&mut self, since: Timestamp) -> Result<(), ShelfError> {
+        Ok(self.core.bring_forgotten(since)?)
     }
 
     /// Puts an entry, or gathers it until there are enough for a transaction.

@@ -31,9 +31,11 @@ fn held() -> Entry {
     }
 }
 
+const SINCE: Timestamp = Timestamp::from_unix_millis(5005);
+
 fn written(entries: &[Entry]) -> String {
     let mut text = Vec::new();
-    let mut writer = Writer::begin(&mut text, Timestamp::from_unix_millis(0)).unwrap();
+    let mut writer = Writer::begin(&mut text, Timestamp::from_unix_millis(0), SINCE).unwrap();
     for entry in entries {
         writer.add(entry).unwrap();
     }
@@ -57,12 +59,26 @@ fn what_is_written_is_read_again_to_the_byte() {
 }
 
 #[test]
+fn since_when_nothing_is_missing_is_told_where_it_is_known() {
+    let since = |text: &str| read(text.as_bytes(), |_| Ok(())).map(|contents| contents.complete_since);
+    let text = written(&[]);
+    assert_eq!(since(&text).unwrap(), SINCE);
+    let told = r#","complete_since":"1970-01-01T00:00:05.005Z""#;
+    assert_eq!(since(&text.replace(told, "")).unwrap(), Timestamp::default(), "an earlier version wrote it");
+    let wrong = since(&text.replace("05.005Z", "yesterday")).unwrap_err();
+    assert!(matches!(wrong, TransferError::Line(1, _)), "{wrong}");
+    let mut unknown = Vec::new();
+    Writer::begin(&mut unknown, SINCE, Timestamp::default()).unwrap().end().unwrap();
+    assert!(!String::from_utf8(unknown).unwrap().contains("complete_since"));
+}
+
+#[test]
 fn the_form_is_the_documented_one() {
     let text = written(&[recorded(), held()]);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
         lines[0],
-        r#"{"format":"alipay-notify-gateway-store","version":1,"at":"1970-01-01T00:00:00Z"}"#
+        r#"{"format":"alipay-notify-gateway-store","version":1,"at":"1970-01-01T00:00:00Z","complete_since":"1970-01-01T00:00:05.005Z"}"#
     );
     assert!(
         lines[1].starts_with(

@@ -326,7 +326,12 @@ fn the_newest_that_was_ever_deleted_is_remembered() {
     write(&mut core, [announced(4, 1)]);
     core.sweep(at(9)).unwrap();
     drop(core);
-    assert_eq!(file.open().forgotten().unwrap(), at(3));
+    let old = file.open();
+    assert_eq!(old.forgotten().unwrap(), at(3));
+    let other = File::new();
+    let mut core = other.open();
+    core.take_over(&old).unwrap();
+    assert_eq!(core.forgotten().unwrap(), at(3), "also where another file takes over");
 }
 
 #[test]
