@@ -140,13 +140,17 @@ impl Sqlite {
     pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let lock = place::lock(&config.path)?;
         let was_there = config.path.metadata().is_ok_and(|file| file.len() > 0);
-        let opened = || match Core::open(config, Opening::ToWrite) {
-            Err(Error::Away(why)) => {
-                // Not after a write that failed: then only what is read from the disk again is known to be there.
-                tracing::warn!(why, "the store is opened beside who reads it: its log is emptied later");
-                Core::open(config, Opening::BesideReader)
-            }
-            opened => opened,
+        let opened = || -> core::Result<Core> {
+            let core = match Core::open(config, Opening::ToWrite) {
+                Err(Error::Away(why)) => {
+                    // Not after a write that failed: then only what is read from the disk again is known to be there.
+                    tracing::warn!(why, "the store is opened beside who reads it: its log is emptied later");
+                    Core::open(config, Opening::BesideReader)?
+                }
+                opened => opened?,
+            };
+            core.bring_due(clock.now())?;
+            Ok(core)
         };
         let core = opened().or_else(|error| if error.is_damage() { opened() } else { Err(error) });
         let core = match core {

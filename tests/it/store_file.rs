@@ -7,7 +7,7 @@ use std::time::Duration;
 use alipay_notify_gateway::clock::Clock as _;
 use alipay_notify_gateway::store::sqlite::pages::{Found, Pages};
 use alipay_notify_gateway::store::sqlite::{Config, OpenError, Sqlite, read_all};
-use alipay_notify_gateway::store::{Entry, Holding, Kept, Record, State, Store as _, StoreError};
+use alipay_notify_gateway::store::{Deferral, Entry, Holding, Kept, Record, State, Store as _, StoreError};
 
 use crate::support::alipay;
 use crate::support::eventually;
@@ -53,6 +53,27 @@ impl Fixture {
         let rows = select.query_map([], |row| row.get::<_, rusqlite::types::Value>(0)).unwrap();
         rows.map(|value| format!("{:?}", value.unwrap())).collect()
     }
+}
+
+#[tokio::test]
+async fn what_a_clock_kept_that_was_set_back_before_the_start_is_due_by_the_new_one() {
+    let fixture = Fixture::new();
+    let store = fixture.open().unwrap();
+    let ahead = deferral(1, State::Deferred);
+    let now = ahead.at.before(Duration::from_secs(86_400));
+    let soon = Deferral { at: now.plus(Duration::from_secs(30)), ..deferral(2, State::Deferred) };
+    store.defer(vec![ahead, soon]).await.unwrap();
+    store.close().await;
+    drop(store);
+    fixture.clock.set(now);
+    let store = fixture.open().unwrap();
+    let due = async |seconds| {
+        let due = store.due(now.plus(Duration::from_secs(seconds)), 9, Vec::new()).await.unwrap();
+        due.into_iter().map(|waiting| waiting.key).collect::<Vec<_>>()
+    };
+    assert_eq!(due(0).await, []);
+    assert_eq!(due(10).await, [key(1)]);
+    assert_eq!(due(60).await, [key(1), key(2)], "what was due soon is left as it is");
 }
 
 #[tokio::test]

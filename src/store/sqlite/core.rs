@@ -22,7 +22,7 @@ use super::{Config, OpenError};
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key};
 use crate::failpoint::{self, Point};
-use crate::store::{Claim, Entry, Kept, MAX_FOUND, Merged, Row, State, Tally, Waiting};
+use crate::store::{Claim, Entry, Kept, MAX_BACK_OFF, MAX_FOUND, Merged, Row, State, Tally, Waiting};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -251,6 +251,22 @@ impl Core {
         due.truncate(limit - refused.len());
         due.append(&mut refused);
         Ok(due)
+    }
+
+    /// Makes due, within the longest back-off, what was kept by a clock that has been set back since: it would wait for as long.
+    pub(super) fn bring_due(&self, now: Timestamp) -> Result<()> {
+        let latest = now.plus(MAX_BACK_OFF).unix_millis();
+        let waits = "state BETWEEN 1 AND 2 AND is_refused BETWEEN 0 AND 1 AND due_at > ?1";
+        let waits_too_long = format!("SELECT EXISTS (SELECT 1 FROM event WHERE {waits})");
+        if self.connection.query_row(&waits_too_long, [latest], |row| row.get(0))? {
+            let update = format!("UPDATE event SET at = ?2 WHERE {waits}");
+            let count = self.connection.execute(&update, [latest, now.unix_millis()])?;
+            tracing::warn!(
+                count,
+                "the clock was set back since events were kept for the broker: they are due by it now"
+            );
+        }
+        Ok(())
     }
 
     /// Counts what is not settled.
