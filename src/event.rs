@@ -122,7 +122,7 @@ pub struct Event {
     pub payment_time: Option<Timestamp>,
     /// `notify_time` of this delivery.
     pub notified_at: Timestamp,
-    /// The status was TRADE_FINISHED: if the payment is already recorded from another notification, this is
+    /// A `payment.succeeded` whose status was TRADE_FINISHED: if the payment is already recorded from another notification, this is
     /// its finish and not a second payment.
     pub finishes: bool,
     /// `notify_time` is older than `freshness.max_age`: a duplicate if recorded, else held.

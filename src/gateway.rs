@@ -179,7 +179,9 @@ impl Gateway {
     pub async fn look_how_far_back(&self) -> bool {
         let Ok(since) = self.inner.publication.complete_since().await else { return false };
         let mut current = self.inner.policy.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::make_mut(&mut current).complete_since = since;
+        if current.complete_since != since {
+            Arc::make_mut(&mut current).complete_since = since;
+        }
         true
     }
 

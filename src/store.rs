@@ -88,11 +88,15 @@ pub trait Store: Send + Sync {
     /// but what says that a held notification was announced is written although its record has cleared it already.
     fn decide(&self, decision: Decision) -> BoxFuture<'_, Result<bool, StoreError>>;
 
-    /// Since when nothing is missing: what was announced later has not been forgotten, whatever the retention was meanwhile.
-    /// `at_least`: what the present one leaves. An engine that does not see what it forgets keeps the latest that it was
-    /// told; it is to be told every [`TOLD_EVERY`].
-    fn complete_since(&self, at_least: Timestamp) -> BoxFuture<'_, Result<Timestamp, StoreError>> {
-        std::future::ready(Ok(at_least)).boxed()
+    /// Since when nothing is missing, beside what the present `retention` leaves: what was announced later is not forgotten for
+    /// as long as that, whatever it was before. To be asked every [`TOLD_EVERY`], because what a shorter one has left goes on
+    /// expiring, and because an engine that does not see what it forgets keeps which retentions there were until when.
+    fn complete_since(
+        &self,
+        _retention: Duration,
+        _now: Timestamp,
+    ) -> BoxFuture<'_, Result<Timestamp, StoreError>> {
+        std::future::ready(Ok(Timestamp::default())).boxed()
     }
 
     /// What the gauges show.
@@ -497,6 +501,6 @@ pub const DOUBT: Duration = Duration::from_secs(60);
 /// Bound: of [`back_off`].
 pub const MAX_BACK_OFF: Duration = Duration::from_secs(600);
 /// How often a store is told what its retention leaves.
-pub const TOLD_EVERY: Duration = Duration::from_secs(3600);
+pub const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// Bound: rows that [`Store::find`] gives.
 pub const MAX_FOUND: usize = 1000;

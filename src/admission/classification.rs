@@ -52,7 +52,7 @@ pub fn classify(
         business_time: business_time(form, trade, event_type, notified_at),
         payment_time,
         notified_at,
-        finishes: trade.status == Status::Finished,
+        finishes: trade.status == Status::Finished && event_type == EventType::PaymentSucceeded,
         stale,
         late: event_type == EventType::PaymentSucceeded && is_old,
         facts: facts::render(body, form, deciding, event_type, app, policy, notified_at),

@@ -117,14 +117,14 @@ fn store_of(file: Option<&Path>) -> Result<Config, Failure> {
 
 fn export(args: &ExportArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     let loaded = configuration(args.config.as_deref())?;
-    let (store, now) = (loaded.store, SystemClock.now());
-    let since = complete_since(&store, now.before(loaded.policy.retention))?;
+    let store = loaded.store;
+    let since = complete_since(&store, loaded.policy.retention)?;
     let mut draft = args.out.as_deref().map(Draft::create).transpose()?;
     let target: &mut dyn Write = match &mut draft {
         Some(draft) => &mut draft.file,
         None => out,
     };
-    let mut writer = Writer::begin(target, now, since)?;
+    let mut writer = Writer::begin(target, SystemClock.now(), since)?;
     read_all(&store, |entry| writer.add(entry))?;
     let entries = writer.end()?;
     if let Some(draft) = draft {
@@ -135,7 +135,7 @@ fn export(args: &ExportArgs, out: &mut dyn Write) -> Result<u8, Failure> {
 }
 
 fn import(args: &ImportArgs, out: &mut dyn Write) -> Result<u8, Failure> {
-    let store = store_of(args.config.as_deref())?;
+    let config::Config { store, policy, .. } = configuration(args.config.as_deref())?;
     let file = || File::open(&args.file).map(BufReader::new);
     let name = args.file.display();
     let unreadable = |error: &dyn std::fmt::Display| Failure::running(format!("{name}: {error}"));
@@ -155,10 +155,17 @@ fn import(args: &ImportArgs, out: &mut dyn Write) -> Result<u8, Failure> {
         }
         Err(error @ TransferError::Io(_)) => return Err(unreadable(&error)),
     };
+    if contents.complete_since > SystemClock.now() {
+        // Every payment would be late.
+        let told = "its first line says that it has forgotten what is to come (complete_since)";
+        return Err(Failure { code: NOT_VERIFIED, ..unreadable(&told) });
+    }
     let mut shelf = Shelf::alone(&store).map_err(|error| Failure::running(error.to_string()))?;
     shelf.bring_complete_since(contents.complete_since)?;
     let mut failure = None;
-    let read = transfer::read(file()?, |entry| {
+    let read = transfer::read(file()?, |mut entry| {
+        // It was written under another retention, perhaps a shorter one.
+        entry.expires_at = entry.expires_at.map(|expires_at| expires_at.max(entry.at.plus(policy.retention)));
         shelf.put(entry).map_err(|error| {
             failure = Some(error);
             TransferError::Line(0, String::new())

@@ -1,7 +1,7 @@
 //! The four outcomes that need the store (design.md, "Admission"), decided in one function when the claim is
 //! there.
 
-use crate::event::Event;
+use crate::event::{Event, EventType};
 use crate::store::{Known, State};
 
 /// What is to be done with an event, now that it is known what is kept under its key.
@@ -31,7 +31,7 @@ pub(super) fn resolve(event: &Event, known: Option<&Known>) -> Resolution {
     // what is kept of it, and a finish kept in its place would be lost with it.
     let anothers =
         known.is_some_and(|known| is_announced_or_kept(known.state) && known.notify_id != event.notify_id);
-    if event.finishes && anothers {
+    if event.finishes && anothers && event.event_type != EventType::TradeFinished {
         return Resolution::Announce(Box::new(event.as_finish()));
     }
     match (known, same) {
@@ -61,7 +61,7 @@ fn settled(state: State) -> Option<Resolution> {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::event::{Digest, Environment, EventId, EventType, Money};
+    use crate::event::{Digest, Environment, EventId, Money};
 
     fn digest(amount: &str) -> Digest {
         Digest::of(b"o", Money::parse(amount.as_bytes()), b"", None)
@@ -162,6 +162,31 @@ mod tests {
         assert_eq!(announced_as(resolve(&event, None)), Some(EventType::PaymentLate));
         let conflict = resolve(&event, Some(&known(State::Recorded, "2.00", "n1")));
         assert_eq!(announced_as(conflict), Some(EventType::PaymentConflict));
+    }
+
+    #[test]
+    fn nothing_is_announced_in_its_own_place() {
+        // It would wait for its own flight, for ever.
+        for event_type in EventType::ALL {
+            let id = EventId::of_trade("1", "2026112322001427340000000000", event_type);
+            let of_type = Event { event_type, id, ..payment() };
+            for (finishes, late, state) in [true, false].into_iter().flat_map(|finishes| {
+                [true, false]
+                    .into_iter()
+                    .flat_map(move |late| State::ALL.map(|state| (finishes, late, state)))
+            }) {
+                let event = Event { finishes, late, ..of_type.clone() };
+                for amount in ["1.00", "2.00"] {
+                    if let Resolution::Announce(other) = resolve(&event, Some(&known(state, amount, "n2"))) {
+                        assert_ne!(
+                            other.key(),
+                            event.key(),
+                            "{event_type:?} {finishes} {late} {state:?} {amount}"
+                        );
+                    }
+                }
+            }
+        }
     }
 
     #[test]

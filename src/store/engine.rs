@@ -1,6 +1,7 @@
 //! The one real choice: which engine keeps what is remembered.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::redis::{self as shared, Redis};
 use super::sqlite::{self, OpenError, Sqlite};
@@ -111,10 +112,10 @@ pub fn read_all(config: &Config, take: impl FnMut(&Entry) -> std::io::Result<()>
 ///
 /// # Errors
 /// If it cannot be read.
-pub fn complete_since(config: &Config, at_least: Timestamp) -> Result<Timestamp, ShelfError> {
+pub fn complete_since(config: &Config, retention: Duration) -> Result<Timestamp, ShelfError> {
     match config {
         Config::Sqlite(config) => Ok(sqlite::complete_since(config)?),
-        Config::Redis(config) => Ok(shared::complete_since(config, at_least)?),
+        Config::Redis(config) => Ok(shared::complete_since(config, retention)?),
     }
 }
 

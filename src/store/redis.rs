@@ -168,11 +168,19 @@ impl Redis {
         answers.into_iter().map(number).collect()
     }
 
-    /// Keeps since when nothing is missing, if that is later than what is kept. Which of the two it is.
-    async fn horizon(&self, since: Timestamp) -> Result<Timestamp, StoreError> {
-        let batch = Batch::over(&self.names, vec![time(since)], [(0, Vec::new())]);
-        let kept = self.count(&self.scripts.horizon, &batch).await?;
-        Ok(kept.first().copied().map(Timestamp::from_unix_millis).unwrap_or(since))
+    /// Since when nothing is missing. Redis deletes what has expired without a word, so it keeps until when each `retention` was
+    /// told (none: zero), and what is `brought`. Good for as long as it takes until it is told, or asked, again.
+    async fn horizon(
+        &self,
+        now: Timestamp,
+        retention: Duration,
+        brought: Timestamp,
+    ) -> Result<Timestamp, StoreError> {
+        let head =
+            vec![time(now), number(GOOD_FOR.as_millis()), number(retention.as_millis()), time(brought)];
+        let since =
+            self.count(&self.scripts.horizon, &Batch::over(&self.names, head, [(0, Vec::new())])).await?;
+        Ok(since.first().copied().map(Timestamp::from_unix_millis).unwrap_or_default())
     }
 
     async fn write_records(&self, records: &[Record]) -> Result<(), StoreError> {
@@ -475,13 +483,12 @@ impl Store for Redis {
         self.sum().boxed()
     }
 
-    fn complete_since(&self, at_least: Timestamp) -> BoxFuture<'_, Result<Timestamp, StoreError>> {
-        async move {
-            let kept = self.horizon(at_least).await?;
-            // Redis deletes what has expired without a word. Of a shorter retention, before, it was told that long ago at the most.
-            Ok(if kept > at_least { kept.plus(TOLD_EVERY) } else { at_least })
-        }
-        .boxed()
+    fn complete_since(
+        &self,
+        retention: Duration,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Timestamp, StoreError>> {
+        self.horizon(now, retention, Timestamp::default()).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -502,6 +509,9 @@ impl std::fmt::Debug for Redis {
         f.debug_struct("Redis").field("names", &self.names).finish_non_exhaustive()
     }
 }
+
+/// What it says of what was forgotten: until it has been told again twice.
+const GOOD_FOR: Duration = TOLD_EVERY.saturating_mul(2);
 
 fn time(at: Timestamp) -> Vec<u8> {
     number(at.unix_millis())

@@ -102,7 +102,7 @@ enum Call {
     Waiting(Key, Answer<Option<Waiting>>),
     Due(Timestamp, usize, Vec<EventType>, Answer<Vec<Waiting>>),
     Tally(Answer<Tally>),
-    Forgotten(Answer<Timestamp>),
+    Forgotten(Duration, Answer<Timestamp>),
     Write(Change, Answer<Vec<Kept>>),
 }
 
@@ -122,7 +122,7 @@ impl Call {
             | Self::Find(..)
             | Self::Waiting(..)
             | Self::Due(..)
-            | Self::Forgotten(_)
+            | Self::Forgotten(..)
             | Self::Tally(_) => 512,
         }
     }
@@ -167,8 +167,8 @@ impl Sqlite {
         let (calls, waiting) = sync_channel(CALLS);
         let load = Arc::default();
         let slot = Slot::new(core, config, Arc::clone(&load));
-        let since = Arc::default();
-        let worker = Worker { slot, config: config.clone(), clock, since: Arc::clone(&since) };
+        let (retention, since) = (Duration::ZERO, Arc::default());
+        let worker = Worker { slot, retention, config: config.clone(), clock, since: Arc::clone(&since) };
         // Without its thread the store answers every call with an error, and the gateway goes on unchecked.
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
@@ -299,8 +299,12 @@ impl Store for Sqlite {
         self.ask(Call::Tally).boxed()
     }
 
-    fn complete_since(&self, _at_least: Timestamp) -> BoxFuture<'_, Result<Timestamp, StoreError>> {
-        self.ask(Call::Forgotten).boxed()
+    fn complete_since(
+        &self,
+        retention: Duration,
+        _now: Timestamp,
+    ) -> BoxFuture<'_, Result<Timestamp, StoreError>> {
+        self.ask(move |done| Call::Forgotten(retention, done)).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -334,6 +338,8 @@ impl std::fmt::Debug for Sqlite {
 /// The thread.
 struct Worker {
     slot: Slot,
+    /// The present one, once it is told.
+    retention: Duration,
     config: Config,
     clock: Arc<dyn Clock>,
     since: Arc<Mutex<Option<Instant>>>,
@@ -358,7 +364,8 @@ impl Worker {
             if swept_at.elapsed() >= SWEEP_PAUSE {
                 swept_at = Instant::now();
                 let now = self.clock.now();
-                if let Err(error) = self.slot.write(|core| core.sweep(now)) {
+                let retention = self.retention;
+                if let Err(error) = self.slot.write(|core| core.sweep(now, retention)) {
                     self.fail("swept", &error);
                 }
             }
@@ -389,7 +396,8 @@ impl Worker {
             Call::Due(now, limit, skip, done) => {
                 let _ = done.send(self.read(|core| core.due(now, limit, &skip)));
             }
-            Call::Forgotten(done) => {
+            Call::Forgotten(retention, done) => {
+                self.retention = retention;
                 let _ = done.send(self.read(|core| core.forgotten()));
             }
             Call::Tally(done) => {

@@ -974,6 +974,32 @@ async fn a_finish_after_the_payment_is_a_finish_and_alone_it_is_the_payment() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_second_finish_of_an_old_payment_is_a_duplicate_and_frees_its_place() {
+    let bench = Bench::new();
+    let old = Notification::payment()
+        .set("trade_status", "TRADE_FINISHED")
+        .set("gmt_payment", "2026-01-05 10:15:31");
+    let finish = |notify_id| old.clone().set("notify_id", notify_id);
+    assert_eq!(how(&bench.announce(&finish("first")).await), Some((EventType::TradeFinished, true)));
+    for notify_id in ["second", "first", "third"] {
+        let reply = bench.deliver(&finish(notify_id)).await.unwrap();
+        assert_eq!(how(&reply), Some((EventType::TradeFinished, false)), "{notify_id}");
+    }
+    assert!(bench.broker.is_quiet().await);
+    assert_eq!(bench.states(), ["recorded"]);
+    // The same while the first is in flight.
+    let bench = Bench::new();
+    let first = bench.deliver(&finish("first"));
+    let batch = bench.broker.batch().await;
+    let second = bench.deliver(&finish("second"));
+    settle().await;
+    batch.confirm_all().await;
+    assert_eq!(how(&first.await.unwrap()), Some((EventType::TradeFinished, true)));
+    assert_eq!(how(&second.await.unwrap()), Some((EventType::TradeFinished, false)));
+    assert!(bench.broker.is_quiet().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_finish_that_comes_while_the_payment_is_in_flight_is_announced_after_it() {
     let bench = Bench::new();
     let finish = Notification::payment().set("trade_status", "TRADE_FINISHED").set("notify_id", "other");

@@ -262,20 +262,25 @@ fn a_key_that_is_not_ours_is_named_and_only_its_own_payment_goes_unchecked() {
 }
 
 #[test]
-fn what_a_shorter_retention_has_left_is_remembered() {
+fn what_a_shorter_retention_has_left_goes_on_expiring() {
     run(async {
         let at = |seconds: i64| Timestamp::from_unix_millis(seconds * 1000);
         for url in [redis_url(), cluster_url()] {
             let config = config(&url);
-            let since = async |seconds| {
+            let since = async |retention, now| {
                 let store = Redis::open(&config).await;
-                store.complete_since(at(seconds)).await.unwrap()
+                store.complete_since(Duration::from_secs(retention), at(now)).await.unwrap()
             };
-            assert_eq!(since(100_000).await, at(100_000));
-            assert_eq!(since(200_000).await, at(200_000));
-            // Raised: what was told last may be an hour old.
-            assert_eq!(since(50_000).await, at(203_600));
-            assert_eq!(since(210_000).await, at(210_000));
+            assert_eq!(since(1000, 100_000).await, at(0), "what the present one leaves is known");
+            assert_eq!(since(1000, 200_000).await, at(0));
+            // Raised: each record of before expires after 1000 s, until there are none. Two minutes more, for who asks rarely.
+            assert_eq!(since(50_000, 200_060).await, at(200_060 - 1000 + 120));
+            assert_eq!(since(50_000, 200_900).await, at(200_900 - 1000 + 120));
+            assert_eq!(since(50_000, 300_000).await, at(200_000 + 120));
+            assert_eq!(since(1000, 300_000).await, at(0), "and back again");
+            // By a clock that was ahead: as if it were in force still, and no more.
+            assert_eq!(since(1000, 9_000_000).await, at(0));
+            assert_eq!(since(50_000, 400_000).await, at(400_000 - 1000 + 120));
         }
     });
 }
@@ -446,8 +451,7 @@ fn since_when_nothing_is_missing_moves_along() {
                 r#"{{"format":"alipay-notify-gateway-store","version":1,"at":"{since}","complete_since":"{since}"}}"#
             );
             let export = folder.write(&unique("export"), format!("{head}\n{{\"entries\":0}}\n"));
-            let output = store(&["import", "--config", config, export.to_str().unwrap()]);
-            assert!(output.status.success(), "{output:?}");
+            store(&["import", "--config", config, export.to_str().unwrap()])
         };
         let says = |head: String, since: Timestamp| {
             assert!(head.ends_with(&format!(r#""complete_since":"{}"}}"#, since.rfc3339_utc())), "{head}");
@@ -455,12 +459,17 @@ fn since_when_nothing_is_missing_moves_along() {
         let since = SystemClock.now().before(Duration::from_secs(2 * 86_400));
         let earlier = since.before(Duration::from_secs(60));
         for config in [&file, &redis] {
-            bring(config, since);
-            bring(config, earlier);
+            assert!(bring(config, since).status.success());
+            assert!(bring(config, earlier).status.success());
         }
         says(head(&file), since);
-        // Redis may have been told an hour before it forgot it.
-        says(head(&redis), since.plus(Duration::from_secs(3600)));
+        says(head(&redis), since);
+        let to_come = SystemClock.now().plus(Duration::from_secs(3600));
+        for config in [&file, &redis] {
+            assert_eq!(bring(config, to_come).status.code(), Some(65), "every payment would be late");
+        }
+        says(head(&file), since);
+        says(head(&redis), since);
     }
 }
 
@@ -475,7 +484,7 @@ async fn furnish(path: std::path::PathBuf) {
         max_held_bytes: 1 << 20,
     };
     let store = Sqlite::open(&config, Arc::new(SystemClock)).unwrap();
-    let expires_at = SystemClock.now().plus(Duration::from_secs(30 * 86_400));
+    let expires_at = SystemClock.now().plus(Duration::from_secs(40 * 86_400));
     store.record((1..=600).map(|n| Record { expires_at, ..record(n) }).collect()).await.unwrap();
     store.defer((1001..=1020).map(|n| kept(n, "1.00")).collect()).await.unwrap();
     store.hold((2001..=2020).map(holding).collect()).await.unwrap();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use alipay_notify_gateway::clock::Clock as _;
+use alipay_notify_gateway::clock::{Clock as _, Timestamp};
 use alipay_notify_gateway::store::sqlite::pages::{Found, Pages};
 use alipay_notify_gateway::store::sqlite::{Config, OpenError, Sqlite, read_all};
 use alipay_notify_gateway::store::{Deferral, Entry, Holding, Kept, Record, State, Store as _, StoreError};
@@ -98,6 +98,26 @@ async fn what_has_expired_goes_and_what_is_not_settled_stays() {
     assert_eq!(states(&store, 1).await, [State::Deferred]);
     assert_eq!(states(&store, 2).await, [State::Held]);
     assert_eq!(states(&store, 30).await, [State::Recorded]);
+}
+
+#[tokio::test]
+async fn what_was_kept_under_a_shorter_retention_stays_as_long_as_the_present_one_says() {
+    let fixture = Fixture::new();
+    let day = |days: u64| Duration::from_secs(days * 86_400);
+    let store = fixture.open().unwrap();
+    let now = fixture.clock.now();
+    let under_three_days = |n, at| Record { at, expires_at: Timestamp::plus(at, day(3)), ..record(n) };
+    store.record(vec![under_three_days(1, now), under_three_days(2, now.before(day(60)))]).await.unwrap();
+    let since = store.complete_since(day(50), now).await.unwrap();
+    assert_eq!(since, Timestamp::default(), "nothing was deleted");
+    fixture.clock.set(now.plus(day(9)));
+    eventually("what is older than both has gone", || async {
+        store.tally().await.unwrap();
+        states(&store, 2).await.is_empty()
+    })
+    .await;
+    assert_eq!(states(&store, 1).await, [State::Recorded]);
+    assert_eq!(store.complete_since(day(50), now).await.unwrap(), now.before(day(60)));
 }
 
 #[tokio::test]

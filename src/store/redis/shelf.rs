@@ -2,6 +2,7 @@
 //! gateways that use it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
@@ -12,7 +13,7 @@ use super::target::Target;
 use super::{Config, Redis, time};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::event::Digest;
-use crate::store::{Entry, StoreError, Sums, TOLD_EVERY};
+use crate::store::{Entry, StoreError, Sums};
 
 /// A store that entries are put into.
 pub struct Shelf {
@@ -83,11 +84,10 @@ pub fn read_all(
 ///
 /// # Errors
 /// If it cannot be read.
-pub fn complete_since(config: &Config, at_least: Timestamp) -> Result<Timestamp, ShelfError> {
-    let kept =
-        runtime()?.block_on(async { Redis::open(config).await.horizon(Timestamp::default()).await })?;
-    let is_told = kept > Timestamp::default();
-    Ok(if is_told { at_least.max(kept.plus(TOLD_EVERY)) } else { at_least })
+pub fn complete_since(config: &Config, retention: Duration) -> Result<Timestamp, ShelfError> {
+    let now = SystemClock.now();
+    let asked = async { Redis::open(config).await.horizon(now, Duration::ZERO, Timestamp::default()).await };
+    Ok(runtime()?.block_on(asked)?.max(now.before(retention)))
 }
 
 impl Redis {
@@ -150,12 +150,12 @@ impl Shelf {
     }
 
     /// Is told since when nothing is missing of what it will be brought. The later of two such times holds; a gateway that is
-    /// running asks at its next start.
+    /// running knows it within [`TOLD_EVERY`](crate::store::TOLD_EVERY).
     ///
     /// # Errors
     /// If the store cannot be written.
     pub fn bring_complete_since(&mut self, since: Timestamp) -> Result<(), ShelfError> {
-        self.runtime.block_on(self.store.horizon(since))?;
+        self.runtime.block_on(self.store.horizon(SystemClock.now(), Duration::ZERO, since))?;
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
 
@@ -360,8 +361,9 @@ impl Core {
         Ok(taken)
     }
 
-    /// Deletes some of what has expired, and moves on. Bound: [`SWEEP`] rows looked at.
-    pub(super) fn sweep(&mut self, now: Timestamp) -> Result<usize> {
+    /// Deletes some of what has expired, and moves on: nothing that the present retention keeps, which may be longer than the one
+    /// under which it was written. Bound: [`SWEEP`] rows looked at.
+    pub(super) fn sweep(&mut self, now: Timestamp, retention: Duration) -> Result<usize> {
         let mut writing = Writing::begin(&self.connection, &mut self.places)?;
         let last: Option<i64> = writing
             .prepare_cached("SELECT row FROM event WHERE row > ?1 ORDER BY row LIMIT 1 OFFSET ?2")?
@@ -370,11 +372,18 @@ impl Core {
         let gone: Vec<(i64, Option<Vec<u8>>, Option<i64>)> = writing
             .prepare_cached(
                 "DELETE FROM event WHERE row > ?1 AND row <= ?2 AND state IN (0, 4, 5) AND expires_at < ?3
+                   AND NOT (typeof(at) = 'integer' AND at >= ?4)
                  RETURNING row, CAST(subject AS BLOB), CAST(at AS INTEGER)",
             )?
-            .query_map([self.swept, last.unwrap_or(i64::MAX), now.unix_millis()], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })?
+            .query_map(
+                [
+                    self.swept,
+                    last.unwrap_or(i64::MAX),
+                    now.unix_millis(),
+                    now.before(retention).unix_millis(),
+                ],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            )?
             .collect::<rusqlite::Result<_>>()?;
         for (row, subject, _) in &gone {
             writing.let_go(subject.as_deref().unwrap_or_default(), *row)?;
@@ -517,7 +526,7 @@ const IS_DUE: &str =
 const FORGOTTEN: &str = "CREATE TABLE IF NOT EXISTS forgotten (id INTEGER PRIMARY KEY, at INTEGER NOT NULL)";
 const TALLY: &str = "SELECT state, count(*), min(first_at), min(coalesce(payment_at, first_at))
   FROM event WHERE state BETWEEN 1 AND 3 GROUP BY state";
-const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(500);
+const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 /// Bound: rows that one sweep looks at.
 const SWEEP: i64 = 256;
 /// Bound: rows that are taken elsewhere at once.

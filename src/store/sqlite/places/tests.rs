@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -148,7 +149,9 @@ fn every_row_is_found_whatever_happened_to_the_file() {
                 3 => {
                     core.swept = 0;
                     // Some at a time.
-                    while core.sweep(Timestamp::from_unix_millis(now)).is_ok() && core.swept != 0 {}
+                    while core.sweep(Timestamp::from_unix_millis(now), Duration::ZERO).is_ok()
+                        && core.swept != 0
+                    {}
                     rows.retain(|_, expires_at| *expires_at >= now);
                 }
                 _ => {
@@ -183,7 +186,7 @@ fn a_number_that_is_given_again_is_found_by_who_opens_the_file_later() {
     write(&mut core, (2..40).map(|n| record(n, 5)));
     core.merge(&[]).unwrap();
     assert_eq!(file.number("SELECT row FROM placed"), 40);
-    core.sweep(Timestamp::from_unix_millis(9)).unwrap();
+    core.sweep(Timestamp::from_unix_millis(9), Duration::ZERO).unwrap();
     // Its number is the second again.
     write(&mut core, [record(50, NEVER)]);
     assert_eq!(file.number("SELECT max(row) FROM event"), 3);
@@ -211,7 +214,7 @@ fn a_number_that_is_given_again_behind_the_slices_is_found_by_who_opens_the_file
         for _ in 0..6 {
             write(&mut core, [next(5)]);
         }
-        while core.sweep(Timestamp::from_unix_millis(9)).is_ok() && core.swept != 0 {}
+        while core.sweep(Timestamp::from_unix_millis(9), Duration::ZERO).is_ok() && core.swept != 0 {}
         let mut stays = Vec::new();
         while core.places.placed < turn {
             let record = next(NEVER);
@@ -307,7 +310,7 @@ fn a_subject_that_is_no_text_any_more_harms_no_other() {
     let mut core = file.open();
     assert!((0..29).all(|n| is_known(&core, n)) && !is_known(&core, 29));
     core.merge(&[entry(50)]).unwrap();
-    core.sweep(Timestamp::from_unix_millis(9)).unwrap();
+    core.sweep(Timestamp::from_unix_millis(9), Duration::ZERO).unwrap();
     assert_eq!(file.number("SELECT count(*) FROM event"), 1, "what has expired goes");
 }
 
@@ -318,13 +321,13 @@ fn the_newest_that_was_ever_deleted_is_remembered() {
     let at = Timestamp::from_unix_millis;
     let announced = |n, when| Record { at: at(when), ..record(n, when + 5) };
     write(&mut core, [announced(1, 3), announced(2, 2), announced(3, 40)]);
-    core.sweep(at(5)).unwrap();
+    core.sweep(at(5), Duration::ZERO).unwrap();
     assert_eq!(core.forgotten().unwrap(), at(0), "nothing has expired");
-    core.sweep(at(9)).unwrap();
+    core.sweep(at(9), Duration::ZERO).unwrap();
     assert_eq!(core.forgotten().unwrap(), at(3));
     assert!(is_known(&core, 3));
     write(&mut core, [announced(4, 1)]);
-    core.sweep(at(9)).unwrap();
+    core.sweep(at(9), Duration::ZERO).unwrap();
     drop(core);
     let old = file.open();
     assert_eq!(old.forgotten().unwrap(), at(3));
@@ -374,7 +377,7 @@ fn a_row_whose_values_are_of_another_kind_keeps_no_other_from_being_read_or_writ
         assert!((0..40).all(|n| is_known(&core, n)), "{flip}: what is written over is known");
         core.commit(&[&Change::Hold(vec![holding(1)])]).unwrap();
         core.merge(&[entry(29), entry(50)]).unwrap();
-        core.sweep(Timestamp::from_unix_millis(9)).unwrap();
+        core.sweep(Timestamp::from_unix_millis(9), Duration::ZERO).unwrap();
         drop(core);
         let core = file.open();
         assert!(is_known(&core, 50), "{flip}");
@@ -463,7 +466,7 @@ fn a_file_that_was_vacuumed_has_its_rows_where_they_were() {
     let mut core = file.open();
     write(&mut core, (0..30).map(|n| record(n, if n % 2 == 0 { 5 } else { NEVER })));
     core.merge(&[]).unwrap();
-    core.sweep(Timestamp::from_unix_millis(9)).unwrap();
+    core.sweep(Timestamp::from_unix_millis(9), Duration::ZERO).unwrap();
     Connection::open(file.path()).unwrap().execute_batch("VACUUM").unwrap();
     assert!((0..30).all(|n| is_known(&core, n) == (n % 2 == 1)));
 }
