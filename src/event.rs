@@ -32,7 +32,7 @@ pub enum EventType {
     TradeFinished,
     /// A trade ended without a payment.
     TradeClosed,
-    /// Authentic, and of a kind that is not about a trade.
+    /// Authentic, and none of the others: of another kind, or of a trade in a state that nobody knows.
     NotificationOther,
 }
 

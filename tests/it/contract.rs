@@ -19,7 +19,7 @@ use super::support::run;
 use super::vectors;
 
 /// Each golden message: the vector that it comes of, and what is done with it.
-const GOLDEN: [(&str, &str, Case); 14] = [
+const GOLDEN: [(&str, &str, Case); 15] = [
     ("payment.succeeded", "payment", Case::AsItIs),
     ("payment.succeeded-gbk", "gbk-bytes", Case::AsItIs),
     ("payment.succeeded-with-a-body", "leading-and-trailing-spaces", Case::AsItIs),
@@ -34,6 +34,7 @@ const GOLDEN: [(&str, &str, Case); 14] = [
     ("trade.closed", "closed-unpaid", Case::AsItIs),
     ("trade.finished", "finished-first-and-alone", Case::Finish),
     ("notification.other", "agreement-signed", Case::AsItIs),
+    ("notification.other-of-a-trade", "unknown-status", Case::AsItIs),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,6 +184,17 @@ fn a_schema_refuses_what_is_not_promised() {
         less.as_object_mut().unwrap().remove(name);
         assert!(!fits(EventType::PaymentSucceeded, &less), "{name} is always there");
     }
+    let other = body("notification.other-of-a-trade");
+    assert_eq!(
+        (&other["trade_status"], &other["total_amount_minor"]),
+        (&json!("TRADE_PENDING"), &json!(8888))
+    );
+    for (name, wrong) in [("trade_no", json!(1)), ("total_amount", json!("88.8")), ("trade_status", json!(1))]
+    {
+        let mut changed = other.clone();
+        changed[name] = wrong;
+        assert!(!fits(EventType::NotificationOther, &changed), "{changed}");
+    }
     let mut refund = body("payment.refunded");
     refund.as_object_mut().unwrap().remove("refund");
     assert!(!fits(EventType::PaymentRefunded, &refund));
@@ -268,6 +280,8 @@ enum Of {
     All,
     /// Those that are about a trade.
     Trade,
+    /// The same; and maybe a `notification.other`, where a trade is in a state that nobody knows.
+    Named,
     /// `payment.refunded`, and a `payment.conflict` of a refund.
     Refund,
 }
@@ -294,13 +308,13 @@ const MEMBERS: [(&str, Of, Is, &str); 27] = [
     ("auth_app_id", Of::All, Is::Maybe, "Another's app, where a third party acts for it."),
     ("environment", Of::All, Is::Always, "Nothing is delivered for a sandbox's money."),
     ("notify_type", Of::All, Is::Maybe, "Alipay's kind of notification."),
-    ("trade_no", Of::Trade, Is::Always, "Alipay's number of the trade."),
-    ("out_trade_no", Of::Trade, Is::Always, "Your order. Check that there is one."),
-    ("trade_status", Of::Trade, Is::Always, "For the record. A refund may carry TRADE_SUCCESS."),
-    ("seller_id", Of::Trade, Is::Maybe, "Who was paid."),
-    ("currency", Of::Trade, Is::Always, "CNY, or Alipay's `trans_currency`."),
-    ("total_amount", Of::Trade, Is::Always, "The trade's amount. Check it against your order."),
-    ("total_amount_minor", Of::Trade, Is::Maybe, "The same in hundredths; only where the currency is CNY."),
+    ("trade_no", Of::Named, Is::Always, "Alipay's number of the trade."),
+    ("out_trade_no", Of::Named, Is::Always, "Your order. Check that there is one."),
+    ("trade_status", Of::Named, Is::Always, "For the record. A refund may carry TRADE_SUCCESS."),
+    ("seller_id", Of::Named, Is::Maybe, "Who was paid."),
+    ("currency", Of::Named, Is::Always, "CNY, or Alipay's `trans_currency`."),
+    ("total_amount", Of::Named, Is::Always, "The trade's amount. Check it against your order."),
+    ("total_amount_minor", Of::Named, Is::Maybe, "The same in hundredths; only where the currency is CNY."),
     ("receipt_amount", Of::Trade, Is::Maybe, "What the seller received, as Alipay writes it."),
     ("buyer_pay_amount", Of::Trade, Is::Maybe, "What the buyer paid. Not with event.buyer = \"omit\"."),
     ("paid_at", Of::Trade, Is::Maybe, "When the buyer paid."),
@@ -335,7 +349,7 @@ const MEMBERS: [(&str, Of, Is, &str); 27] = [
 /// The schema of a type's bodies.
 pub fn schema(event_type: EventType) -> Value {
     let is_here = |of: Of| match of {
-        Of::All => true,
+        Of::All | Of::Named => true,
         Of::Trade => event_type != EventType::NotificationOther,
         Of::Refund => matches!(event_type, EventType::PaymentRefunded | EventType::PaymentConflict),
     };
@@ -347,7 +361,11 @@ pub fn schema(event_type: EventType) -> Value {
         let mut member = form(name, event_type);
         member["description"] = json!(description);
         properties.insert(name.to_owned(), member);
-        if is == Is::Always || (name == "refund" && event_type == EventType::PaymentRefunded) {
+        let is_always = match of {
+            Of::Named => is == Is::Always && event_type != EventType::NotificationOther,
+            Of::All | Of::Trade | Of::Refund => is == Is::Always,
+        };
+        if is_always || (name == "refund" && event_type == EventType::PaymentRefunded) {
             required.push(name);
         }
     }
@@ -368,6 +386,8 @@ fn form(name: &str, event_type: EventType) -> Value {
         "event_type" => json!({ "const": event_type.as_str() }),
         "environment" => json!({ "enum": ["production", "sandbox"] }),
         "trade_no" => json!({ "type": "string", "pattern": "^[0-9]{16,64}$" }),
+        // One that nobody knows.
+        "trade_status" if event_type == EventType::NotificationOther => json!({ "type": "string" }),
         "trade_status" => {
             json!({ "enum": ["WAIT_BUYER_PAY", "TRADE_SUCCESS", "TRADE_FINISHED", "TRADE_CLOSED"] })
         }
@@ -386,7 +406,7 @@ fn form(name: &str, event_type: EventType) -> Value {
                 member["description"] = json!(match name {
                     "out_biz_no" => "Your number of the refund.",
                     "refund_fee" =>
-                        "Alipay's figure, verbatim: by its documents the trade's total given back so far.",
+                        "Alipay's figure, verbatim: by its documents the trade's total given back so far. It may be missing.",
                     "refund_fee_minor" => "The same in hundredths; only where the currency is CNY.",
                     _ => "When it was given back.",
                 });
@@ -411,7 +431,10 @@ fn meaning(event_type: EventType) -> &'static str {
         EventType::TradePending => "A trade was created, and is not paid.",
         EventType::TradeFinished => "A trade that was paid before can no longer be refunded. Not a payment.",
         EventType::TradeClosed => "A trade ended without a payment.",
-        EventType::NotificationOther => "Authentic, and not about a trade.",
+        EventType::NotificationOther => {
+            "Authentic, and none of the others: another kind of notification, or a trade in a state that nobody knows. With \
+             a `trade_no`: look."
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::support::judge::{self, Said, event, json, now, policy_of};
 use super::support::signer::{APP, alipay, encode};
 
 /// Each file, and what comes of it in the metrics' and the contract's words.
-const VECTORS: [(&str, &str); 42] = [
+const VECTORS: [(&str, &str); 43] = [
     ("payment", "payment.succeeded"),
     ("payment-redelivered", "payment.succeeded"),
     ("arbitrary-order", "payment.succeeded"),
@@ -49,6 +49,7 @@ const VECTORS: [(&str, &str); 42] = [
     ("agreement-signed", "notification.other"),
     ("freeze-success", "notification.other"),
     ("message-without-notify-type", "notification.other"),
+    ("unknown-status", "notification.other"),
     ("gateway-order-v2", "notification.other"),
     ("v2-trap", "refused: no_app_id"),
     ("v2-trap-with-app-id", "refused: signature"),
