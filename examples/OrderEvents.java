@@ -113,7 +113,9 @@ public class OrderEvents {
             case "payment.late" -> "a payment so old that it may have been handled: look";
             case "payment.conflict" -> "the same identity with other money: look";
             case "trade.closed" -> closed(event);
-            case "trade.pending", "trade.finished", "notification.other" -> null;
+            // Another kind of notification, or a trade of which Alipay says something new.
+            case "notification.other" -> event.has("trade_no") ? "a trade in a state that nobody knows: look" : null;
+            case "trade.pending", "trade.finished" -> null;
             default -> "an event type that this program does not know";
         };
         if (why != null) {
@@ -157,12 +159,20 @@ public class OrderEvents {
         if (order.get("trade_no") != null && !order.get("trade_no").equals(trade)) {
             return "a refund of another trade than the order's: the order stays as it is";
         }
-        // Alipay's figure is the total given back so far; repeats and reorderings cannot make it smaller.
-        long total = Math.max(((Number) order.get("refunded_minor")).longValue(),
-            event.path("refund").path("refund_fee_minor").asLong(0));
-        boolean inFull = total >= ((Number) order.get("amount_minor")).longValue();
+        long amount = ((Number) order.get("amount_minor")).longValue();
+        // Such a trade never paid the order. If its refund took the order over, the trade that pays would not be shipped.
+        if (event.path("total_amount_minor").asLong(-1) != amount) {
+            return "a refund of a trade that did not pay the order's amount: the order stays as it is";
+        }
+        // Alipay's figure is the total given back so far; repeats and reorderings cannot make it smaller. It may be missing.
+        JsonNode fee = event.path("refund").path("refund_fee_minor");
+        long total = Math.max(((Number) order.get("refunded_minor")).longValue(), fee.asLong(0));
+        boolean inFull = total >= amount;
         db.update("UPDATE orders SET state = ?, refunded_minor = ?, trade_no = ? WHERE out_trade_no = ?",
             inFull ? "refunded" : "partly_refunded", total, trade, number);
+        if (!fee.isIntegralNumber()) {
+            return "a refund that does not say how much was given back: look";
+        }
         boolean isFirst = List.of("new", "closed").contains(order.get("state"));
         return isFirst ? "refunded before its payment was heard of: look before you ship" : null;
     }

@@ -29,7 +29,7 @@ type event struct {
 	OutTradeNo       string `json:"out_trade_no"`
 	TotalAmountMinor *int64 `json:"total_amount_minor"` // hundredths; absent where the currency is not CNY
 	Refund           *struct {
-		RefundFeeMinor int64 `json:"refund_fee_minor"`
+		RefundFeeMinor *int64 `json:"refund_fee_minor"`
 	} `json:"refund"`
 }
 
@@ -100,14 +100,24 @@ func refunded(tx *sql.Tx, e event) (string, error) {
 	if o.tradeNo.Valid && o.tradeNo.String != e.TradeNo {
 		return "a refund of another trade than the order's: the order stays as it is", nil
 	}
-	// Alipay's figure is the total given back so far; repeats and reorderings cannot make it smaller.
-	total, state := max(o.refunded, e.Refund.RefundFeeMinor), "partly_refunded"
+	// Such a trade never paid the order. If its refund took the order over, the trade that pays would not be shipped.
+	if e.TotalAmountMinor == nil || *e.TotalAmountMinor != o.amount {
+		return "a refund of a trade that did not pay the order's amount: the order stays as it is", nil
+	}
+	// Alipay's figure is the total given back so far; repeats and reorderings cannot make it smaller. It may be missing.
+	total, state := o.refunded, "partly_refunded"
+	if e.Refund.RefundFeeMinor != nil {
+		total = max(total, *e.Refund.RefundFeeMinor)
+	}
 	if total >= o.amount {
 		state = "refunded"
 	}
 	if _, err := tx.Exec(`UPDATE orders SET state = $1, refunded_minor = $2, trade_no = $3 WHERE out_trade_no = $4`,
 		state, total, e.TradeNo, e.OutTradeNo); err != nil {
 		return "", err
+	}
+	if e.Refund.RefundFeeMinor == nil {
+		return "a refund that does not say how much was given back: look", nil
 	}
 	if o.state == "new" || o.state == "closed" {
 		return "refunded before its payment was heard of: look before you ship", nil
@@ -135,7 +145,13 @@ func act(tx *sql.Tx, e event) (string, error) {
 	case "trade.closed":
 		_, err := tx.Exec(`UPDATE orders SET state = 'closed' WHERE out_trade_no = $1 AND state = 'new'`, e.OutTradeNo)
 		return "", err
-	case "trade.pending", "trade.finished", "notification.other":
+	case "notification.other":
+		// Another kind of notification, or a trade of which Alipay says something new.
+		if e.TradeNo != "" {
+			return "a trade in a state that nobody knows: look", nil
+		}
+		return "", nil
+	case "trade.pending", "trade.finished":
 		return "", nil
 	}
 	return "an event type that this program does not know", nil

@@ -51,12 +51,18 @@ function refunded(event, review) {
   if (order.trade_no && order.trade_no !== text(event, 'trade_no')) {
     return review("a refund of another trade than the order's: the order stays as it is")
   }
-  const fee = event.refund.refund_fee_minor ?? 0
-  if (!Number.isSafeInteger(fee)) throw new TypeError('the refund is no amount')
-  // Alipay's figure is the total given back so far; repeats and reorderings cannot make it smaller.
-  const total = Math.max(order.refunded_minor, fee)
+  // Such a trade never paid the order. If its refund took the order over, the trade that pays would not be shipped.
+  if (event.total_amount_minor !== order.amount_minor) {
+    return review("a refund of a trade that did not pay the order's amount: the order stays as it is")
+  }
+  // Alipay's figure is the total given back so far; repeats and reorderings cannot make it smaller. It may be missing.
+  const fee = event.refund.refund_fee_minor
+  if (fee !== undefined && !Number.isSafeInteger(fee)) throw new TypeError('the refund is no amount')
+  const total = Math.max(order.refunded_minor, fee ?? 0)
   const state = total >= order.amount_minor ? 'refunded' : 'partly_refunded'
-  if (['new', 'closed'].includes(order.state)) {
+  if (fee === undefined) {
+    review('a refund that does not say how much was given back: look')
+  } else if (['new', 'closed'].includes(order.state)) {
     review('refunded before its payment was heard of: look before you ship')
   }
   run(
@@ -75,7 +81,10 @@ const actions = {
     run("UPDATE orders SET state = 'closed' WHERE out_trade_no = ? AND state = 'new'", text(event, 'out_trade_no')),
   'trade.pending': () => {},
   'trade.finished': () => {},
-  'notification.other': () => {},
+  // Another kind of notification, or a trade of which Alipay says something new.
+  'notification.other': (event, review) => {
+    if ('trade_no' in event) review('a trade in a state that nobody knows: look')
+  },
 }
 
 function handle(messageId, body, review) {
@@ -136,7 +145,8 @@ async function handleAtLast(message) {
 }
 
 async function consume() {
-  const connection = await amqplib.connect(process.env.AMQP_URL)
+  // Without a time limit (in milliseconds), a broker that answers nothing is waited for until somebody restarts this.
+  const connection = await amqplib.connect(process.env.AMQP_URL, { timeout: 10_000 })
   const closed = new Promise((done) => connection.on('close', done))
   connection.on('error', (error) => console.error(`connection: ${error.message}`))
   const channel = await connection.createChannel()

@@ -15,6 +15,10 @@ import sys
 import time
 
 import pika
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+
+# What ends a connection, or keeps it from being made: the broker, pika's own time limits, the name that is not found.
+AWAY = (pika.exceptions.AMQPError, AMQPConnectorException, OSError)
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS orders (out_trade_no TEXT PRIMARY KEY, amount_minor INTEGER NOT NULL,
@@ -49,15 +53,27 @@ def refunded(db, event, review):
         return review("a refund of an order that is not ours: it proves that there was a payment")
     if order["trade_no"] not in (None, event["trade_no"]):
         return review("a refund of another trade than the order's: the order stays as it is")
-    # Alipay's figure is the total given back so far; repeats and reorderings cannot make it smaller.
-    total = max(order["refunded_minor"], event["refund"].get("refund_fee_minor", 0))
+    # Such a trade never paid the order. If its refund took the order over, the trade that pays would not be shipped.
+    if event.get("total_amount_minor") != order["amount_minor"]:
+        return review("a refund of a trade that did not pay the order's amount: the order stays as it is")
+    # Alipay's figure is the total given back so far; repeats and reorderings cannot make it smaller. It may be absent.
+    fee = event["refund"].get("refund_fee_minor")
+    total = max(order["refunded_minor"], 0 if fee is None else fee)
     state = "refunded" if total >= order["amount_minor"] else "partly_refunded"
-    if order["state"] in ("new", "closed"):
+    if fee is None:
+        review("a refund that does not say how much was given back: look")
+    elif order["state"] in ("new", "closed"):
         review("refunded before its payment was heard of: look before you ship")
     db.execute(
         "UPDATE orders SET state = ?, refunded_minor = ?, trade_no = ? WHERE out_trade_no = ?",
         (state, total, event["trade_no"], event["out_trade_no"]),
     )
+
+
+def other(db, event, review):
+    # Another kind of notification, or a trade of which Alipay says something new.
+    if "trade_no" in event:
+        review("a trade in a state that nobody knows: look")
 
 
 def closed(db, event, review):
@@ -73,7 +89,7 @@ ACTIONS = {
     "trade.closed": closed,
     "trade.pending": lambda db, event, review: None,
     "trade.finished": lambda db, event, review: None,
-    "notification.other": lambda db, event, review: None,
+    "notification.other": other,
 }
 
 
@@ -133,13 +149,14 @@ def main():
 
     while True:
         try:
-            connection = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"]))
-            channel = connection.channel()
-            channel.basic_qos(prefetch_count=10)
-            channel.basic_consume(os.environ.get("QUEUE", "payments.orders"), on_message)
-            channel.start_consuming()
-        except pika.exceptions.AMQPError as error:
-            print(f"connecting again: {error!r}", file=sys.stderr)
+            # It gives up after some 15 s. What is left of it is closed before the next.
+            with pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])) as connection:
+                channel = connection.channel()
+                channel.basic_qos(prefetch_count=10)
+                channel.basic_consume(os.environ.get("QUEUE", "payments.orders"), on_message)
+                channel.start_consuming()
+        except AWAY as error:
+            print(f"connecting again: {error!r}", file=sys.stderr, flush=True)
             time.sleep(2)
 
 
@@ -147,7 +164,7 @@ def pause(connection):
     """A second in which the connection says that it lives. If it ends, the message comes again: its id is known then."""
     try:
         connection.sleep(1)
-    except pika.exceptions.AMQPError:
+    except AWAY:
         time.sleep(1)
 
 

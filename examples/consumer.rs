@@ -10,13 +10,14 @@
 
 #![expect(clippy::disallowed_methods, clippy::print_stderr, reason = "an example of somebody else's program")]
 
+use std::error::Error;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties};
+use lapin::{Connection, ConnectionProperties, Consumer};
 use rusqlite::{ErrorCode, OptionalExtension as _, Transaction, params};
 use serde_json::Value;
 
@@ -91,14 +92,21 @@ fn refunded(db: &Transaction<'_>, event: &Value) -> rusqlite::Result<Review> {
         return Ok(Some("a refund of another trade than the order's: the order stays as it is"));
     }
     let Some(refund) = event.get("refund").and_then(Value::as_object) else { return Ok(NOT_AN_EVENT) };
-    // Alipay's figure is the total given back so far; repeats and reorderings cannot make it smaller.
-    let total = refund.get("refund_fee_minor").and_then(Value::as_i64).unwrap_or(0);
-    let total = total.max(order.refunded_minor);
+    // Such a trade never paid the order. If its refund took the order over, the trade that pays would not be shipped.
+    if event.get("total_amount_minor").and_then(Value::as_i64) != Some(order.amount_minor) {
+        return Ok(Some("a refund of a trade that did not pay the order's amount: the order stays as it is"));
+    }
+    // Alipay's figure is the total given back so far; repeats and reorderings cannot make it smaller. It may be missing.
+    let fee = refund.get("refund_fee_minor").and_then(Value::as_i64);
+    let total = fee.unwrap_or(0).max(order.refunded_minor);
     let state = if total >= order.amount_minor { "refunded" } else { "partly_refunded" };
     db.execute(
         "UPDATE orders SET state = ?, refunded_minor = ?, trade_no = ? WHERE out_trade_no = ?",
         params![state, total, trade_no, out_trade_no],
     )?;
+    if fee.is_none() {
+        return Ok(Some("a refund that does not say how much was given back: look"));
+    }
     let is_first = matches!(order.state.as_str(), "new" | "closed");
     Ok(is_first.then_some("refunded before its payment was heard of: look before you ship"))
 }
@@ -116,7 +124,11 @@ fn act(db: &Transaction<'_>, event: &Value) -> rusqlite::Result<Review> {
             db.execute(sql, [out_trade_no])?;
             Ok(None)
         }
-        "trade.pending" | "trade.finished" | "notification.other" => Ok(None),
+        "trade.pending" | "trade.finished" => Ok(None),
+        // Another kind of notification, or a trade of which Alipay says something new.
+        "notification.other" => {
+            Ok(text(event, "/trade_no").and(Some("a trade in a state that nobody knows: look")))
+        }
         _ => Ok(Some("an event type that this program does not know")),
     }
 }
@@ -170,7 +182,8 @@ fn text<'e>(event: &'e Value, place: &str) -> Option<&'e str> {
     event.pointer(place).and_then(Value::as_str)
 }
 
-async fn consume(db: &mut rusqlite::Connection, environment: &str) -> lapin::Result<()> {
+/// The connection ends when it is dropped.
+async fn open() -> lapin::Result<(Connection, Consumer)> {
     let url =
         std::env::var("AMQP_URL").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned());
     let queue = std::env::var("QUEUE").unwrap_or_else(|_| "payments.orders".to_owned());
@@ -178,7 +191,13 @@ async fn consume(db: &mut rusqlite::Connection, environment: &str) -> lapin::Res
     let channel = connection.create_channel().await?;
     channel.basic_qos(10, BasicQosOptions::default()).await?;
     let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-    let mut consumer = channel.basic_consume(queue.into(), "".into(), options, none).await?;
+    let consumer = channel.basic_consume(queue.into(), "".into(), options, none).await?;
+    Ok((connection, consumer))
+}
+
+async fn consume(db: &mut rusqlite::Connection, environment: &str) -> Result<(), Box<dyn Error>> {
+    // Without a time limit, a broker that answers nothing is waited for until somebody restarts this.
+    let (_connection, mut consumer) = tokio::time::timeout(Duration::from_secs(10), open()).await??;
     while let Some(delivery) = consumer.next().await {
         let delivery = delivery?;
         // The message is kept here and tried again. Given back (nack, requeue), it would count as delivered again, and

@@ -3,7 +3,7 @@
 
 mod plan;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -49,7 +49,8 @@ Example:
 
 With nobody at the queue, every message is marked redelivered before your consumer takes it.")]
     Publish(Publish),
-    /// Judge what was shipped: an order number a line, as often as it was shipped. Exits 65 when it is wrong.
+    /// Judge what was shipped: an order number a line, as often as it was shipped. Exits 65 when it is wrong, or
+    /// a line of --refunded is no order and number.
     #[command(after_help = "\
 Example:
   sqlite3 -csv orders.db 'SELECT out_trade_no, refunded_minor FROM orders' > refunded.csv
@@ -186,7 +187,7 @@ fn judge(args: &Judge, out: &mut dyn Write) -> Result<u8, Failure> {
         Some(file) if file != Path::new("-") => count(open(file)?)?,
         Some(_) | None => count(std::io::stdin().lock())?,
     };
-    let refunded = args.refunded.as_deref().map(|file| amounts(open(file)?)).transpose()?;
+    let refunded = args.refunded.as_deref().map(|file| amounts(file, open(file)?)).transpose()?;
     let mut wrong = 0;
     for case in &CASES {
         let number = case.order(args.run.run);
@@ -206,6 +207,7 @@ fn judge(args: &Judge, out: &mut dyn Write) -> Result<u8, Failure> {
     let told: Vec<String> =
         CASES.iter().filter(|case| case.needs_look).map(|case| case.order(args.run.run)).collect();
     writeln!(out, "Somebody should have been told to look at: {}", told.join(", "))?;
+    remark_on_strangers(args.run.run, shipped.keys(), out)?;
     writeln!(out, "{} right, {wrong} wrong", CASES.len() - wrong)?;
     Ok(if wrong == 0 { DONE } else { NOT_VERIFIED })
 }
@@ -225,18 +227,51 @@ fn fault_of_state(case: &Case, given_back: &str) -> Option<String> {
     (given_back != right).then(|| format!("{given_back} is written down as given back, and it is {right}"))
 }
 
-/// The second column by the first. Bound: [`MAX_SHIPPED`].
-fn amounts(input: impl Read) -> Result<BTreeMap<String, String>, Failure> {
+/// What was shipped and is no order of the run: of another run, or no order number at all. It is not judged.
+fn remark_on_strangers<'a>(
+    run: u32,
+    shipped: impl Iterator<Item = &'a String>,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let ours: BTreeSet<String> = CASES.iter().map(|case| case.order(run)).collect();
+    let strangers: Vec<&str> = shipped.map(String::as_str).filter(|number| !ours.contains(*number)).collect();
+    let Some(shown) = strangers.get(..strangers.len().min(MAX_STRANGERS)).filter(|shown| !shown.is_empty())
+    else {
+        return Ok(());
+    };
+    let more = match strangers.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    writeln!(out, "Not of run {run}, and not judged: {}{more}", shown.join(", "))?;
+    Ok(())
+}
+
+/// The second column by the first. A line that is no `order,number` is an error, but for empty ones and a heading: what is
+/// passed over would be judged as nothing given back. Bound: [`MAX_SHIPPED`].
+fn amounts(file: &Path, input: impl Read) -> Result<BTreeMap<String, String>, Failure> {
     let mut amounts = BTreeMap::new();
-    for line in BufReader::new(input.take(MAX_SHIPPED)).lines() {
+    for (at, line) in BufReader::new(input.take(MAX_SHIPPED)).lines().enumerate() {
         let line = line?;
-        let mut columns = columns(&line);
-        let (number, amount) = (columns.next().unwrap_or_default(), columns.next().unwrap_or_default());
-        if number.starts_with(plan::PREFIX) {
-            amounts.insert(number.to_owned(), amount.to_owned());
+        let columns: Vec<&str> = columns(&line).collect();
+        match columns.as_slice() {
+            [""] => {}
+            [number, amount] if !number.is_empty() && is_number(amount) => {
+                amounts.insert((*number).to_owned(), (*amount).to_owned());
+            }
+            [number, _] if at == 0 && !number.starts_with(plan::PREFIX) => {}
+            _ => {
+                let what = format!("{}: line {} is no order,number", file.display(), at + 1);
+                return Err(Failure { code: NOT_VERIFIED, message: what });
+            }
         }
     }
     Ok(amounts)
+}
+
+/// Hundredths, as a database prints an integer.
+fn is_number(text: &str) -> bool {
+    text.parse::<i64>().is_ok()
 }
 
 fn columns(line: &str) -> impl Iterator<Item = &str> {
@@ -249,7 +284,8 @@ fn count(input: impl Read) -> Result<BTreeMap<String, u32>, Failure> {
     for line in BufReader::new(input.take(MAX_SHIPPED)).lines() {
         let line = line?;
         let number = columns(&line).next().unwrap_or_default();
-        if number.starts_with(plan::PREFIX) {
+        // A heading has no digit.
+        if number.bytes().any(|byte| byte.is_ascii_digit()) {
             *counted.entry(number.to_owned()).or_default() += 1;
         }
     }
@@ -257,3 +293,5 @@ fn count(input: impl Read) -> Result<BTreeMap<String, u32>, Failure> {
 }
 
 const MAX_SHIPPED: u64 = 64 << 20;
+/// How many numbers that are of no order are told.
+const MAX_STRANGERS: usize = 5;

@@ -167,7 +167,16 @@ fn of_case(message: &Taken, number: &str) -> bool {
 }
 
 /// How many cases there are.
-const CASES: usize = 19;
+const CASES: usize = 21;
+
+/// The cases of which the order is to be shipped.
+const SHIPS: [&str; 16] =
+    ["01", "02", "03", "04", "06", "07", "10", "11", "12", "14", "16", "17", "18", "19", "20", "21"];
+
+/// What a consumer of no fault has shipped.
+fn rightly_shipped() -> String {
+    SHIPS.map(|number| format!("CC-1-{number}\n")).concat()
+}
 
 /// What a consumer of some fault would have shipped.
 fn shipped(taken: &[Taken], ships: impl Fn(&Taken, &Value) -> bool) -> String {
@@ -203,7 +212,7 @@ fn the_judge_finds_the_faults_that_consumers_have() {
                 by_status.as_str(),
                 &["CC-1-02", "CC-1-03", "CC-1-04", "CC-1-06", "CC-1-07", "CC-1-13", "CC-1-18"][..],
             ),
-            (trusting.as_str(), &["CC-1-05", "CC-1-08", "CC-1-09", "CC-1-12"]),
+            (trusting.as_str(), &["CC-1-05", "CC-1-08", "CC-1-09", "CC-1-12", "CC-1-20"]),
             ("", &["CC-1-01", "CC-1-16"]),
         ] {
             let output = check(&["judge"], lines);
@@ -212,7 +221,6 @@ fn the_judge_finds_the_faults_that_consumers_have() {
                 assert!(text(&output).contains(&format!("WRONG  {fault}")), "{fault}\n{}", text(&output));
             }
         }
-        let right = ["01", "02", "03", "04", "06", "07", "10", "11", "12", "14", "16", "17", "18", "19"];
         // As the tools of databases print a row: bars, commas, tabs, quotes; with a heading or without.
         for row in [
             |n: &str| format!("CC-1-{n}|x\n"),
@@ -220,32 +228,75 @@ fn the_judge_finds_the_faults_that_consumers_have() {
             |n: &str| format!("CC-1-{n}\tx\r\n"),
             |n: &str| format!("  CC-1-{n} \n"),
         ] {
-            let shipped = format!("out_trade_no\n{}", right.map(row).concat());
+            let shipped = format!("out_trade_no\n{}", SHIPS.map(row).concat());
             let output = check(&["judge"], &shipped);
             assert_eq!(output.status.code(), Some(0), "{shipped}\n{}", text(&output));
         }
-        // What was given back, too: of an order that is in the file, and of one that is not.
-        let folder = Folder::new();
-        let judged = |refunded: &str| {
-            folder.write("refunded.csv", refunded);
-            let file = folder.path().join("refunded.csv");
-            let shipped = right.map(|n| format!("CC-1-{n}\n")).concat();
-            check(&["judge", "--refunded", file.to_str().unwrap()], &shipped)
-        };
-        let given_back = "CC-1-04,100\nCC-1-05,8805\nCC-1-06,8806\nCC-1-17,0\nCC-1-18,300\n";
-        let output = judged(given_back);
-        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-        // The other trade's refund is no refund of the order; and a total that went backwards.
-        for (right, wrong) in [("17,0", "17,8817"), ("18,300", "18,100"), ("CC-1-04,100\n", "")] {
-            let output = judged(&given_back.replace(right, wrong));
-            assert_eq!(output.status.code(), Some(65), "{wrong}");
-            assert!(
-                text(&output).contains(&format!("WRONG  CC-1-{}", &right.replace("CC-1-", "")[..2])),
-                "{}",
-                text(&output)
-            );
-        }
-        let output = check(&["judge", "--refunded", "nowhere.csv"], "");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("nowhere.csv"), "{output:?}");
     });
+}
+
+#[test]
+fn the_judge_names_what_was_shipped_of_no_order_of_the_run() {
+    let shipped = rightly_shipped();
+    assert!(!text(&check(&["judge"], &shipped)).contains("Not of run"));
+    let output = check(&["judge"], &format!("{shipped}CC-2-01\nCC-2-01\n17\nCC-1-99\n"));
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let told = "Not of run 1, and not judged: 17, CC-1-99, CC-2-01\n";
+    assert!(text(&output).contains(told), "{}", text(&output));
+    let many = (1..=7).map(|n| format!("{n}\n")).collect::<String>();
+    let told = text(&check(&["judge", "--run", "2"], &many));
+    assert!(told.contains("Not of run 2, and not judged: 1, 2, 3, 4, 5 and 2 more\n"), "{told}");
+}
+
+/// What the orders of a consumer of no fault say was given back; of others, nothing.
+const GIVEN_BACK: &str =
+    "CC-1-04,100\nCC-1-05,8805\nCC-1-06,8806\nCC-1-17,0\nCC-1-18,300\nCC-1-20,0\nCC-1-21,100\n";
+
+/// All shipped rightly, and this given back.
+fn judged_with(refunded: &str) -> Output {
+    let folder = Folder::new();
+    folder.write("refunded.csv", refunded);
+    let file = folder.path().join("refunded.csv");
+    check(&["judge", "--refunded", file.to_str().unwrap()], &rightly_shipped())
+}
+
+#[test]
+fn the_judge_looks_at_what_was_given_back_too() {
+    let output = judged_with(GIVEN_BACK);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    // The other trade's refund is no refund of the order; a total that went backwards; an order that is not in the file; the
+    // refund of a trade that paid another amount; a figure that is missing is no 0.
+    for (right, wrong) in [
+        ("17,0", "17,8817"),
+        ("18,300", "18,100"),
+        ("CC-1-04,100\n", ""),
+        ("20,0", "20,1"),
+        ("21,100", "21,0"),
+    ] {
+        let output = judged_with(&GIVEN_BACK.replace(right, wrong));
+        assert_eq!(output.status.code(), Some(65), "{wrong}");
+        assert!(
+            text(&output).contains(&format!("WRONG  CC-1-{}", &right.replace("CC-1-", "")[..2])),
+            "{}",
+            text(&output)
+        );
+    }
+}
+
+#[test]
+fn the_judge_refuses_a_line_that_is_no_order_and_number() {
+    // With a heading, and orders that are none of ours.
+    let output = judged_with(&format!("out_trade_no,refunded_minor\n{GIVEN_BACK}\nOURS-1,0\n"));
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    for (line, number) in
+        [("CC-1-04", 1), ("CC-1-04,1.00", 1), ("a,b\nc,d", 2), ("CC-1-04,100\n,5", 2), ("a\tb\tc", 1)]
+    {
+        let output = judged_with(line);
+        assert_eq!(output.status.code(), Some(65), "{line}: {output:?}");
+        let told = format!("line {number} is no order,number");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(&told), "{line}: {output:?}");
+        assert!(text(&output).is_empty(), "{line}: {output:?}");
+    }
+    let output = check(&["judge", "--refunded", "nowhere.csv"], "");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nowhere.csv"), "{output:?}");
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use alipay_notify_gateway::clock::{Clock as _, SystemClock};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -81,6 +82,71 @@ fn rows(database: &Path, sql: &str) -> Vec<String> {
     found.map(Result::unwrap).collect()
 }
 
+/// The orders that the consumer has; STRANGER is of nobody.
+const ORDERS: [&str; 10] =
+    ["PLAIN", "EARLY-REFUND", "PART", "CHEAP", "TWICE", "PARTS", "SHIPPED", "LITTLE", "DOLLARS", "SILENT"];
+
+/// What Alipay sends. The first is the payment of PLAIN.
+fn notifications() -> Vec<Notification> {
+    let order = |notification: Notification, number: &str| notification.set("out_trade_no", number);
+    let paid = |trade: u64, number: &str| order(Notification::payment_now(trade), number);
+    let refund = |of: &Notification, fee: &str| {
+        let refund = of.clone().set("refund_fee", fee).set("out_biz_no", format!("RF-{fee}"));
+        refund.set("notify_id", format!("r{}-{fee}", of.trade_no())).without("receipt_amount")
+    };
+    let closed = |of: &Notification| {
+        let closed = of.clone().set("trade_status", "TRADE_CLOSED");
+        let closed = closed.set("notify_id", format!("c{}", of.trade_no()));
+        closed.without("gmt_payment").without("receipt_amount")
+    };
+    let (plain, early, part) = (paid(1, "PLAIN"), paid(2, "EARLY-REFUND"), paid(3, "PART"));
+    let (cheap, stranger, twice) = (paid(4, "CHEAP"), paid(5, "STRANGER"), paid(6, "TWICE"));
+    let (again, parts) = (paid(7, "TWICE"), paid(8, "PARTS"));
+    let little = paid(10, "LITTLE").set("total_amount", "0.01");
+    let (dollars, silent) = (paid(12, "DOLLARS").set("trans_currency", "USD"), paid(14, "SILENT"));
+    vec![
+        // Paid, and delivered again by Alipay; closed afterwards, as a notification that was late may say.
+        plain.clone(),
+        plain.clone(),
+        closed(&plain),
+        // All of it was given back, and that was heard of first.
+        refund(&early, "88.88"),
+        early.clone(),
+        // A part was given back, which is a TRADE_SUCCESS.
+        part.clone(),
+        refund(&part, "10.00"),
+        // The amount is not the order's; and the same trade with another amount.
+        cheap.clone().set("total_amount", "0.01"),
+        cheap.clone(),
+        stranger,
+        // Two trades for one order, and the second is given back.
+        twice.clone(),
+        again.clone(),
+        refund(&again, "88.88"),
+        // Two parts were given back, and the second, with the total, is heard of first.
+        parts.clone(),
+        refund(&parts, "50.00"),
+        refund(&parts, "20.00"),
+        // Somebody shipped it by hand, before the payment was heard of.
+        paid(9, "SHIPPED"),
+        // Too little was paid, and given back; then another trade pays rightly.
+        little.clone(),
+        refund(&little, "0.01"),
+        paid(11, "LITTLE"),
+        // So with the right figure in another currency.
+        dollars.clone(),
+        refund(&dollars, "88.88"),
+        paid(13, "DOLLARS"),
+        // A part was given back, and then nobody says how much.
+        silent.clone(),
+        refund(&silent, "10.00"),
+        refund(&silent, "30.00").without("refund_fee").set("gmt_refund", SystemClock.now().alipay()),
+        // Something new of a trade, and something that is about none.
+        silent.clone().set("trade_status", "TRADE_PENDING").set("notify_id", "new"),
+        silent.clone().set("notify_type", "dut_user_sign").set("notify_id", "kind"),
+    ]
+}
+
 fn plays_its_part(language: &str) {
     if command(language).is_none() {
         return;
@@ -91,56 +157,16 @@ fn plays_its_part(language: &str) {
         let add = |text: String| text.replace("[store]", &format!("{section}\n[store]"));
         let program = Program::launch_configured("consumers", &amqp_url(), add, |command| command);
         program.is_connected();
-        let order = |notification: Notification, number: &str| notification.set("out_trade_no", number);
-        let paid = |trade: u64, number: &str| order(Notification::payment_now(trade), number);
-        let refund = |of: &Notification, fee: &str| {
-            let refund = of.clone().set("refund_fee", fee).set("out_biz_no", format!("RF-{fee}"));
-            refund.set("notify_id", format!("r{}-{fee}", of.trade_no())).without("receipt_amount")
-        };
-        let closed = |of: &Notification| {
-            let closed = of
-                .clone()
-                .set("trade_status", "TRADE_CLOSED")
-                .set("notify_id", format!("c{}", of.trade_no()));
-            closed.without("gmt_payment").without("receipt_amount")
-        };
-        let (plain, early, part) = (paid(1, "PLAIN"), paid(2, "EARLY-REFUND"), paid(3, "PART"));
-        let (cheap, stranger, twice) = (paid(4, "CHEAP"), paid(5, "STRANGER"), paid(6, "TWICE"));
-        let (again, parts) = (paid(7, "TWICE"), paid(8, "PARTS"));
-        for notification in [
-            // Paid, and delivered again by Alipay; closed afterwards, as a notification that was late may say.
-            plain.clone(),
-            plain.clone(),
-            closed(&plain),
-            // All of it was given back, and that was heard of first.
-            refund(&early, "88.88"),
-            early.clone(),
-            // A part was given back, which is a TRADE_SUCCESS.
-            part.clone(),
-            refund(&part, "10.00"),
-            // The amount is not the order's; and the same trade with another amount.
-            cheap.clone().set("total_amount", "0.01"),
-            cheap.clone(),
-            stranger,
-            // Two trades for one order, and the second is given back.
-            twice.clone(),
-            again.clone(),
-            refund(&again, "88.88"),
-            // Two parts were given back, and the second, with the total, is heard of first.
-            parts.clone(),
-            refund(&parts, "50.00"),
-            refund(&parts, "20.00"),
-            // Somebody shipped it by hand, before the payment was heard of.
-            paid(9, "SHIPPED"),
-        ] {
+        let notifications = notifications();
+        for notification in &notifications {
             let answer = program.post(&notification.body());
             assert!(answer.is_success(), "{answer:?}\n{}", program.log());
         }
         let database = program.folder().path().join("orders.db");
-        orders(&database, &["PLAIN", "EARLY-REFUND", "PART", "CHEAP", "TWICE", "PARTS", "SHIPPED"]);
+        orders(&database, &ORDERS);
         let by_hand = "INSERT INTO shipments VALUES ('SHIPPED')";
         Database::open(&database).unwrap().execute(by_hand, []).unwrap();
-        repeat(&queue, &plain.event_id("payment.succeeded")).await;
+        repeat(&queue, &notifications[0].event_id("payment.succeeded")).await;
         let _consumer = consumer(language, &queue, &database, |command| command);
         comes_to("the-last", &database).await;
         has_done_right(language, &database);
@@ -150,26 +176,39 @@ fn plays_its_part(language: &str) {
 /// What was shipped, what the orders say, and what somebody is to look at.
 fn has_done_right(language: &str, database: &Path) {
     let shipped = rows(database, "SELECT out_trade_no FROM shipments ORDER BY 1");
-    assert_eq!(shipped, ["PART", "PARTS", "PLAIN", "SHIPPED", "TWICE"], "{language}");
+    assert_eq!(
+        shipped,
+        ["DOLLARS", "LITTLE", "PART", "PARTS", "PLAIN", "SHIPPED", "SILENT", "TWICE"],
+        "{language}"
+    );
     let states = "SELECT out_trade_no || ' ' || state || ' ' || refunded_minor FROM orders ORDER BY 1";
     let expected = [
         "CHEAP new 0",
+        "DOLLARS paid 0",
         "EARLY-REFUND refunded 8888",
+        "LITTLE paid 0",
         "PART partly_refunded 1000",
         "PARTS partly_refunded 5000",
         "PLAIN paid 0",
         "SHIPPED new 0",
+        "SILENT partly_refunded 1000",
         "TWICE paid 0",
     ];
     assert_eq!(rows(database, states), expected, "{language}");
     let whys = rows(database, "SELECT why FROM reviews ORDER BY 1");
     let expected = [
         "a payment of an order that is not ours",
+        "a refund of a trade that did not pay the order's amount: the order stays as it is",
+        "a refund of a trade that did not pay the order's amount: the order stays as it is",
         "a refund of another trade than the order's: the order stays as it is",
+        "a refund that does not say how much was given back: look",
+        "a trade in a state that nobody knows: look",
         "an event type that this program does not know",
         "not an event of the gateway",
         "not an event of the gateway",
         "refunded before its payment was heard of: look before you ship",
+        "the amount is not the order's",
+        "the amount is not the order's",
         "the amount is not the order's",
         "the database refuses it, as a shipment that is there already: look",
         "the money of another environment",
@@ -308,6 +347,36 @@ fn loses_nothing_that_it_has_taken(language: &str) {
     });
 }
 
+/// A broker whose name is not found, and one that takes the connection and says nothing: both are tried again.
+fn goes_on_trying_to_connect(language: &str) {
+    if command(language).is_none() {
+        return;
+    }
+    run(async {
+        let folder = Folder::new();
+        // What it accepts stays open in its backlog.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let silent_url = format!("amqp://guest:guest@{}/%2f", silent.local_addr().unwrap());
+        let mut tried = Vec::new();
+        for (name, url) in [("nowhere", "amqp://guest:guest@broker.invalid/%2f"), ("silent", &silent_url)] {
+            let (database, log) = (folder.path().join(format!("{name}.db")), folder.path().join(name));
+            let stderr = File::create(&log).unwrap();
+            let consumer = consumer(language, "payments.orders", &database, |command| {
+                command.env("AMQP_URL", url).stderr(stderr)
+            });
+            tried.push((name, log, consumer));
+        }
+        for (name, log, consumer) in &mut tried {
+            eventually("it has given up, and tries again", || async {
+                std::fs::read_to_string(&*log).unwrap().matches("connecting again").count() >= 2
+            })
+            .await;
+            let ended = consumer.0.try_wait().unwrap();
+            assert!(ended.is_none(), "{language}, {name}: {ended:?}");
+        }
+    });
+}
+
 /// How many consumers a queue has.
 async fn consumers(channel: &Channel, queue: &str) -> u32 {
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -359,6 +428,11 @@ fn the_consumer_in_python_ships_once_what_was_paid_and_nothing_else() {
 }
 
 #[test]
+fn the_consumer_in_python_goes_on_trying_to_connect() {
+    goes_on_trying_to_connect("PYTHON");
+}
+
+#[test]
 fn the_consumer_in_python_loses_nothing_while_its_database_is_away_or_when_it_is_killed() {
     loses_nothing_that_it_has_taken("PYTHON");
 }
@@ -370,6 +444,11 @@ fn the_consumer_in_node_ships_once_what_was_paid_and_nothing_else() {
 }
 
 #[test]
+fn the_consumer_in_node_goes_on_trying_to_connect() {
+    goes_on_trying_to_connect("NODE");
+}
+
+#[test]
 fn the_consumer_in_node_loses_nothing_while_its_database_is_away_or_when_it_is_killed() {
     loses_nothing_that_it_has_taken("NODE");
 }
@@ -378,6 +457,11 @@ fn the_consumer_in_node_loses_nothing_while_its_database_is_away_or_when_it_is_k
 fn the_consumer_in_rust_ships_once_what_was_paid_and_nothing_else() {
     plays_its_part("RUST");
     passes_the_check("RUST");
+}
+
+#[test]
+fn the_consumer_in_rust_goes_on_trying_to_connect() {
+    goes_on_trying_to_connect("RUST");
 }
 
 #[test]

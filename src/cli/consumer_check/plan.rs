@@ -46,6 +46,10 @@ enum Step {
     RefundedMore,
     /// By the trade that paid again.
     OtherRefunded,
+    /// All that the trade with another amount paid.
+    TooLittleRefunded,
+    /// The figure is missing.
+    RefundedWithoutFee,
     Conflict,
     Late,
     Pending,
@@ -65,7 +69,7 @@ enum Step {
 use Step::{
     Closed, Conflict, Finished, Late, NoJson, OfTomorrow, OtherClosed, OtherRefunded, Paid, PaidAgain,
     PaidTooLittle, PaidWithOtherBytes, Pending, RefundedInFull, RefundedInPart, RefundedMore,
-    WithoutEnvironment, WithoutOrder, WithoutRefund,
+    RefundedWithoutFee, TooLittleRefunded, WithoutEnvironment, WithoutOrder, WithoutRefund,
 };
 
 const SHIPS: Case = Case {
@@ -81,7 +85,7 @@ const SHIPS: Case = Case {
 const NOT: Case = Case { ships: false, ..SHIPS };
 const LOOK: Case = Case { needs_look: true, ..NOT };
 
-pub(super) const CASES: [Case; 19] = [
+pub(super) const CASES: [Case; 21] = [
     Case { number: 1, title: "paid", steps: &[Paid], ..SHIPS },
     Case { number: 2, title: "the same message five times", steps: &[Paid, Paid, Paid, Paid, Paid], ..SHIPS },
     Case { number: 3, title: "repeated with other bytes", steps: &[Paid, PaidWithOtherBytes], ..SHIPS },
@@ -182,6 +186,23 @@ pub(super) const CASES: [Case; 19] = [
         needs_look: true,
         ..SHIPS
     },
+    Case {
+        number: 20,
+        title: "another amount was paid and given back, then the order's is paid",
+        rule: 3,
+        steps: &[PaidTooLittle, TooLittleRefunded, PaidAgain],
+        needs_look: true,
+        ..SHIPS
+    },
+    Case {
+        number: 21,
+        title: "given back in part, then a refund that does not say how much",
+        rule: 4,
+        steps: &[Paid, RefundedInPart, RefundedWithoutFee],
+        needs_look: true,
+        given_back: Some(GivenBack::Part(100)),
+        ..SHIPS
+    },
 ];
 
 impl Case {
@@ -210,14 +231,16 @@ impl Case {
     }
 
     fn message(&self, step: Step, run: u32, now: Timestamp) -> Message {
-        let total = if step == PaidTooLittle { Money::from_minor(1) } else { self.amount() };
+        let is_too_little = matches!(step, PaidTooLittle | TooLittleRefunded);
+        let total = if is_too_little { Money::from_minor(1) } else { self.amount() };
         let total = if step == Conflict { Money::from_minor(total.minor() * 10) } else { total };
         let fee = match step {
-            RefundedInFull | OtherRefunded | WithoutRefund => Some(total),
+            RefundedInFull | OtherRefunded | TooLittleRefunded | WithoutRefund => Some(total),
             RefundedInPart => Some(Money::from_minor(100)),
             RefundedMore => Some(Money::from_minor(300)),
             Paid | PaidWithOtherBytes | PaidAgain | PaidTooLittle | Conflict | Late | Pending | Closed
-            | OtherClosed | Finished | OfTomorrow | NoJson | WithoutEnvironment | WithoutOrder => None,
+            | OtherClosed | Finished | OfTomorrow | NoJson | WithoutEnvironment | WithoutOrder
+            | RefundedWithoutFee => None,
         };
         let trade = if matches!(step, PaidAgain | OtherClosed | OtherRefunded) { 2 } else { 1 };
         let trade_no = format!("20260101{run:08}{:04}{trade:08}", self.number);
@@ -265,8 +288,8 @@ fn missing(step: Step) -> Option<&'static str> {
         WithoutOrder => Some("out_trade_no"),
         WithoutRefund => Some("refund"),
         Paid | PaidWithOtherBytes | PaidAgain | PaidTooLittle | RefundedInFull | RefundedInPart
-        | RefundedMore | OtherRefunded | Conflict | Late | Pending | Closed | OtherClosed | Finished
-        | OfTomorrow | NoJson => None,
+        | RefundedMore | OtherRefunded | TooLittleRefunded | RefundedWithoutFee | Conflict | Late
+        | Pending | Closed | OtherClosed | Finished | OfTomorrow | NoJson => None,
     }
 }
 
@@ -275,7 +298,8 @@ fn identity(step: Step, trade_no: &str, digest: &Digest) -> (EventType, EventId)
     match step {
         Paid | PaidWithOtherBytes | PaidAgain | PaidTooLittle | OfTomorrow | NoJson | WithoutEnvironment
         | WithoutOrder => of(EventType::PaymentSucceeded),
-        RefundedInFull | RefundedInPart | RefundedMore | OtherRefunded | WithoutRefund => (
+        RefundedInFull | RefundedInPart | RefundedMore | OtherRefunded | TooLittleRefunded
+        | RefundedWithoutFee | WithoutRefund => (
             EventType::PaymentRefunded,
             EventId::of_refund(APP_ID, trade_no, number_of_refund(step).as_bytes()),
         ),
@@ -288,7 +312,7 @@ fn identity(step: Step, trade_no: &str, digest: &Digest) -> (EventType, EventId)
 }
 
 fn number_of_refund(step: Step) -> &'static str {
-    if step == RefundedMore { "RF-2" } else { "RF-1" }
+    if matches!(step, RefundedMore | RefundedWithoutFee) { "RF-2" } else { "RF-1" }
 }
 
 /// What the members of a body are made of.
@@ -337,11 +361,13 @@ impl Facts<'_> {
         if !matches!(event_type, EventType::TradePending | EventType::TradeClosed) {
             json.text("paid_at", &self.now.rfc3339_beijing());
         }
-        if let Some(fee) = self.fee.filter(|_| self.step != WithoutRefund) {
+        if event_type == EventType::PaymentRefunded && self.step != WithoutRefund {
             json.object("refund", |json| {
                 json.text("out_biz_no", number_of_refund(self.step));
-                json.text("refund_fee", &fee.to_string());
-                json.plain("refund_fee_minor", &fee.minor().to_string());
+                if let Some(fee) = self.fee {
+                    json.text("refund_fee", &fee.to_string());
+                    json.plain("refund_fee_minor", &fee.minor().to_string());
+                }
                 json.text("refunded_at", &self.now.rfc3339_beijing());
             });
         }
