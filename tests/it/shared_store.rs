@@ -473,6 +473,43 @@ fn since_when_nothing_is_missing_moves_along() {
     }
 }
 
+#[test]
+fn what_is_imported_is_kept_as_long_as_the_retention_that_it_is_imported_with_says() {
+    for url in [redis_url(), cluster_url()] {
+        let folder = Folder::new();
+        folder.write("alipay.pem", alipay::public_pem());
+        let app = "[[apps]]\napp_id = \"2021000000000001\"\nalipay_public_keys = [\"alipay.pem\"]\n";
+        let write = |name: &str, store: &str| {
+            let path = folder.write(name, format!("[store]\n{store}\n{app}"));
+            path.to_str().unwrap().to_owned()
+        };
+        let from = write("from.toml", "path = \"from.db\"");
+        let redis = write("redis.toml", &keys(&url, &unique("longer"), "retention = \"60d\""));
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        // Written with a retention of three days.
+        let at = SystemClock.now().before(days(1));
+        run(async {
+            let config = sqlite::Config {
+                path: folder.path().join("from.db"),
+                max_deferred: 9,
+                max_returned: 9,
+                max_deferred_bytes: 1 << 20,
+                max_held: 9,
+                max_held_bytes: 1 << 20,
+            };
+            let store = Sqlite::open(&config, Arc::new(SystemClock)).unwrap();
+            store.record(vec![Record { at, expires_at: at.plus(days(3)), ..record(1) }]).await.unwrap();
+            store.close().await;
+        });
+        let file = folder.path().join("export.jsonl");
+        let file = file.to_str().unwrap();
+        assert!(store(&["export", "--config", &from, "--out", file]).status.success());
+        assert!(store(&["import", "--config", &redis, file]).status.success());
+        let kept = exported(&redis).join("\n");
+        assert!(kept.contains(&format!(r#""expires_at":"{}""#, at.plus(days(60)).rfc3339_utc())), "{kept}");
+    }
+}
+
 /// Rows of every kind that waits or is settled.
 async fn furnish(path: std::path::PathBuf) {
     let config = sqlite::Config {
