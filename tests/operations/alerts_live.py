@@ -31,7 +31,7 @@ RULES = ROOT / "deploy/prometheus/alipay-notify-gateway.rules.yml"
 DASHBOARD = ROOT / "deploy/grafana/alipay-notify-gateway.json"
 RUNBOOK = ROOT / "docs/runbook.md"
 # Windows of minutes to weeks, as seconds; two samples in the shortest of them at the least.
-WINDOWS = {"5m": "15s", "15m": "20s", "30m": "240s", "1h": "30s", "6h": "60s", "3d": "120s", "1d": "120s"}
+WINDOWS = {"5m": "15s", "15m": "20s", "30m": "240s", "1h": "30s", "3h": "60s", "6h": "60s", "3d": "120s", "1d": "120s"}
 # Bound: how long an alert may take to fire or to end. The gateway looks at its topology every minute.
 PATIENCE = 300
 # In the environment of a process whose mounts are its own.
@@ -178,6 +178,7 @@ shadow_public_keys = ["next-keys/alipay-public.pem"]
         text = re.sub(r"for: \d+[mh]", "for: 4s", RULES.read_text())
         text = re.sub(r"\[(\d+\w)\]", lambda found: f"[{WINDOWS[found[1]]}]", text)
         text = text.replace("offset 1w", "offset 60s").replace("offset 2w", "offset 120s").replace("> 1800", "> 20")
+        text = text.replace("< 3600", "< 30")
         folder = self.work / "prometheus"
         (folder / "rules.yml").write_text(text)
         (folder / "prometheus.yml").write_text(f"""
