@@ -83,6 +83,23 @@ annotations:
 {{- end -}}
 {{- end }}
 
+{{/* What the public port speaks. */}}
+{{- define "gateway.scheme" -}}
+{{- ternary "https" "http" (not (empty .Values.config.http.tls_certificate_file)) -}}
+{{- end }}
+
+{{/* A duration of gateway.toml or of Prometheus in milliseconds; what is none counts as 0. */}}
+{{- define "gateway.milliseconds" -}}
+{{- $units := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000 -}}
+{{- $sum := 0 -}}
+{{- range regexFindAll "[0-9]+ ?[a-z]+" (toString .) -1 -}}
+{{- $unit := regexFind "[a-z]+" . -}}
+{{- $unit = ternary "ms" (trunc 1 $unit) (or (eq $unit "ms") (eq $unit "msec")) -}}
+{{- $sum = add $sum (mul (regexFind "[0-9]+" . | int64) (get $units $unit | default 0 | int64)) -}}
+{{- end -}}
+{{- $sum -}}
+{{- end }}
+
 {{- define "gateway.notifyPath" -}}
 {{- default "/alipay/notify" .Values.config.http.path -}}
 {{- end }}

@@ -28,6 +28,27 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- $shutdown := default (dict) $values.config.shutdown -}}
+{{- $delay := include "gateway.milliseconds" (default "0s" $shutdown.delay) | int64 -}}
+{{- $grace := include "gateway.milliseconds" (default "25s" $shutdown.grace) | int64 -}}
+{{- $least := div (add $delay $grace 5999) 1000 -}}
+{{- if lt (int64 $values.terminationGracePeriodSeconds) $least -}}
+{{- fail (printf "terminationGracePeriodSeconds: the pod would be killed while it stops in order. It must be %d or more: config.shutdown.delay and config.shutdown.grace together, and 5 s." $least) -}}
+{{- end -}}
+{{- range $name := list "autoscaling" "keda" -}}
+{{- $scaling := get $values $name -}}
+{{- if and $scaling.enabled (gt (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
+{{- fail (printf "%s.minReplicas is more than %s.maxReplicas." $name $name) -}}
+{{- end -}}
+{{- end -}}
+{{- with $values.metrics.serviceMonitor -}}
+{{- if and .enabled (gt (include "gateway.milliseconds" .scrapeTimeout | int64) (include "gateway.milliseconds" .interval | int64)) -}}
+{{- fail "metrics.serviceMonitor.scrapeTimeout is longer than metrics.serviceMonitor.interval: Prometheus would refuse it." -}}
+{{- end -}}
+{{- end -}}
+{{- if and $values.keda.enabled (not $values.keda.query) (not $values.metrics.serviceMonitor.enabled) -}}
+{{- fail "keda: its query asks for labels that a ServiceMonitor gives, and without an answer nothing is ever scaled. Set metrics.serviceMonitor.enabled=true, or keda.query to what your own scrape has." -}}
+{{- end -}}
 {{- if and $values.ingress.enabled (not $values.ingress.hosts) -}}
 {{- fail "ingress.hosts: there is none. Set ingress.hosts to [{host: your.host}], or ingress.enabled=false." -}}
 {{- end -}}

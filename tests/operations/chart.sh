@@ -183,6 +183,13 @@ sqlite|--set ingress.enabled=true|Set ingress.hosts
 sqlite|--set ingress.enabled=yes|enabled
 sqlite|--set httpRoute.enabled=true|httpRoute.parentRefs
 sqlite|--set terminationGracePeriodSeconds=0|terminationGracePeriodSeconds
+sqlite|--set terminationGracePeriodSeconds=34|It must be 35 or more
+sqlite|--set config.shutdown.grace=1min|It must be 70 or more
+sqlite|--set config.shutdown=null,terminationGracePeriodSeconds=29|It must be 30 or more
+redis-hpa|--set autoscaling.maxReplicas=1|autoscaling.minReplicas is more than autoscaling.maxReplicas
+redis-keda|--set keda.maxReplicas=1|keda.minReplicas is more than keda.maxReplicas
+redis-keda|--set metrics.serviceMonitor.scrapeTimeout=1m|scrapeTimeout is longer than metrics.serviceMonitor.interval
+redis-keda|--set metrics.serviceMonitor.enabled=false|Set metrics.serviceMonitor.enabled=true, or keda.query
 sqlite|--set podDisruptionBudget.maxUnavailable=0|maxUnavailable
 VALUES
   done
