@@ -461,9 +461,16 @@ impl Inner {
         self.metrics.delivery_lag.observe(now.since(event.notified_at).as_secs_f64());
     }
 
-    /// Every key has its series from the start, so that one that verifies nothing shows as 0.
+    /// Every key has its series from the start, so that one that verifies nothing shows as 0; those of an app that is configured no
+    /// more go, or its silence would be told.
     fn show_keys(&self) {
         let policy = self.policy();
+        for KeyUse { key, .. } in self.keys.list() {
+            if !policy.apps.contains_key(&key.app_id) {
+                // Nothing is wrong if there is none.
+                let _ = self.metrics.key_verifications.remove_label_values(&[&key.app_id, &key.fingerprint]);
+            }
+        }
         self.keys.watch(&policy, self.clock.now());
         self.metrics.key_expires.reset();
         for KeyUse { key, expires_at, .. } in self.keys.list() {

@@ -206,6 +206,17 @@ fn an_app_is_added_without_a_restart() {
         assert!(program.post(&paid.body_by(stranger())).is_success());
         let ids = published(&program, &mut queue, 3).await;
         assert_eq!(ids, [format!("2021000000000777.{}.payment.succeeded", paid.trade_no())]);
+        // And taken away again: nobody is to be paged for its silence.
+        let shown = || program.get("/metrics").unwrap().body;
+        let is_shown = || shown().contains(r#"key_verifications_total{app_id="2021000000000777""#);
+        assert!(is_shown());
+        configure(&program, |text| {
+            text.split("\n[[apps]]\napp_id = \"2021000000000777\"").next().unwrap().to_owned()
+        });
+        tell(&program, "applied");
+        assert!(!is_shown());
+        assert!(shown().contains(&format!(r#"key_verifications_total{{app_id="{APP_ID}""#)));
+        assert!(program.post(&payment(4).set("app_id", "2021000000000777").body_by(stranger())).is_fail(400));
     });
 }
 
