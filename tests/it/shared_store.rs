@@ -280,6 +280,8 @@ fn what_a_shorter_retention_has_left_goes_on_expiring() {
             assert_eq!(since(1000, 300_000).await, at(0), "and back again");
             // By a clock that was ahead: as if it were in force still, and no more.
             assert_eq!(since(1000, 9_000_000).await, at(0));
+            // One that is behind takes nothing away.
+            assert_eq!(since(1000, 100_000).await, at(0));
             assert_eq!(since(50_000, 400_000).await, at(400_000 - 1000 + 120));
         }
     });
@@ -389,6 +391,25 @@ fn store(arguments: &[&str]) -> Output {
     command.arg("store").args(arguments).output().unwrap()
 }
 
+/// The path of a configuration with this store and one app.
+fn configured(folder: &Folder, name: &str, store: &str) -> String {
+    folder.write("alipay.pem", alipay::public_pem());
+    let app = "[[apps]]\napp_id = \"2021000000000001\"\nalipay_public_keys = [\"alipay.pem\"]\n";
+    folder.write(name, format!("[store]\n{store}\n{app}")).to_str().unwrap().to_owned()
+}
+
+fn file_at(path: std::path::PathBuf) -> Sqlite {
+    let config = sqlite::Config {
+        path,
+        max_deferred: 100,
+        max_returned: 100,
+        max_deferred_bytes: 1 << 20,
+        max_held: 100,
+        max_held_bytes: 1 << 20,
+    };
+    Sqlite::open(&config, Arc::new(SystemClock)).unwrap()
+}
+
 /// What is kept, but for the first line, which has the time.
 fn exported(config: &str) -> Vec<String> {
     let output = store(&["export", "--config", config]);
@@ -403,12 +424,7 @@ fn exported(config: &str) -> Vec<String> {
 fn what_is_kept_moves_from_sqlite_to_redis_and_back() {
     for url in [redis_url(), cluster_url()] {
         let folder = Folder::new();
-        folder.write("alipay.pem", alipay::public_pem());
-        let app = "[[apps]]\napp_id = \"2021000000000001\"\nalipay_public_keys = [\"alipay.pem\"]\n";
-        let write = |name: &str, store: &str| {
-            let path = folder.write(name, format!("[store]\n{store}\n{app}"));
-            path.to_str().unwrap().to_owned()
-        };
+        let write = |name: &str, store: &str| configured(&folder, name, store);
         let (from, back) =
             (write("from.toml", "path = \"from.db\""), write("back.toml", "path = \"back.db\""));
         let redis = write("redis.toml", &keys(&url, &unique("move"), ""));
@@ -432,13 +448,9 @@ fn what_is_kept_moves_from_sqlite_to_redis_and_back() {
 fn since_when_nothing_is_missing_moves_along() {
     for url in [redis_url(), cluster_url()] {
         let folder = Folder::new();
-        folder.write("alipay.pem", alipay::public_pem());
-        let app = "[[apps]]\napp_id = \"2021000000000001\"\nalipay_public_keys = [\"alipay.pem\"]\n";
-        let write = |name: &str, store: &str| {
-            let path = folder.write(name, format!("[store]\n{store}\n{app}"));
-            path.to_str().unwrap().to_owned()
-        };
-        let redis = write("redis.toml", &keys(&url, &unique("since"), ""));
+        let write = |name: &str, store: &str| configured(&folder, name, store);
+        let prefix = unique("since");
+        let redis = write("redis.toml", &keys(&url, &prefix, ""));
         let file = write("file.toml", "path = \"file.db\"");
         let head = |config: &str| {
             let output = store(&["export", "--config", config]);
@@ -469,6 +481,13 @@ fn since_when_nothing_is_missing_moves_along() {
             assert_eq!(bring(config, to_come).status.code(), Some(65), "every payment would be late");
         }
         says(head(&file), since);
+        // A gateway whose clock is behind takes nothing away.
+        run(async {
+            let store = Redis::open(&Config { prefix, ..config(&url) }).await;
+            let behind = since.before(Duration::from_secs(86_400));
+            let told = store.complete_since(Duration::from_secs(35 * 86_400), behind).await.unwrap();
+            assert_eq!(told, Timestamp::default());
+        });
         says(head(&redis), since);
     }
 }
@@ -477,27 +496,14 @@ fn since_when_nothing_is_missing_moves_along() {
 fn what_is_imported_is_kept_as_long_as_the_retention_that_it_is_imported_with_says() {
     for url in [redis_url(), cluster_url()] {
         let folder = Folder::new();
-        folder.write("alipay.pem", alipay::public_pem());
-        let app = "[[apps]]\napp_id = \"2021000000000001\"\nalipay_public_keys = [\"alipay.pem\"]\n";
-        let write = |name: &str, store: &str| {
-            let path = folder.write(name, format!("[store]\n{store}\n{app}"));
-            path.to_str().unwrap().to_owned()
-        };
+        let write = |name: &str, store: &str| configured(&folder, name, store);
         let from = write("from.toml", "path = \"from.db\"");
         let redis = write("redis.toml", &keys(&url, &unique("longer"), "retention = \"60d\""));
         let days = |days: u64| Duration::from_secs(days * 86_400);
         // Written with a retention of three days.
         let at = SystemClock.now().before(days(1));
         run(async {
-            let config = sqlite::Config {
-                path: folder.path().join("from.db"),
-                max_deferred: 9,
-                max_returned: 9,
-                max_deferred_bytes: 1 << 20,
-                max_held: 9,
-                max_held_bytes: 1 << 20,
-            };
-            let store = Sqlite::open(&config, Arc::new(SystemClock)).unwrap();
+            let store = file_at(folder.path().join("from.db"));
             store.record(vec![Record { at, expires_at: at.plus(days(3)), ..record(1) }]).await.unwrap();
             store.close().await;
         });
@@ -512,15 +518,7 @@ fn what_is_imported_is_kept_as_long_as_the_retention_that_it_is_imported_with_sa
 
 /// Rows of every kind that waits or is settled.
 async fn furnish(path: std::path::PathBuf) {
-    let config = sqlite::Config {
-        path,
-        max_deferred: 100,
-        max_returned: 100,
-        max_deferred_bytes: 1 << 20,
-        max_held: 100,
-        max_held_bytes: 1 << 20,
-    };
-    let store = Sqlite::open(&config, Arc::new(SystemClock)).unwrap();
+    let store = file_at(path);
     let expires_at = SystemClock.now().plus(Duration::from_secs(40 * 86_400));
     store.record((1..=600).map(|n| Record { expires_at, ..record(n) }).collect()).await.unwrap();
     store.defer((1001..=1020).map(|n| kept(n, "1.00")).collect()).await.unwrap();
