@@ -13,6 +13,7 @@ mod bucket;
 mod damage;
 mod drain;
 mod heads;
+mod horizon;
 mod judge;
 mod line;
 mod load;
@@ -37,8 +38,8 @@ use self::load::{Books, Room, Sums};
 use self::scripts::Scripts;
 use super::conflict::{Rival, as_conflict};
 use super::{
-    Claim, DOUBT, Decision, Deferral, Holding, Kept, LEASE, MAX_FOUND, Record, Row, Store, StoreError,
-    TOLD_EVERY, Tally, Waiting, WhenAway, held_key,
+    Claim, DOUBT, Decision, Deferral, Holding, Kept, LEASE, MAX_FOUND, Record, Row, Store, StoreError, Tally,
+    Waiting, WhenAway, held_key,
 };
 use crate::clock::Timestamp;
 use crate::event::{Digest, EventType, Key};
@@ -166,21 +167,6 @@ impl Redis {
             Some(_) => Err(odd()),
         };
         answers.into_iter().map(number).collect()
-    }
-
-    /// Since when nothing is missing. Redis deletes what has expired without a word, so it keeps until when each `retention` was
-    /// told (none: zero), and what is `brought`. Good for as long as it takes until it is told, or asked, again.
-    async fn horizon(
-        &self,
-        now: Timestamp,
-        retention: Duration,
-        brought: Timestamp,
-    ) -> Result<Timestamp, StoreError> {
-        let head =
-            vec![time(now), number(GOOD_FOR.as_millis()), number(retention.as_millis()), time(brought)];
-        let since =
-            self.count(&self.scripts.horizon, &Batch::over(&self.names, head, [(0, Vec::new())])).await?;
-        Ok(since.first().copied().map(Timestamp::from_unix_millis).unwrap_or_default())
     }
 
     async fn write_records(&self, records: &[Record]) -> Result<(), StoreError> {
@@ -509,9 +495,6 @@ impl std::fmt::Debug for Redis {
         f.debug_struct("Redis").field("names", &self.names).finish_non_exhaustive()
     }
 }
-
-/// What it says of what was forgotten: until it has been told again twice.
-const GOOD_FOR: Duration = TOLD_EVERY.saturating_mul(2);
 
 fn time(at: Timestamp) -> Vec<u8> {
     number(at.unix_millis())

@@ -13,6 +13,7 @@
 
 mod change;
 mod core;
+mod expiry;
 mod load;
 pub mod pages;
 mod place;

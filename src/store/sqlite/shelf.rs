@@ -5,7 +5,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::core::{Core, Error, Opening, PORTION, each, forgotten};
+use super::core::{Core, Error, Opening, PORTION, each};
+use super::expiry::forgotten;
 use super::{Config, OpenError, place};
 use crate::clock::Timestamp;
 use crate::store::{Entry, Merged, Sums};
