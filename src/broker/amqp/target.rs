@@ -3,6 +3,7 @@
 //!
 //! No word of an error quotes the URI: it holds a password.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use lapin::tcp::RustlsConnector;
@@ -89,9 +90,23 @@ fn node(uri: &str) -> Result<AMQPUri, &'static str> {
     if ShortString::try_new(node.vhost.as_str()).is_err() {
         return Err("names a virtual host that is longer than an AMQP short string");
     }
+    // The parser leaves out what it does not know, so that a typing error would go unseen.
+    let query = uri.split('#').next().and_then(|uri| uri.split_once('?')).map_or("", |(_, query)| query);
+    let mut names =
+        query.split('&').filter_map(|pair| pair.split('=').next()).filter(|name| !name.is_empty());
+    if !names.all(|name| NAMES.contains(&name)) {
+        return Err(UNKNOWN_NAME);
+    }
     // lapin would take the broker's: 60 s until a dead peer is noticed, and 8 MiB of buffers.
-    node.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-    node.query.frame_max.get_or_insert(FRAME_MAX_BYTES);
+    if !HEARTBEATS.contains(node.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS)) {
+        return Err("has a heartbeat that is not from 1 to 600 (seconds): a dead line would not be noticed");
+    }
+    if !FRAMES.contains(node.query.frame_max.get_or_insert(FRAME_MAX_BYTES)) {
+        return Err("has a frame_max that is not from 4096, AMQP's least, to 1048576 (bytes)");
+    }
+    if node.query.channel_max.is_some_and(|most| most != 0 && most < CHANNELS) {
+        return Err("has a channel_max below 80 that is not 0 (no bound of ours): each lane has a channel");
+    }
     Ok(node)
 }
 
@@ -153,6 +168,15 @@ pub(super) const NOT_ENCRYPTED: &str = "is not amqps://, so nothing would be enc
 const HEARTBEAT_SECONDS: u16 = 10;
 /// lapin holds buffers of 64 × this for a connection.
 const FRAME_MAX_BYTES: u32 = 16 * 1024;
+/// What the query of a URI may name.
+const NAMES: [&str; 5] = ["heartbeat", "frame_max", "channel_max", "auth_mechanism", "connection_timeout"];
+const UNKNOWN_NAME: &str = "has something in its query that is none of heartbeat, frame_max, channel_max, \
+                            auth_mechanism, connection_timeout";
+const HEARTBEATS: RangeInclusive<u16> = 1..=600;
+/// AMQP 0-9-1, `frame-min-size`: both sides must take so much. Bound: 64 MiB of buffers.
+const FRAMES: RangeInclusive<u32> = 4096..=1 << 20;
+/// The most that `amqp.lanes` may be, and those that declare and look.
+const CHANNELS: u16 = 80;
 
 #[cfg(test)]
 mod tests {
@@ -216,6 +240,35 @@ mod tests {
         }
         for uri in ["amqp://localhost", "amqps://u:p@h:5671/%2f?heartbeat=5", "amqp://one,amqp://two"] {
             assert!(places(uri, &[]).is_ok(), "{uri}");
+        }
+    }
+
+    #[test]
+    fn what_the_query_says_is_known_and_can_be_kept() {
+        for query in [
+            "hartbeat=30",
+            "heartbeat=10&verify=verify_none",
+            "cacertfile=/ca.pem",
+            "heartbeat=0",
+            "heartbeat=601",
+            "heartbeat=x",
+            "frame_max=0",
+            "frame_max=4095",
+            "frame_max=1048577",
+            "channel_max=79",
+        ] {
+            assert_eq!(places(&format!("amqp://one/%2f?{query}"), &[]), Err("amqp.uri"), "{query}");
+            // Of the second one, too.
+            assert_eq!(places(&format!("amqp://one,amqp://two/v?{query}"), &[]), Err("amqp.uri"), "{query}");
+        }
+        for query in [
+            "",
+            "&",
+            "heartbeat=1&frame_max=4096&channel_max=80",
+            "heartbeat=600&frame_max=1048576&channel_max=0#x?y",
+            "auth_mechanism=external&connection_timeout=3000",
+        ] {
+            assert!(places(&format!("amqp://one/%2f?{query}"), &[]).is_ok(), "{query}");
         }
     }
 }
