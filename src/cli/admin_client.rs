@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use super::Failure;
 use crate::admin::is_plain;
 use crate::lifecycle::Tasks;
-use crate::secret::Secret;
+use crate::secret::{Secret, Source};
 
 /// What `--admin` may be: a URL that names a host and nothing beneath it, of plain HTTP.
 pub(super) fn url(text: &str) -> Result<String, String> {
@@ -52,9 +52,8 @@ pub(super) async fn post(
 
 /// The admin token in a file.
 pub(super) fn token(file: &Path) -> Result<Secret, Failure> {
-    let token = std::fs::read_to_string(file)
-        .map_err(|error| Failure::running(format!("--token-file {}: {error}", file.display())))?;
-    Ok(Secret::new(token.trim()))
+    let token = Source::File(file.to_owned()).read();
+    token.map_err(|error| Failure::running(format!("--token-file {}: {error}", file.display())))
 }
 
 async fn ask(

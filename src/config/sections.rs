@@ -106,11 +106,15 @@ pub(super) fn policy(reader: &mut Reader) -> Option<Policy> {
 fn app(reader: &mut Reader, index: usize) -> Option<App> {
     let key = |name: &str| format!("apps[{index}].{name}");
     let app_id = reader.text(&key("app_id"));
-    if app_id
-        .as_deref()
-        .is_none_or(|id| id.is_empty() || id.len() > 32 || !id.bytes().all(|b| b.is_ascii_alphanumeric()))
-    {
-        reader.problem(&key("app_id"), "is required: the app's id at Alipay, 16 digits as a rule");
+    match app_id.as_deref() {
+        None | Some("") => {
+            reader.problem(&key("app_id"), "is required: the app's id at Alipay, 16 digits as a rule");
+        }
+        // Not quoted: who mixes up the lines may have put a key there.
+        Some(id) if id.len() > 32 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+            reader.problem(&key("app_id"), "is to have 1 to 32 letters and digits: 16 digits as a rule");
+        }
+        Some(_) => {}
     }
     let environments = [("production", Environment::Production), ("sandbox", Environment::Sandbox)];
     let environment = reader.choice(&key("environment"), "production", &environments);

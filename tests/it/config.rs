@@ -553,6 +553,16 @@ mod apps {
     }
 
     #[test]
+    fn an_app_id_that_is_none_is_told_and_not_quoted() {
+        for id in ["a".repeat(33), "2021 0000".to_owned(), "MIIBIjANBgkq/+".to_owned()] {
+            let toml = format!("[[apps]]\napp_id = \"{id}\"\nalipay_public_keys = [\"alipay.pem\"]");
+            let problems = load(&toml).unwrap_err();
+            assert!(problems[0].starts_with("apps[0].app_id: is to have 1 to 32 letters"), "{problems:?}");
+            assert!(!problems.concat().contains(&id), "{problems:?}");
+        }
+    }
+
+    #[test]
     fn the_same_app_twice_is_refused() {
         refused(load(&(app("") + APP)), "apps[1].app_id", "twice");
     }

@@ -4,6 +4,7 @@
 //! It is read a line at a time, and a line that is not understood is told, never skipped in silence; the totals that the
 //! bill itself names say whether all of it was read. Nothing of it is trusted: everything has a bound.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek as _};
@@ -149,8 +150,11 @@ impl Bill {
         let mut details = 0;
         for at in 0..zip.len() {
             let entry = zip.by_index(at).map_err(|error| content(name, error))?;
-            // What macOS puts beside each file that it packs again is none of Alipay's.
-            if entry.is_dir() || entry.name().is_ok_and(|name| name.starts_with("__MACOSX/")) {
+            // What macOS puts beside the files that it packs again is none of Alipay's.
+            let of_macos = |name: Cow<'_, str>| {
+                name.starts_with("__MACOSX/") || name.rsplit('/').next() == Some(".DS_Store")
+            };
+            if entry.is_dir() || entry.name().is_ok_and(of_macos) {
                 continue;
             }
             if matches!(self.read_csv(&format!("{name}, file {}", at + 1), entry)?, Found::Detail) {
@@ -319,7 +323,7 @@ struct Columns {
 
 impl Table {
     /// Alipay writes GBK; what went through an editor is perhaps UTF-8. The first line that is not ASCII decides for all.
-    fn decode<'l>(&mut self, line: &'l [u8]) -> std::borrow::Cow<'l, str> {
+    fn decode<'l>(&mut self, line: &'l [u8]) -> Cow<'l, str> {
         if self.encoding.is_none() && !line.is_ascii() {
             self.encoding = Some(if std::str::from_utf8(line).is_ok() { UTF_8 } else { GB18030 });
         }

@@ -245,9 +245,16 @@ fn a_zip_is_read_by_what_its_files_are_and_not_by_their_names() {
     assert_eq!(read(&whole).unwrap().rows.len(), 1);
     assert!(read(&zipped(&[("summary.csv", &summary)])).is_err());
     // Packed again by macOS; any other file that is no bill may be a day that cannot be read.
-    let packed = zipped(&[("detail.csv", &detail), ("__MACOSX/._detail.csv", b"\0\x05\x16\x07")]);
+    let beside: &[u8] = b"\0\x05\x16\x07";
+    let packed = zipped(&[
+        ("bill/.DS_Store", b"\0\0\0\x01Bud1"),
+        ("bill/detail.csv", &detail),
+        ("__MACOSX/bill/._detail.csv", beside),
+    ]);
     assert_eq!(read(&packed).unwrap().rows.len(), 1);
-    assert!(read(&zipped(&[("detail.csv", &detail), ("._detail.csv", b"\0\x05\x16\x07")])).is_err());
+    for other in ["._detail.csv", "a.DS_Store", ".DS_Store/detail.csv"] {
+        assert!(read(&zipped(&[("detail.csv", &detail), (other, beside)])).is_err(), "{other}");
+    }
     let many: Vec<(String, &[u8])> = (0..=MAX_FILES).map(|at| (at.to_string(), &detail[..])).collect();
     let many: Vec<(&str, &[u8])> = many.iter().map(|(name, bytes)| (name.as_str(), *bytes)).collect();
     assert!(read(&zipped(&many)).unwrap_err().to_string().contains("more files"));
