@@ -1,7 +1,8 @@
 //! Configuration: the only place that knows where a value came from. A file and the environment become one set
-//! of values ([`source`]); those become each module's own `Config` ([`sections`]). Nothing downstream checks
+//! of values ([`source`]); those become each module's own `Config` ([`sections`], [`apps`]). Nothing downstream checks
 //! again. Every problem is collected, with its key and never with a secret.
 
+mod apps;
 mod keys;
 mod reader;
 mod sections;
@@ -15,9 +16,9 @@ use crate::broker::amqp;
 use crate::lifecycle::{Shutdown, Supervisor};
 use crate::{admin, http, publication, store, telemetry};
 
+pub use apps::is_kept_long_enough;
 pub use keys::KEYS;
 use reader::Reader;
-pub use sections::is_kept_long_enough;
 
 /// Everything that `serve` needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +115,7 @@ pub fn load_policy(file: Option<&Path>) -> Result<Policy, Problems> {
 /// Every problem at once.
 pub fn load_policy_from(file: Option<&Path>, environment: Vec<(String, String)>) -> Result<Policy, Problems> {
     let mut reader = Reader::new(source::gather(file, environment));
-    let policy = sections::policy(&mut reader);
+    let policy = apps::policy(&mut reader);
     reader.leave_the_rest();
     reader.finish()?;
     policy.ok_or_else(|| Problems(vec!["apps: there is no app".to_owned()]))

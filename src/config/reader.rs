@@ -286,6 +286,10 @@ impl Reader {
     }
 }
 
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 /// Of a key in the place of a file's name.
 pub(super) const NOT_A_FILE: &str =
     "is to name a file, and holds a key itself: put the key into a file of its own";
