@@ -146,10 +146,17 @@ async fn serve(socket: std::net::TcpListener, desk: Arc<routes::Desk>, end: Stop
         let Some(permit) = place(&room, &seats).await else { continue };
         let progress = Arc::new(Progress::default());
         seats.push(Arc::downgrade(&progress));
-        let (desk, of_service) = (Arc::clone(&desk), Arc::clone(&progress));
+        let (desk, of_service, seated) = (Arc::clone(&desk), Arc::clone(&progress), Arc::clone(&room));
         let service = service_fn(move |request| {
-            let (desk, progress) = (Arc::clone(&desk), Arc::clone(&of_service));
-            async move { Ok(desk.answer(request, &progress).await) }
+            let (desk, progress, room) = (Arc::clone(&desk), Arc::clone(&of_service), Arc::clone(&seated));
+            async move {
+                let mut answer = desk.answer(request, &progress).await;
+                // Nobody keeps the probes out by asking one thing behind the other, either.
+                if room.available_permits() == 0 {
+                    respond::last(&mut answer);
+                }
+                Ok(answer)
+            }
         });
         let wire = Wire::new(stream, WRITE_TIMEOUT, Arc::clone(&progress));
         let connection = protocol.serve_connection(wire, service);
@@ -166,14 +173,15 @@ async fn serve(socket: std::net::TcpListener, desk: Arc<routes::Desk>, end: Stop
 }
 
 /// A place for one more. Where all are taken, whoever has been silent for longest gives way, so that nobody keeps the probes
-/// out by connecting and saying nothing. Bound: [`LEAVE`].
+/// out by connecting and saying nothing; and who is answered leaves. Bound: [`LEAVE`].
 async fn place(room: &Arc<Semaphore>, seats: &[Weak<Progress>]) -> Option<OwnedSemaphorePermit> {
     let room = Arc::clone(room);
     if room.available_permits() == 0 {
         let seated = seats.iter().filter_map(Weak::upgrade);
         let silent = seated.filter_map(|progress| Some((progress.silent_since()?, progress)));
-        let (_, longest) = silent.min_by_key(|(since, _)| *since)?;
-        longest.ask_to_leave();
+        if let Some((_, longest)) = silent.min_by_key(|(since, _)| *since) {
+            longest.ask_to_leave();
+        }
     }
     timeout(LEAVE, room.acquire_owned()).await.ok()?.ok()
 }
@@ -189,7 +197,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bound: how old a connection may become.
 const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
-/// Bound: how long who was asked to leave is waited for; he has nothing to finish.
+/// Bound: how long a place is waited for that somebody leaves: who was asked to has nothing to finish.
 const LEAVE: Duration = Duration::from_millis(100);
 /// Bound: how long stopping waits for answers.
 const GRACE: Duration = Duration::from_secs(1);

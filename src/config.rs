@@ -7,6 +7,7 @@ mod keys;
 mod reader;
 mod sections;
 mod source;
+mod watched;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use crate::{admin, http, publication, store, telemetry};
 pub use apps::is_kept_long_enough;
 pub use keys::KEYS;
 use reader::Reader;
+pub use watched::Watched;
 
 /// Everything that `serve` needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +58,9 @@ pub struct Loaded {
     pub remarks: Vec<String>,
     /// The file, if there is one.
     pub file: Option<PathBuf>,
-    /// The files that the policy and the certificate of `http` came from: when one changes, all is to be loaded again.
-    pub watched: Vec<PathBuf>,
+    /// The files that the policy and the certificate of `http` came from, and the configuration file: when one changes, all is to be
+    /// loaded again.
+    pub watched: Vec<Watched>,
     /// Who started the process, as far as the environment says.
     pub supervisor: Supervisor,
 }

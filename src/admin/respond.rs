@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
@@ -49,6 +49,11 @@ pub(super) fn unauthorized() -> Answer {
     let mut answer = text(StatusCode::UNAUTHORIZED, "this call needs the admin token\n");
     answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     answer
+}
+
+/// Makes an answer the last one on its connection.
+pub(super) fn last(answer: &mut Answer) {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 fn answer(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
@@ -69,7 +68,7 @@ impl Desk {
         let mut answer = self.decide(&head, body).await;
         progress.answered();
         if has_body == HasBody::Yes {
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            respond::last(&mut answer);
         }
         answer
     }

@@ -7,16 +7,14 @@
 //! writes beside and renames, and a network's file system tells nobody. A change counts when two looks in a row have
 //! seen the same, so that a list that is still being written is not taken for a short one.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 
 use crate::admission::policy::Policy;
-use crate::config::{self, Config, Loaded, Problems};
+use crate::config::{self, Config, Loaded, Problems, Watched};
 use crate::gateway::Gateway;
 use crate::http;
 use crate::http::tls::{Identity, InForce};
@@ -28,27 +26,24 @@ use crate::metrics::Metrics;
 pub(super) struct Reloader {
     file: Option<PathBuf>,
     running: Config,
-    watched: Vec<PathBuf>,
+    files: Files,
     gateway: Gateway,
     tls: Option<InForce>,
     metrics: Arc<Metrics>,
     refused: Option<Problems>,
 }
 
-/// What tells one state of a file from another; `None` if it is not there.
-type Stamp = Option<(u64, u64, Option<SystemTime>)>;
-
 impl Reloader {
     pub(super) fn new(loaded: Loaded, gateway: Gateway, tls: Option<InForce>, metrics: Arc<Metrics>) -> Self {
         let Loaded { config: running, file, watched, .. } = loaded;
-        let reloader = Self { file, running, watched, gateway, tls, metrics, refused: None };
+        let files = Files::seen(watched);
+        let reloader = Self { file, running, files, gateway, tls, metrics, refused: None };
         reloader.show_certificate();
         reloader
     }
 
     /// Runs until the gateway stops.
     pub(super) async fn run(mut self, mut hangup: Signal, stopping: Stopping) {
-        let mut files = Files::seen(look(self.watched.clone()).await);
         let mut looks_since_refusal = 0;
         loop {
             let was_told = tokio::select! {
@@ -56,14 +51,15 @@ impl Reloader {
                 _ = hangup.recv() => true,
                 () = tokio::time::sleep(LOOK_EVERY) => false,
             };
-            let has_changed = files.have_changed(look(self.watched.clone()).await);
+            let now = look(&self.files).await;
+            let has_changed = self.files.have_changed(now.clone());
             looks_since_refusal += 1;
             // The files that are wrong may be ones that the last good configuration did not name.
             let is_due_again = self.refused.is_some() && looks_since_refusal >= LOOKS_AFTER_REFUSAL;
             if was_told || has_changed || is_due_again {
+                // If it is refused, by these; what is exchanged while they are read is the next change.
+                self.files = Files::seen(now);
                 self.reload().await;
-                // Another set of files may be named now.
-                files = Files::seen(look(self.watched.clone()).await);
                 looks_since_refusal = 0;
             }
         }
@@ -92,7 +88,8 @@ impl Reloader {
         let mut policy = loaded.config.policy;
         // Publication and the store go by the one that they were started with.
         policy.retention = self.running.policy.retention;
-        self.watched = loaded.watched;
+        // Another set of files may be named now.
+        self.files = Files::seen(loaded.watched);
         self.refused = None;
         self.metrics.policy_refused.set(0);
         let is_shown = self.exchange_certificate(loaded.config.http.tls);
@@ -112,12 +109,32 @@ impl Reloader {
             tracing::info!("apps, keys and sellers were loaded again, and are the same");
             return false;
         }
+        self.tell_apps(&policy);
         let apps = policy.apps.len();
         let keys: usize = policy.apps.values().map(|app| app.keys.len()).sum();
         self.running.policy = policy.clone();
         self.gateway.replace_policy(policy);
         tracing::info!(apps, keys, "another set of apps, keys and sellers is in force");
         true
+    }
+
+    /// What comes for an app that is gone is refused as a stranger's: of its series nothing is left to alarm anybody.
+    fn tell_apps(&self, new: &Policy) {
+        let named = |these: &Policy, those: &Policy| -> Vec<String> {
+            let only = these.apps.keys().filter(|app_id| !those.apps.contains_key(*app_id));
+            only.take(MAX_NAMED).cloned().collect()
+        };
+        let (gone, come) = (named(&self.running.policy, new), named(new, &self.running.policy));
+        if !gone.is_empty() {
+            let apps = gone.join(", ");
+            tracing::warn!(
+                apps,
+                "apps that are no longer configured: what comes for them is refused from now on"
+            );
+        }
+        if !come.is_empty() {
+            tracing::info!(apps = come.join(", "), "apps that were not configured before");
+        }
     }
 
     /// Whether there is TLS at all is decided at the start. Says whether it is another one.
@@ -176,17 +193,17 @@ impl Reloader {
 /// What the watched files were when they were loaded, and what they seemed to be at the last look.
 #[derive(Debug)]
 struct Files {
-    loaded: Vec<Stamp>,
-    last: Vec<Stamp>,
+    loaded: Vec<Watched>,
+    last: Vec<Watched>,
 }
 
 impl Files {
-    fn seen(now: Vec<Stamp>) -> Self {
+    fn seen(now: Vec<Watched>) -> Self {
         Self { last: now.clone(), loaded: now }
     }
 
     /// Whether they differ from what was loaded, and have not changed since the last look: nobody is writing any more.
-    fn have_changed(&mut self, now: Vec<Stamp>) -> bool {
+    fn have_changed(&mut self, now: Vec<Watched>) -> bool {
         let settled = self.last == now;
         self.last = now;
         settled && self.last != self.loaded
@@ -203,26 +220,31 @@ fn differs(running: &http::Config, loaded: &http::Config) -> bool {
 }
 
 /// The files may lie on a network that does not answer: then only this waits.
-async fn look(files: Vec<PathBuf>) -> Vec<Stamp> {
-    let stamp = |file: &PathBuf| {
-        let about = fs::metadata(file).ok()?;
-        Some((about.ino(), about.len(), about.modified().ok()))
-    };
-    let looked = tokio::task::spawn_blocking(move || files.iter().map(stamp).collect()).await;
-    looked.unwrap_or_default()
+async fn look(files: &Files) -> Vec<Watched> {
+    let paths: Vec<PathBuf> = files.loaded.iter().map(|file| file.path.clone()).collect();
+    let looked = tokio::task::spawn_blocking(move || paths.into_iter().map(Watched::look).collect()).await;
+    looked.unwrap_or_else(|_| files.loaded.clone())
 }
 
 /// A change is in force within two of these.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A refused configuration is read again this many looks later, though no file that is known has changed.
 const LOOKS_AFTER_REFUSAL: u32 = 15;
+/// Bound: apps that a line names.
+const MAX_NAMED: usize = 20;
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
-    fn of_length(length: u64) -> Vec<Stamp> {
-        vec![Some((1, length, None))]
+    fn stamped(stamp: Option<(u64, u64, Option<SystemTime>)>) -> Vec<Watched> {
+        vec![Watched { path: PathBuf::new(), stamp }]
+    }
+
+    fn of_length(length: u64) -> Vec<Watched> {
+        stamped(Some((1, length, None)))
     }
 
     #[test]
@@ -238,7 +260,7 @@ mod tests {
         let mut files = Files::seen(of_length(10));
         assert!([0, 10, 10].into_iter().all(|length| !files.have_changed(of_length(length))));
         assert!(
-            !files.have_changed(vec![None]) && files.have_changed(vec![None]),
+            !files.have_changed(stamped(None)) && files.have_changed(stamped(None)),
             "one that is gone is a change"
         );
     }

@@ -13,6 +13,7 @@ use toml::Value;
 
 use super::Problems;
 use super::source::Gathered;
+use super::watched::Watched;
 use crate::secret::{Secret, Source, is_pasted_key};
 use crate::telemetry::traces::Ratio;
 
@@ -23,14 +24,14 @@ pub(super) struct Reader {
     problems: Vec<String>,
     remarks: Vec<String>,
     /// The files that apps, keys, sellers and the listener's certificate came from.
-    watched: Vec<PathBuf>,
+    watched: Vec<Watched>,
     is_unread: bool,
 }
 
 impl Reader {
     pub(super) fn new(gathered: Gathered) -> Self {
-        let Gathered { values, folder, problems, remarks, file, is_unread } = gathered;
-        Self { values, folder, problems, remarks, watched: file.into_iter().collect(), is_unread }
+        let Gathered { values, folder, problems, remarks, watched, is_unread, .. } = gathered;
+        Self { values, folder, problems, remarks, watched: watched.into_iter().collect(), is_unread }
     }
 
     /// Notes a problem of a key.
@@ -258,7 +259,7 @@ impl Reader {
     /// A file of at most `max` bytes that a reload will look at again.
     pub(super) fn watched_file(&mut self, path: &str, max: u64) -> Result<Vec<u8>, String> {
         let path = self.path(path);
-        self.watched.push(path.clone());
+        self.watched.push(Watched::look(path.clone()));
         let size = std::fs::metadata(&path).map_err(|error| error.to_string())?.len();
         if size > max {
             return Err(format!("{size} bytes are more than {max}"));
@@ -267,7 +268,7 @@ impl Reader {
     }
 
     /// The files that [`Self::watched_file`] read, and the configuration file.
-    pub(super) fn watched(&mut self) -> Vec<PathBuf> {
+    pub(super) fn watched(&mut self) -> Vec<Watched> {
         std::mem::take(&mut self.watched)
     }
 

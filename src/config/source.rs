@@ -8,6 +8,7 @@ use toml::{Table, Value};
 
 use super::DEFAULT_FILE;
 use super::keys::{KEYS, general};
+use super::watched::Watched;
 use crate::telemetry::traces;
 
 /// What was found.
@@ -18,6 +19,8 @@ pub(super) struct Gathered {
     /// Relative paths are relative to this.
     pub(super) folder: PathBuf,
     pub(super) file: Option<PathBuf>,
+    /// The same, as it was before it was read.
+    pub(super) watched: Option<Watched>,
     /// Whether the file could not be read, so that nobody knows what is in it.
     pub(super) is_unread: bool,
 }
@@ -34,6 +37,7 @@ pub(super) fn gather(file: Option<&Path>, environment: Vec<(String, String)>) ->
         problems: Vec::new(),
         remarks: Vec::new(),
         folder,
+        watched: file.clone().map(Watched::look),
         file,
         is_unread: false,
     };

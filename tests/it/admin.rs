@@ -150,6 +150,33 @@ async fn whoever_connects_and_says_nothing_keeps_no_probe_out() {
 }
 
 #[tokio::test]
+async fn whoever_asks_one_thing_behind_the_other_keeps_no_probe_out() {
+    let door = AdminDoor::open(None);
+    let two = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2);
+    let mut alone = RawClient::connect(door.addr).await;
+    alone.send(&two).await;
+    for _ in 0..2 {
+        assert_eq!(alone.answer().await.status, 200, "while there is room both are answered");
+    }
+    // With him they are 63.
+    let mut others = Vec::new();
+    for _ in 0..62 {
+        let mut other = RawClient::connect(door.addr).await;
+        other.send("GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert_eq!(other.answer().await.status, 200);
+        others.push(other);
+    }
+    let mut last = RawClient::connect(door.addr).await;
+    last.send(&two).await;
+    assert_eq!(last.answer().await.status, 200);
+    assert_eq!(
+        last.rest().await,
+        (Vec::new(), End::Closed),
+        "where all places are taken, who is answered leaves"
+    );
+}
+
+#[tokio::test]
 async fn it_answers_while_the_data_plane_is_stuck() {
     let door = AdminDoor::open(None);
     // This test's runtime is the data plane's, with one thread, and the blocking call below holds it: only

@@ -1,8 +1,11 @@
 //! Apps, keys and sellers are exchanged while the gateway runs: the whole policy or none of it.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
+use std::thread;
 
 use alipay_notify_gateway::admission::key_ring::PublicKey;
 use alipay_notify_gateway::admission::policy::SignType;
@@ -83,6 +86,68 @@ fn a_configuration_that_is_wrong_in_one_thing_changes_nothing_and_is_alarmed() {
         tell(&program, "applied");
         assert!(program.metric("policy_refused").abs() < f64::EPSILON);
         assert!(published(&program, &mut queue, 3).await.is_empty());
+    });
+}
+
+/// Has sellers come from a pipe, and puts another configuration, with one more key, in the place of the one that names it, once that has
+/// been read: who reads a pipe waits for who writes.
+fn exchange_once_sellers_are_read(program: &Program) -> thread::JoinHandle<()> {
+    let file = program.folder().path().join("gateway.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let next = text.replace("[\"alipay.pem\"]", "[\"alipay.pem\", \"new.pem\"]");
+    program.folder().write("new.pem", pem(stranger()));
+    let pipe = program.folder().path().join("sellers.pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let named = format!("seller_ids = [\"{SELLER_ID}\"]");
+    assert!(text.contains(&named));
+    program.folder().write("gateway.toml", text.replace(&named, "seller_ids_file = \"sellers.pipe\""));
+    thread::spawn(move || {
+        let mut pipe = fs::OpenOptions::new().write(true).open(pipe).unwrap();
+        fs::write(file, next).unwrap();
+        pipe.write_all(SELLER_ID.as_bytes()).unwrap();
+    })
+}
+
+#[test]
+fn a_file_that_is_exchanged_while_another_one_is_read_at_a_start_is_loaded() {
+    run(async {
+        let mut program = Program::start("meanwhile");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        program.kill();
+        let other = exchange_once_sellers_are_read(&program);
+        program.restart();
+        other.join().unwrap();
+        program.wait_until("it is loaded", || reloads(&program, "applied") > 0.5);
+        program.is_connected();
+        assert!(program.post(&payment(1).body_by(stranger())).is_success(), "{}", program.log());
+        assert_eq!(published(&program, &mut queue, 2).await.len(), 1);
+    });
+}
+
+#[test]
+fn a_file_that_is_exchanged_while_another_one_is_loaded_again_is_loaded() {
+    run(async {
+        let program = Program::start("meanwhile");
+        let mut queue = Queue::bound(&program.exchange, &["#"]).await;
+        let other = exchange_once_sellers_are_read(&program);
+        program.signal("HUP");
+        other.join().unwrap();
+        program.wait_until("the first is loaded, and the second", || reloads(&program, "applied") > 1.5);
+        assert!(program.post(&payment(1).body_by(stranger())).is_success(), "{}", program.log());
+        assert_eq!(published(&program, &mut queue, 2).await.len(), 1);
+    });
+}
+
+#[test]
+fn an_app_that_a_reload_takes_away_is_named_in_the_log() {
+    let program = Program::start("apps-named");
+    configure(&program, |text| text.replace(APP_ID, "2021000000000077"));
+    tell(&program, "applied");
+    program.wait_until("it is named", || {
+        let log = program.log();
+        let named =
+            |app: &str, words: &str| log.lines().any(|line| line.contains(words) && line.contains(app));
+        named(APP_ID, "no longer configured") && named("2021000000000077", "not configured before")
     });
 }
 

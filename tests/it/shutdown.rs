@@ -145,7 +145,7 @@ fn when_the_grace_runs_out_it_ends_with_1() {
     let mut stream = TcpStream::connect(program.http).unwrap();
     let whole = request("/alipay/notify", &Notification::payment().body());
     stream.write_all(whole.split_at(whole.len() - 10).0).unwrap();
-    program.wait_until("the connection is open", || program.metric("connections") >= 1.0);
+    program.wait_until("its body is being read", || program.metric("body_bytes") >= 1.0);
     program.signal("TERM");
     assert_eq!(program.end().code(), Some(1), "{}", program.log());
 }
