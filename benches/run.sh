@@ -18,8 +18,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+if [[ ${1:-} = -* ]]; then
+  sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' benches/run.sh
+  exit
+fi
 if [[ ${1:-} =~ ^[0-9]+$ ]]; then
   PAIRS=$1 COUNT=${2:-20000}
+  [ $# -le 2 ] || { echo "benches/run.sh PAIRS COUNT takes no part" >&2 && exit 1; }
   set -- ratio
 fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-bench.XXXXXX")
@@ -31,6 +36,9 @@ if [ "$*" = instructions ] && [ -z "$gateway" ]; then
   gateway="${CARGO_TARGET_DIR:-target}/simulation/alipay-notify-gateway" floor=none
 fi
 build
+for program in "$gateway" "$floor"; do
+  [ "$program" = none ] || [ -x "$program" ] || { echo "$program is no program" >&2 && exit 1; }
+done
 
 peers="$work/peers" have=""
 mkdir "$peers"
