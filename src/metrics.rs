@@ -76,6 +76,8 @@ pub struct Metrics {
     pub broker_blocked: IntGauge,
     /// How much of the topology is missing at the broker or is not as it should be.
     pub topology_problems: IntGauge,
+    /// Declared queues that were found deleted and are made again, empty, by queue.
+    pub queues_made_again: IntCounterVec,
     /// 1 while the store can be read.
     pub store_up: IntGauge,
     /// 1 while events are announced without asking the store.
@@ -409,8 +411,8 @@ impl Metrics {
             tls_certificate_expires: at.gauge(TLS_EXPIRES, "The listener's certificate's end.")?,
             broker_up: at.gauge("broker_up", "1 while connected to the broker.")?,
             broker_blocked: at.gauge("broker_blocked", "1 while the broker takes nothing.")?,
-            topology_problems: at
-                .gauge("topology_problems", "What should stand at the broker and does not.")?,
+            topology_problems: at.gauge("topology_problems", "What should stand and does not.")?,
+            queues_made_again: at.counters(MADE_AGAIN, "Deleted queues, made again.", &["queue"])?,
             store_up: at.gauge("store_up", "1 while the store can be read and written.")?,
             store_unchecked: at
                 .gauge("store_unchecked", "1 while events are announced without asking the store.")?,
@@ -612,6 +614,7 @@ fn process() -> Result<Registry, prometheus::Error> {
 /// request says that it is no form.
 pub const NOT_A_FORM: &str = "not_a_form";
 
+const MADE_AGAIN: &str = "queues_made_again_total";
 const TLS_EXPIRES: &str = "tls_certificate_expires_timestamp_seconds";
 /// Which key of which app.
 const KEY: [&str; 2] = ["app_id", "key"];

@@ -24,6 +24,7 @@
 mod connection;
 mod cork;
 mod declaration;
+mod known;
 mod publisher;
 mod supervisor;
 mod target;

@@ -412,8 +412,14 @@ fn traces(reader: &mut Reader) -> traces::Config {
     traces::Config { endpoint, ratio: reader.ratio("traces.ratio"), service_name, resource }
 }
 
-/// Says which event types nobody takes.
+/// Says which event types nobody takes, as far as the configuration tells.
 fn remark_unbound(reader: &mut Reader, amqp: &amqp::Config, publication: &publication::Config) {
+    if amqp.required_queues.is_empty() {
+        reader.remark(
+            "no queue is declared or required (amqp.queues, amqp.required_queues): what no queue takes is answered fail, \
+             and one that is missing is not told before that",
+        );
+    }
     if amqp.queues.is_empty() {
         return;
     }

@@ -531,6 +531,15 @@ mod broker {
         let undeclared = load(APP).unwrap();
         assert!(!undeclared.remarks.iter().any(|remark| remark.contains("binds it")));
     }
+
+    #[test]
+    fn a_configuration_that_names_no_queue_is_remarked() {
+        remarked(load(APP), "no queue is declared or required");
+        for named in ["required_queues = [\"q\"]", "[[amqp.queues]]\nname = \"q\"\nbind = [\"#\"]"] {
+            let remarks = with_app(&format!("[amqp]\n{named}\n")).unwrap().remarks;
+            assert!(!remarks.iter().any(|remark| remark.contains("declared or required")), "{remarks:?}");
+        }
+    }
 }
 
 mod apps {

@@ -2,6 +2,7 @@
 //! stands at the broker afterwards.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use alipay_notify_gateway::broker::amqp::{Looked, check};
 use alipay_notify_gateway::broker::{Broker as _, Confirm, Link};
@@ -11,7 +12,8 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 
-use crate::support::broker::{Connected, at, config, message, queue, settle_all};
+use crate::support::broker::{Connected, at, batch, config, message, queue, settle_all};
+use crate::support::eventually;
 use crate::support::program::{amqp_url, unique};
 use crate::support::proxy::Proxy;
 use crate::support::queue::Queue;
@@ -228,6 +230,78 @@ async fn an_exchange_of_another_type_keeps_the_link_down_until_it_is_gone() {
     assert_eq!(broker.amqp.problems(), []);
     broker.amqp.close().await;
     delete_exchange(&channel, &exchange).await;
+}
+
+/// How many messages are in it, if it is there.
+async fn depth(queue: &str) -> Option<u32> {
+    let (_connection, channel) = operator().await;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let told = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+    told.ok().map(|queue| queue.message_count())
+}
+
+/// How many messages were in it.
+async fn delete(queue: &str) -> u32 {
+    let (_connection, channel) = operator().await;
+    channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_declared_queue_that_somebody_deletes_is_made_again_and_counted_and_a_new_one_is_not() {
+    let (exchange, orders) = (unique("again"), unique("orders"));
+    let mut config = config(&amqp_url(), &exchange);
+    config.queues = vec![queue(&orders, &["payment.#"])];
+    config.look_every = Duration::from_millis(50);
+    let made_again = format!("queues_made_again_total{{queue=\"{orders}\"}}");
+    let broker = Connected::start(config.clone());
+    assert_eq!(broker.gauge(&made_again), 0.0, "the series is there from the start");
+    let mut publisher = broker.publisher().await;
+    assert_eq!(
+        settle_all(&mut publisher.publish(batch(2), at())).await,
+        [Confirm::Ack(None), Confirm::Ack(None)]
+    );
+    assert_eq!(broker.gauge(&made_again), 0.0, "the broker was fresh");
+
+    assert_eq!(delete(&orders).await, 2);
+    let counted = async || broker.gauge(&made_again) > 0.0;
+    eventually("it is counted", counted).await;
+    assert_eq!(depth(&orders).await, Some(0));
+    // Two looks more.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!((broker.gauge(&made_again), broker.amqp.problems()), (1.0, vec![]));
+    assert_eq!(settle_all(&mut publisher.publish(batch(1), at())).await, [Confirm::Ack(None)]);
+    broker.amqp.close().await;
+
+    // A process of its own that finds it, and one that does not: it was gone before anybody looked.
+    for is_there in [true, false] {
+        let again = Connected::start(config.clone());
+        again.up().await;
+        assert_eq!(again.gauge(&made_again), 0.0, "there: {is_there}");
+        again.amqp.close().await;
+        delete(&orders).await;
+    }
+    delete_exchange(&operator().await.1, &exchange).await;
+}
+
+#[tokio::test]
+async fn a_declared_queue_that_is_gone_after_a_reconnect_is_made_again_and_counted() {
+    let (exchange, orders) = (unique("again"), unique("orders"));
+    let proxy = Proxy::to(&place()).await;
+    let mut config = config(&through(&proxy), &exchange);
+    config.queues = vec![queue(&orders, &["payment.#"])];
+    let broker = Connected::start(config);
+    let made_again = format!("queues_made_again_total{{queue=\"{orders}\"}}");
+    broker.link(|link| *link == Link::Up(1)).await;
+    proxy.cut();
+    broker.link(|link| *link == Link::Up(2)).await;
+    assert_eq!(broker.gauge(&made_again), 0.0, "it was there");
+    delete(&orders).await;
+    proxy.cut();
+    broker.link(|link| *link == Link::Up(3)).await;
+    assert_eq!((broker.gauge(&made_again), depth(&orders).await), (1.0, Some(0)));
+    broker.amqp.close().await;
+    delete(&orders).await;
+    delete_exchange(&operator().await.1, &exchange).await;
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@
 //! It goes on after each refusal and reports them all. Only an exchange that cannot be had, or that is of
 //! another type, makes the connection useless. Declaring again what stands changes nothing, so the supervisor
 //! does all of it again every minute: a queue or a binding that somebody removed comes back, and one that could
-//! not be declared is tried again.
+//! not be declared is tried again. A queue comes back empty, so one that was there is asked for first: whether it is
+//! gone is not told to who declares it.
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Config;
 use super::connection::{Live, short, words};
+use super::known::Known;
 use crate::broker::LinkError;
 use crate::broker::topology::Queue;
 
@@ -27,7 +29,7 @@ pub(super) struct Declared {
 }
 
 /// Declares and looks. Bound: [`DEADLINE`] for all of it; what was not reached by then is a problem.
-pub(super) async fn declare(live: &Live, config: &Config) -> Declared {
+pub(super) async fn declare(live: &Live, config: &Config, known: &Known) -> Declared {
     let mut hand = Hand::new(live);
     let mut problems = Vec::new();
     if let Err(refusal) = hand.exchange(&config.exchange).await {
@@ -38,7 +40,7 @@ pub(super) async fn declare(live: &Live, config: &Config) -> Declared {
         }
     }
     for queue in &config.queues {
-        hand.queue(queue, &config.exchange, &mut problems).await;
+        hand.queue(queue, &config.exchange, known, &mut problems).await;
     }
     for name in foreign_queues(config) {
         if let Err(refusal) = hand.queue_is_there(name).await {
@@ -143,13 +145,24 @@ impl<'a> Hand<'a> {
         .await
     }
 
-    async fn queue(&mut self, queue: &Queue, exchange: &str, problems: &mut Vec<String>) {
-        if let Err(refusal) = self.declare_queue(&queue.name).await {
-            // One that exists with other properties can still be bound, and is better than nothing.
-            let exists = refusal.code == Some(PRECONDITION_FAILED);
-            problems.push(problem("amqp.queues", &queue.name, &refusal.what));
-            if !exists {
-                return;
+    async fn queue(&mut self, queue: &Queue, exchange: &str, known: &Known, problems: &mut Vec<String>) {
+        let name = &queue.name;
+        if known.has(name)
+            && let Err(refusal) = self.queue_is_there(name).await
+            && refusal.code == Some(NOT_FOUND)
+        {
+            known.is_gone(name);
+        }
+        match self.declare_queue(name).await {
+            Ok(()) => known.is_declared(name),
+            Err(refusal) => {
+                problems.push(problem("amqp.queues", name, &refusal.what));
+                match refusal.code {
+                    // One that exists with other properties can still be bound, and is better than nothing.
+                    Some(PRECONDITION_FAILED) => known.exists(name),
+                    Some(_) => return known.is_refused(name),
+                    None => return,
+                }
             }
         }
         for key in &queue.bind {

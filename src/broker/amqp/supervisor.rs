@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, error, info, warn};
 
 use super::connection::{self, Live};
+use super::known::Known;
 use super::target::Target;
 use super::{CLOSE_DEADLINE, Config, declaration};
 use crate::broker::Link;
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     pub(super) config: Arc<Config>,
     link: watch::Sender<Link>,
     view: Mutex<View>,
+    known: Known,
     metrics: Arc<Metrics>,
 }
 
@@ -44,7 +46,8 @@ struct View {
 impl Shared {
     pub(super) fn new(config: Config, metrics: Arc<Metrics>) -> Self {
         let config = Arc::new(config);
-        Self { config, link: watch::Sender::new(Link::Down), view: Mutex::default(), metrics }
+        let (link, known) = (watch::Sender::new(Link::Down), Known::new(&config, &metrics));
+        Self { config, link, view: Mutex::default(), known, metrics }
     }
 
     pub(super) fn link(&self) -> watch::Receiver<Link> {
@@ -184,7 +187,7 @@ impl Supervisor {
         self.turn = self.turn.wrapping_add(1);
         let target = self.target().await?;
         let live = connection::connect(&target, self.turn, generation).await?;
-        let declared = declaration::declare(&live, &self.shared.config).await;
+        let declared = declaration::declare(&live, &self.shared.config, &self.shared.known).await;
         if !live.is_connected() {
             return Err("the connection was lost while declaring".to_owned());
         }
@@ -271,7 +274,7 @@ impl Supervisor {
             if live.is_blocked() {
                 continue;
             }
-            let declared = declaration::declare(live, &self.shared.config).await;
+            let declared = declaration::declare(live, &self.shared.config, &self.shared.known).await;
             if live.is_connected() && !live.is_blocked() {
                 self.shared.note(declared.problems);
             }

@@ -48,10 +48,10 @@ impl Connected {
         self.amqp.open().await.unwrap()
     }
 
-    /// The value of a gauge without labels.
-    pub fn gauge(&self, name: &str) -> f64 {
+    /// The value of one series: a name, and its labels if it has some.
+    pub fn gauge(&self, series: &str) -> f64 {
         let text = self.metrics.render();
-        let line = text.lines().find(|line| line.starts_with(&format!("alipay_gateway_{name} ")));
+        let line = text.lines().find(|line| line.starts_with(&format!("alipay_gateway_{series} ")));
         line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
     }
 }
