@@ -85,6 +85,7 @@ def of_keys(site, trial):
         site.load()
     trial.fault(["AlipayGatewaySignatureFailures", "AlipayGatewaySignatureRotation", "AlipayGatewaySilence"], rotate,
                 rotate_back)
+    trial.fault(["AlipayGatewayRefusing"], lambda: site.send(count=40, more="--app-id 2021000000000099"), lambda: None)
 
 
 def of_payments(site, trial):
