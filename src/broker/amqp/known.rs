@@ -4,9 +4,8 @@
 //! It outlives connections and not the process: of a queue that was gone before the process looked nobody knows.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use prometheus::IntCounterVec;
 use tracing::warn;
 
 use super::Config;
@@ -16,7 +15,7 @@ use crate::metrics::Metrics;
 pub(super) struct Known {
     /// Bound: as many as are configured.
     queues: Mutex<BTreeMap<String, Seen>>,
-    made_again: IntCounterVec,
+    metrics: Arc<Metrics>,
 }
 
 /// A queue that was there.
@@ -28,12 +27,11 @@ enum Seen {
 }
 
 impl Known {
-    pub(super) fn new(config: &Config, metrics: &Metrics) -> Self {
-        let made_again = metrics.queues_made_again.clone();
+    pub(super) fn new(config: &Config, metrics: &Arc<Metrics>) -> Self {
         for queue in &config.queues {
-            let _ = made_again.with_label_values(&[&queue.name]);
+            let _ = metrics.queues_made_again.with_label_values(&[&queue.name]);
         }
-        Self { queues: Mutex::default(), made_again }
+        Self { queues: Mutex::default(), metrics: Arc::clone(metrics) }
     }
 
     /// Whether it was there before.
@@ -60,7 +58,7 @@ impl Known {
     /// It was declared. Tells the log and counts if it was gone.
     pub(super) fn is_declared(&self, queue: &str) {
         if self.queues().insert(queue.to_owned(), Seen::There) == Some(Seen::Gone) {
-            self.made_again.with_label_values(&[queue]).inc();
+            self.metrics.queues_made_again.with_label_values(&[queue]).inc();
             warn!(
                 queue,
                 "a declared queue was deleted: it is made again, empty; what was in it is lost unless a consumer had it"
@@ -85,9 +83,9 @@ mod tests {
 
     #[test]
     fn only_what_was_there_is_gone_and_is_made_by_us_is_counted() {
-        let metrics = Metrics::new(&[], &[]).unwrap();
-        let known = Known { queues: Mutex::default(), made_again: metrics.queues_made_again };
-        let count = || known.made_again.with_label_values(&["q"]).get();
+        let metrics = Arc::new(Metrics::new(&[], &[]).unwrap());
+        let known = Known { queues: Mutex::default(), metrics: Arc::clone(&metrics) };
+        let count = || metrics.queues_made_again.with_label_values(&["q"]).get();
         for unknown in [Known::is_gone, Known::is_refused] {
             unknown(&known, "q");
             assert!(!known.has("q"));
