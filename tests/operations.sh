@@ -134,6 +134,18 @@ is_wanted() {
   return 1
 }
 
+# A name with a typing error would be a success that tried nothing.
+for wanted in "$@"; do
+  begun=0
+  for name in "${checks[@]}"; do
+    if is_wanted "$name" "$wanted"; then begun=1; fi
+  done
+  if [ $begun = 0 ]; then
+    echo "no check begins with '$wanted'; there are: ${checks[*]}" >&2
+    exit 2
+  fi
+done
+
 for name in "${checks[@]}"; do
   is_wanted "$name" "$@" || continue
   echo "== $name"

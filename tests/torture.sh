@@ -15,8 +15,16 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 length=${1:-short}
 shift || true
+all=(kills points faults outage replicas simulation model orders)
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(kills points faults outage replicas simulation model orders)
+[ ${#parts[@]} -gt 0 ] || parts=("${all[@]}")
+for part in "${parts[@]}"; do
+  # One with a typing error, or none, would be a success that tried nothing.
+  if [[ -z $part || " ${all[*]} " != *" $part "* ]]; then
+    echo "'$part' is no part; there are: ${all[*]}" >&2
+    exit 2
+  fi
+done
 case "$length" in
 short)
   kills=20 every=1500 rounds=1 faults=8 blocked=30 outages=1

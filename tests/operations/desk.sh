@@ -122,7 +122,7 @@ shell_of_tutorial() {
   at_end "$PWD/deploy/broker.sh" stop "$clone/tutorial/broker"
   python3 tests/operations/tutorial.py "$page" "$@" >"$clone/commands"
   (
-    cd "$clone"
+    cd "$clone" || exit
     # The tutorial's names are not for anybody's broker: it starts one, or takes the one that is there for it.
     unset AMQP_URL
     if [ -n "${TUTORIAL_AMQP_URL:-}" ]; then export AMQP_URL=$TUTORIAL_AMQP_URL; fi
