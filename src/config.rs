@@ -95,7 +95,7 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, Problems> {
 pub fn load_from(file: Option<&Path>, environment: Vec<(String, String)>) -> Result<Loaded, Problems> {
     let supervisor = Supervisor::of(&environment, std::process::id());
     let gathered = source::gather(file, environment);
-    let file = gathered.file.clone();
+    let file = gathered.file.as_ref().map(|file| file.path.clone());
     let mut reader = Reader::new(gathered);
     let config = sections::config(&mut reader);
     let watched = reader.watched();

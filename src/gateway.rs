@@ -465,12 +465,7 @@ impl Inner {
     /// more go, or its silence would be told.
     fn show_keys(&self) {
         let policy = self.policy();
-        for KeyUse { key, .. } in self.keys.list() {
-            if !policy.apps.contains_key(&key.app_id) {
-                // Nothing is wrong if there is none.
-                let _ = self.metrics.key_verifications.remove_label_values(&[&key.app_id, &key.fingerprint]);
-            }
-        }
+        self.metrics.keep_apps(|app_id| policy.apps.contains_key(app_id));
         self.keys.watch(&policy, self.clock.now());
         self.metrics.key_expires.reset();
         for KeyUse { key, expires_at, .. } in self.keys.list() {

@@ -364,6 +364,20 @@ impl LowPriorityResult {
 }
 
 impl Metrics {
+    /// Takes the series of apps that are not configured away, of every key that they ever had.
+    pub fn keep_apps(&self, is_configured: impl Fn(&str) -> bool) {
+        for family in self.key_verifications.collect() {
+            for metric in family.get_metric() {
+                let label = |name| metric.get_label().iter().find(|label| label.name() == name);
+                let [Some(app_id), Some(key)] = KEY.map(label) else { continue };
+                if !is_configured(app_id.value()) {
+                    // Nothing is wrong if there is none any more.
+                    let _ = self.key_verifications.remove_label_values(&[app_id.value(), key.value()]);
+                }
+            }
+        }
+    }
+
     /// All metrics, at 0. `rejections` and `holds` are the closed lists of reasons, which admission owns;
     /// [`NOT_A_FORM`] need not be among them.
     ///

@@ -30,8 +30,8 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(gathered: Gathered) -> Self {
-        let Gathered { values, folder, problems, remarks, watched, is_unread, .. } = gathered;
-        Self { values, folder, problems, remarks, watched: watched.into_iter().collect(), is_unread }
+        let Gathered { values, folder, problems, remarks, file, is_unread } = gathered;
+        Self { values, folder, problems, remarks, watched: file.into_iter().collect(), is_unread }
     }
 
     /// Notes a problem of a key.

@@ -18,9 +18,8 @@ pub(super) struct Gathered {
     pub(super) remarks: Vec<String>,
     /// Relative paths are relative to this.
     pub(super) folder: PathBuf,
-    pub(super) file: Option<PathBuf>,
-    /// The same, as it was before it was read.
-    pub(super) watched: Option<Watched>,
+    /// As it was before it was read.
+    pub(super) file: Option<Watched>,
     /// Whether the file could not be read, so that nobody knows what is in it.
     pub(super) is_unread: bool,
 }
@@ -37,8 +36,7 @@ pub(super) fn gather(file: Option<&Path>, environment: Vec<(String, String)>) ->
         problems: Vec::new(),
         remarks: Vec::new(),
         folder,
-        watched: file.clone().map(Watched::look),
-        file,
+        file: file.map(Watched::look),
         is_unread: false,
     };
     let short: Vec<&(String, String)> = environment
@@ -46,8 +44,8 @@ pub(super) fn gather(file: Option<&Path>, environment: Vec<(String, String)>) ->
         .filter(|(name, value)| SHORT.contains(&name.as_str()) && !value.is_empty())
         .collect();
     match gathered.file.clone() {
-        Some(path) => {
-            gathered.read_file(&path);
+        Some(file) => {
+            gathered.read_file(&file.path);
             gathered.refuse_short(&short);
         }
         None => gathered.read_short(&short),

@@ -2,7 +2,7 @@
 //! stands at the broker afterwards.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alipay_notify_gateway::broker::amqp::{Looked, check};
 use alipay_notify_gateway::broker::{Broker as _, Confirm, Link};
@@ -13,10 +13,10 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 
 use crate::support::broker::{Connected, at, batch, config, message, queue, settle_all};
-use crate::support::eventually;
 use crate::support::program::{amqp_url, unique};
 use crate::support::proxy::Proxy;
 use crate::support::queue::Queue;
+use crate::support::{PATIENCE, eventually};
 
 /// A connection of the test's own, to look at the broker with.
 async fn operator() -> (Connection, Channel) {
@@ -266,8 +266,18 @@ async fn a_declared_queue_that_somebody_deletes_is_made_again_and_counted_and_a_
     let counted = async || broker.gauge(&made_again) > 0.0;
     eventually("it is counted", counted).await;
     assert_eq!(depth(&orders).await, Some(0));
-    // Two looks more.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    // Two looks more, each of which puts a binding back.
+    for _ in 0..2 {
+        let (_connection, channel) = operator().await;
+        let bound = (orders.as_str().into(), exchange.as_str().into(), "payment.#".into());
+        channel.queue_unbind(bound.0, bound.1, bound.2, FieldTable::default()).await.unwrap();
+        let mut is_bound = false;
+        let patience = Instant::now() + PATIENCE;
+        while !is_bound {
+            assert!(Instant::now() < patience, "the binding does not come back");
+            is_bound = settle_all(&mut publisher.publish(batch(1), at())).await == [Confirm::Ack(None)];
+        }
+    }
     assert_eq!((broker.gauge(&made_again), broker.amqp.problems()), (1.0, vec![]));
     assert_eq!(settle_all(&mut publisher.publish(batch(1), at())).await, [Confirm::Ack(None)]);
     broker.amqp.close().await;

@@ -15,7 +15,7 @@ use crate::support::certificate::certificate_until;
 use crate::support::program::Program;
 use crate::support::queue::Queue;
 use crate::support::run;
-use crate::support::signer::{pem, stranger};
+use crate::support::signer::{self, pem, stranger};
 
 fn payment(trade: u64) -> Notification {
     Notification::payment_now(trade)
@@ -116,7 +116,7 @@ fn a_file_that_is_exchanged_while_another_one_is_read_at_a_start_is_loaded() {
         program.kill();
         let other = exchange_once_sellers_are_read(&program);
         program.restart();
-        other.join().unwrap();
+        program.wait_until("the sellers are read", || other.is_finished());
         program.wait_until("it is loaded", || reloads(&program, "applied") > 0.5);
         program.is_connected();
         assert!(program.post(&payment(1).body_by(stranger())).is_success(), "{}", program.log());
@@ -131,7 +131,7 @@ fn a_file_that_is_exchanged_while_another_one_is_loaded_again_is_loaded() {
         let mut queue = Queue::bound(&program.exchange, &["#"]).await;
         let other = exchange_once_sellers_are_read(&program);
         program.signal("HUP");
-        other.join().unwrap();
+        program.wait_until("the sellers are read", || other.is_finished());
         program.wait_until("the first is loaded, and the second", || reloads(&program, "applied") > 1.5);
         assert!(program.post(&payment(1).body_by(stranger())).is_success(), "{}", program.log());
         assert_eq!(published(&program, &mut queue, 2).await.len(), 1);
@@ -271,10 +271,21 @@ fn an_app_is_added_without_a_restart() {
         assert!(program.post(&paid.body_by(stranger())).is_success());
         let ids = published(&program, &mut queue, 3).await;
         assert_eq!(ids, [format!("2021000000000777.{}.payment.succeeded", paid.trade_no())]);
-        // And taken away again: nobody is to be paged for its silence.
+        // Another key of its, and then taken away again, with the series of both: nobody is to be paged for its silence.
+        program.folder().write("new.pem", pem(signer::alipay()));
+        tell(&program, "applied");
         let shown = || program.get("/metrics").unwrap().body;
         let is_shown = || shown().contains(r#"key_verifications_total{app_id="2021000000000777""#);
         assert!(is_shown());
+        let keys = || {
+            shown()
+                .lines()
+                .filter(|line| {
+                    line.starts_with(r#"alipay_gateway_key_verifications_total{app_id="2021000000000777""#)
+                })
+                .count()
+        };
+        assert_eq!(keys(), 2, "a key that was exchanged keeps what it counted");
         configure(&program, |text| {
             text.split("\n[[apps]]\napp_id = \"2021000000000777\"").next().unwrap().to_owned()
         });

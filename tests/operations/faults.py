@@ -285,5 +285,5 @@ def of_the_topology(site, trial):
     trial.fault(["AlipayGatewayQueueMadeAgain"], lambda: site.sh("rabbitmqctl delete_queue payments.orders"), lambda: None)
 
 
-ALL = [of_apps, of_payments, of_keys, of_the_link, of_the_broker, of_the_topology, of_the_process, of_the_door,
+ALL = [of_payments, of_keys, of_apps, of_the_link, of_the_broker, of_the_topology, of_the_process, of_the_door,
        of_the_store, of_the_shared_store]
