@@ -27,6 +27,9 @@ if [[ ${1:-} =~ ^[0-9]+$ ]]; then
   [ $# -le 2 ] || { echo "benches/run.sh PAIRS COUNT takes no part" >&2 && exit 1; }
   set -- ratio
 fi
+told=(--pairs "${PAIRS:-5}" --count "${COUNT:-20000}" ${SVG:+--svg "$SVG"} ${TEN_MILLION:+--ten-million} "$@")
+# Before anything is built.
+python3 benches/suite.py --judge "${told[@]}"
 work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-bench.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 source benches/programs.sh
@@ -62,5 +65,4 @@ case " ${*:-peers} " in *" peers "*)
   ;;
 esac
 
-python3 benches/suite.py --work "$work" --gateway "$gateway" --floor "$floor" --peers "$peers" --have "$have" \
-  --pairs "${PAIRS:-5}" --count "${COUNT:-20000}" ${SVG:+--svg "$SVG"} ${TEN_MILLION:+--ten-million} "$@"
+python3 benches/suite.py --work "$work" --gateway "$gateway" --floor "$floor" --peers "$peers" --have "$have" "${told[@]}"
