@@ -22,7 +22,7 @@ need_image() {
 build_image() {
   # In another place than this, so that nothing of this checkout but what is tracked is in it.
   mkdir -p "$work/sources"
-  git ls-files -z .cargo Cargo.toml Cargo.lock Dockerfile .dockerignore src benches | xargs -0 cp --parents -t "$work/sources"
+  git ls-files -z .cargo Cargo.toml Cargo.lock Dockerfile .dockerignore src benches deploy | xargs -0 cp --parents -t "$work/sources"
   # shellcheck disable=SC2086
   ${BUILDAH:-buildah} bud --format docker --layers --tag "$image" --build-arg "VERSION=$(cargo_version)" \
     --build-arg "REVISION=$(git rev-parse HEAD)" "$work/sources" >"$work/build.log" 2>&1 || { tail -n 40 "$work/build.log"; return 1; }
@@ -31,6 +31,23 @@ build_image() {
 
 cargo_version() {
   sed -n '0,/^version = /s/^version = "\(.*\)"$/\1/p' Cargo.toml
+}
+
+# Half an hour: the program of a release, which is not what the image of these checks has (its PROFILED is "no").
+check release_is_built_by_what_was_counted
+release_is_built_by_what_was_counted() {
+  need cargo strip
+  deploy/build.sh --can 2>"$work/can" || skip "$(cat "$work/can")"
+  local built size
+  built=$(deploy/build.sh --features otlp 2>"$work/profiled.log") || { tail -n 20 "$work/profiled.log"; return 1; }
+  "$built" --version | grep -q "$(cargo_version)"
+  # The one that counts is not the one that ships.
+  ! grep -q __llvm_profile_write_file "$built" || { echo "it counts" >&2; return 1; }
+  [ "$(grep -c '^every answer was as promised' "$work/profiled.log")" = 2 ] || { echo "it was not counted with both stores" >&2; return 1; }
+  strip --strip-all --output-file="$work/profiled" "$built"
+  size=$(stat --format %s "$work/profiled")
+  say "$((size / 100000 / 10)).$((size / 100000 % 10)) MB, stripped"
+  [ "$size" -le 15000000 ] || { echo "more than 15 MB" >&2; return 1; }
 }
 
 # The image as operators run it: no writing, no capabilities, nobody in particular.
