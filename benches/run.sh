@@ -6,14 +6,15 @@
 #   benches/run.sh                    everything, and the chart docs/performance.svg with SVG=docs/performance.svg
 #   benches/run.sh new cheap          some of: new million redis single cheap memory start peers latency size
 #   benches/run.sh 3 20000            the first alone, three pairs of 20,000 notifications; exits by BAR, 2.0
-#   OTHER=… benches/run.sh turns      a gateway that was built before, and this one in turn
+#   OTHER=… benches/run.sh turns      a gateway that was built before, in the same way (PROFILE), and this one in turn
 #   benches/run.sh apps               with 1 to 1,000 apps
 #   benches/run.sh soak               MINUTES=30 at half of what it can take (RATE=), for what grows
 #   benches/run.sh instructions       by callgrind, which no neighbour disturbs: part of .ci/run. Needs valgrind. CONNECTIONS=1 for
 #                                     fewer than 64, of which there is no bar
 #
 # PAIRS=5 COUNT=20000; TEN_MILLION=1 has a start with ten million records instead of one. GATEWAY and FLOOR name programs
-# that are built. Needs Python 3, and a RabbitMQ node of its own: the distribution's package, and no other broker on 5672. The peers
+# that are built; without GATEWAY it is built as a release is (deploy/build.sh), half an hour, where there is llvm-profdata, and
+# else by cargo alone. Needs Python 3, and a RabbitMQ node of its own: the distribution's package, and no other broker on 5672. The peers
 # need its venv, pip and Node.js with npm, and are left out where there are none.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -17,6 +17,7 @@ gateway_pid=""
 work=$(mktemp -d "${TMPDIR:-/tmp}/gateway-demo.XXXXXX")
 finish() {
   local status=$?
+  set +e # each of these, whatever becomes of the one before
   if [ "$status" != 0 ] && [ -s "$work/gateway.log" ]; then
     echo "the gateway's last lines:" >&2
     tail -n 10 "$work/gateway.log" >&2

@@ -17,7 +17,7 @@ set -euo pipefail
 
 start() {
   mkdir -p "$1"
-  dir=$(cd "$1" && pwd)
+  dir=$(cd "$1" && pwd -P)
   server=$(find_server) || { install_server && server=$(find_server); } || {
     say "no redis-server, and no way to install one here"
     return 1
@@ -42,7 +42,7 @@ start() {
 
 stop() {
   [ -d "$1" ] || return 0
-  dir=$(cd "$1" && pwd)
+  dir=$(cd "$1" && pwd -P)
   local pid_file
   for pid_file in "$dir"/node-*/pid; do
     end_process "$pid_file"
