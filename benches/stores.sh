@@ -45,21 +45,9 @@ read -ra options <<<"${REDIS_OPTIONS:-}"
 [ ${#options[@]} = 0 ] || ask config set "${options[@]}" >/dev/null
 "$gateway" simulate keys "$work" >/dev/null
 grep -v -- '-----' "$work/alipay-public.pem" | base64 -d >"$work/alipay-public.der"
-exchange="gateway-stores-$$-$RANDOM"
-cat >"$work/gateway.toml" <<CONF
-[http]
-listen = "127.0.0.1:0"
-[amqp]
-uri = "$amqp"
-exchange = "$exchange"
-[[amqp.queues]]
-name = "$exchange"
-bind = ["#"]
-[[apps]]
-app_id = "2021000000000001"
-seller_ids = ["2088101117955611"]
-alipay_public_keys = ["alipay-public.pem"]
-CONF
+cp benches/gateway.toml "$work/"
+export GATEWAY_AMQP__URI="$amqp"
+exchange="gateway-bench"
 on() { # ENGINE COMMAND...: with this store
   local engine=$1
   shift

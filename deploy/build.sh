@@ -78,21 +78,8 @@ if [ -z "${PROFILE:-}" ]; then
   # What plays Alipay is counted nowhere.
   export LLVM_PROFILE_FILE=/dev/null
   "$counting" simulate keys "$work" >/dev/null
-  cat >"$work/gateway.toml" <<CONF
-[http]
-listen = "127.0.0.1:0"
-[admin]
-listen = "127.0.0.1:0"
-[amqp]
-uri = "$amqp"
-[[amqp.queues]]
-name = "events"
-bind = ["#"]
-[[apps]]
-app_id = "2021000000000001"
-seller_ids = ["2088101117955611"]
-alipay_public_keys = ["alipay-public.pem"]
-CONF
+  cp benches/gateway.toml "$work/"
+  export GATEWAY_AMQP__URI="$amqp"
   for engine in sqlite redis; do
     echo "counting with $engine" >&2
     store="GATEWAY_STORE__PATH=$work/gateway.db"
