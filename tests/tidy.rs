@@ -317,7 +317,8 @@ fn workflows_prepare_and_call_the_scripts_and_pin_what_they_use() {
                 assert!(commit.len() == 40 && !tag.is_empty(), "{path}: {action} is not pinned by commit");
             }
             if let Some(command) = line.strip_prefix("run: ") {
-                let prepares = ["rustup ", "sudo apt-get ", "apt-get ", "cargo install ", "cargo fetch ", "git config "];
+                let prepares =
+                    ["rustup ", "sudo apt-get ", "apt-get ", "cargo install ", "cargo fetch ", "git config "];
                 let hands_on = ["gh ", "cd dist && sha256sum "];
                 let calls = command
                     .split(' ')
