@@ -161,7 +161,8 @@ impl Withheld {
             form.value("trade_status") == Some(b"TRADE_SUCCESS") && form.value("gmt_refund").is_none();
         let payment_time =
             form.value("gmt_payment").filter(|_| announces_payment).and_then(notification::time);
-        let reading = matches!(objection, Objection::Ambiguous(_)).then(|| borders::reading(form));
+        let is_one_of_several = matches!(objection, Objection::Ambiguous(_)) || borders::is_doubtful(form);
+        let reading = is_one_of_several.then(|| borders::reading(form));
         Self { app_id: app.app_id.clone(), notify_id, subject, payment_time, objection, reading }
     }
 

@@ -101,9 +101,16 @@ impl Shared {
             tokio::time::sleep(pause).await;
             if job.errand.deadline <= Instant::now() && !job.drained {
                 // Who has it may have died, and this may have been Alipay's last delivery: kept, and due when his lease
-                // is over. If he records it, the record replaces the row.
-                let ready = vec![Ready { job, unchecked: false, probe: None }];
-                shared.spawn_defer(ready, Cause::Late, State::Deferred);
+                // is over. If he records it, the record replaces the row. A row does not say that an event is stale or late,
+                // so such a one takes its own way now, as if nothing were known: that is what makes it no payment.
+                match resolve(job.event(), None) {
+                    Resolution::Hold => shared.spawn_hold(job),
+                    Resolution::Announce(event) => shared.redirect(job, *event),
+                    Resolution::Publish | Resolution::Duplicate | Resolution::Dropped => {
+                        let ready = vec![Ready { job, unchecked: false, probe: None }];
+                        shared.spawn_defer(ready, Cause::Late, State::Deferred);
+                    }
+                }
             } else if job.errand.deadline <= Instant::now() {
                 shared.give_up(job, Settlement::Refused);
             } else if let Err(job) = shared.queue.push(job) {

@@ -40,10 +40,12 @@ impl Entry {
     }
 
     /// Whether its outcome is that event's, too. A finish and another notification's payment share none, whichever came
-    /// first: they may be two events.
+    /// first: they may be two events. Nor does a fresh delivery share that of a stale one, which may have to be held.
     fn is_shared_by(&self, event: &Event) -> bool {
         let finishes = self.event.finishes || event.finishes;
-        self.event.digest == event.digest && (!finishes || self.event.notify_id == event.notify_id)
+        self.event.digest == event.digest
+            && (!finishes || self.event.notify_id == event.notify_id)
+            && (!self.event.stale || event.stale)
     }
 }
 

@@ -29,8 +29,8 @@ pub(super) fn resolve(event: &Event, known: Option<&Known>) -> Resolution {
     // TRADE_FINISHED months after the payment is a new notification about the same trade, and perhaps with a
     // refund_fee: its finish, not a second payment and not a conflict. While the payment only waits, it is announced from
     // what is kept of it, and a finish kept in its place would be lost with it.
-    let anothers =
-        known.is_some_and(|known| is_announced_or_kept(known.state) && known.notify_id != event.notify_id);
+    // One that nobody wanted has been told of, too: a finish may have a queue where payments have none.
+    let anothers = known.is_some_and(|known| was_told_of(known.state) && known.notify_id != event.notify_id);
     if event.finishes && anothers && event.event_type != EventType::TradeFinished {
         return Resolution::Announce(Box::new(event.as_finish()));
     }
@@ -41,10 +41,11 @@ pub(super) fn resolve(event: &Event, known: Option<&Known>) -> Resolution {
     }
 }
 
-fn is_announced_or_kept(state: State) -> bool {
+/// Whether the payment has been announced, or will be.
+fn was_told_of(state: State) -> bool {
     match state {
-        State::Recorded | State::Deferred | State::InDoubt => true,
-        State::Held | State::Unrouted | State::Dropped => false,
+        State::Recorded | State::Unrouted | State::Deferred | State::InDoubt => true,
+        State::Held | State::Dropped => false,
     }
 }
 
@@ -126,9 +127,11 @@ mod tests {
     #[test]
     fn a_finish_of_a_recorded_payment_is_a_finish_even_with_other_money() {
         let event = Event { finishes: true, notify_id: "n2".to_owned(), ..payment() };
-        for amount in ["1.00", "2.00"] {
-            let resolution = resolve(&event, Some(&known(State::Recorded, amount, "n1")));
-            assert_eq!(announced_as(resolution), Some(EventType::TradeFinished));
+        for (amount, state) in
+            [("1.00", State::Recorded), ("2.00", State::Recorded), ("1.00", State::Unrouted)]
+        {
+            let resolution = resolve(&event, Some(&known(state, amount, "n1")));
+            assert_eq!(announced_as(resolution), Some(EventType::TradeFinished), "{amount} {state:?}");
         }
         // A re-delivery of the finish that was itself the payment.
         assert_eq!(resolve(&event, Some(&known(State::Recorded, "1.00", "n2"))), Resolution::Duplicate);

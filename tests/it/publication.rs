@@ -944,6 +944,45 @@ async fn a_key_claimed_by_another_replica_is_asked_again_outside_the_lane() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_stale_or_late_and_claimed_by_another_replica_is_kept_as_no_payment() {
+    let late = Notification::payment()
+        .set("gmt_payment", "2026-10-01 10:15:31")
+        .set("gmt_create", "2026-10-01 10:15:30")
+        .trade("2026100122001427340000000000");
+    for (notification, age, kept) in [(late, 0, "payment.late"), (Notification::payment(), 25, "held")] {
+        let bench = Bench::new();
+        bench.clock.set(bench.clock.now().plus(Duration::from_secs(age * 3600)));
+        let id = notification.event_id("payment.succeeded");
+        let key = Key { subject: notification.trade_no().to_owned(), id: id.clone() };
+        bench.store.elsewhere.lock().unwrap().insert(key);
+        assert!(is_unavailable(&bench.deliver(&notification).await.unwrap()));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Who had it is dead, and the drain has its turn.
+        bench.store.elsewhere.lock().unwrap().clear();
+        let rows = bench.store.states();
+        assert!(rows.len() == 1 && rows[0].0 != id && rows[0].0.contains(kept), "{rows:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_delivery_is_announced_although_a_stale_one_of_the_same_is_being_held() {
+    let bench = Bench::new();
+    let fresh = Notification::payment();
+    let stale = fresh.clone().set("notify_time", "2026-11-21 10:15:32");
+    let key = Key { subject: fresh.trade_no().to_owned(), id: fresh.event_id("payment.succeeded") };
+    bench.store.elsewhere.lock().unwrap().insert(key);
+    let held = bench.deliver(&stale);
+    settle().await;
+    let announced = bench.deliver(&fresh);
+    settle().await;
+    assert!(!held.is_finished() && !announced.is_finished());
+    bench.store.elsewhere.lock().unwrap().clear();
+    assert!(matches!(held.await.unwrap(), Reply::Rejected));
+    bench.broker.batch().await.confirm_all().await;
+    assert!(is_success(&announced.await.unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_confirmed_here_and_not_recorded_yet_is_answered_whoever_has_the_claim() {
     let bench = Bench::new();
     let payment = Notification::payment();
@@ -1124,6 +1163,30 @@ async fn another_reading_of_what_is_held_does_not_take_its_place_and_a_redeliver
         assert!(held.contains(&body));
     }
     assert!(bench.broker.is_quiet().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reading_that_cannot_be_released_takes_the_place_of_nothing_that_is_held() {
+    let foreign = Notification::payment().set("seller_id", "2088000000000042");
+    for (genuine, age) in [(foreign, 0), (Notification::payment(), 25)] {
+        let bench = Bench::new();
+        bench.clock.set(bench.clock.now().plus(Duration::from_secs(age * 3600)));
+        // The same signed bytes, one border gone.
+        let number = genuine.text("out_trade_no").to_owned();
+        let swallowed = genuine.clone().without("out_trade_no");
+        let swallowed = swallowed.set("notify_type", format!("trade_status_sync&out_trade_no={number}"));
+        for notification in [&genuine, &swallowed] {
+            assert!(matches!(bench.deliver(notification).await.unwrap(), Reply::Rejected));
+        }
+        let rows: Vec<_> = bench.store.rows.lock().unwrap().values().cloned().collect();
+        let bodies = rows.into_iter().filter_map(|kind| match kind {
+            Kind::Holding(held) => Some(held.body),
+            Kind::Record(_) | Kind::Deferral(_) => None,
+        });
+        let bodies: Vec<_> = bodies.collect();
+        assert!(bodies.len() == 2 && bodies.contains(&genuine.body()), "{age}");
+        assert!(bench.broker.is_quiet().await);
+    }
 }
 
 #[tokio::test(start_paused = true)]
