@@ -35,7 +35,8 @@ Example:
   alipay-notify-gateway store export --config gateway.toml --out backup.jsonl
 
 What waits is written with its content: messages with what event.buyer leaves of the buyer, and held notifications as
-Alipay sent them. Keep the file as you keep the store.")]
+Alipay sent them. Keep the file as you keep the store. Beside a gateway with SQLite, let whatever it is piped into read on (a
+pager that waits does not): until the export ends, the log of its file grows with all that is written.")]
     Export(ExportArgs),
     /// Put an export into the store. What is announced stays so. No gateway may have SQLite's file open; with Redis they may
     /// be running.
@@ -185,6 +186,8 @@ fn salvage(args: &SalvageArgs) -> Result<u8, Failure> {
     let pages = Pages::open(&args.file).map_err(|error| Failure::running(format!("{file}: {error}")))?;
     let mut told = std::io::stderr();
     let mut is_whole = true;
+    // Of what a damaged page says of a time to come, every payment would be late.
+    let since = Some(pages.complete_since()).filter(|since| *since <= SystemClock.now()).unwrap_or_default();
     // The damaged file has the only copy of what waits: the alarm ends when it is in the store, or in a file that was named.
     let store = match (&args.config, &args.out) {
         (None, Some(_)) => None,
@@ -192,7 +195,7 @@ fn salvage(args: &SalvageArgs) -> Result<u8, Failure> {
     };
     if let Some(path) = &args.out {
         let mut draft = Draft::create(path)?;
-        let mut writer = Writer::begin(&mut draft.file, SystemClock.now(), Timestamp::default())?;
+        let mut writer = Writer::begin(&mut draft.file, SystemClock.now(), since)?;
         let found = pages.read(|entry| writer.add(&entry))?;
         let entries = writer.end()?;
         draft.publish()?;
@@ -200,7 +203,7 @@ fn salvage(args: &SalvageArgs) -> Result<u8, Failure> {
         is_whole &= tell(found, &mut told)?;
     }
     if let Some(store) = store {
-        is_whole &= salvage_into(&pages, &store, &mut told)?;
+        is_whole &= salvage_into(&pages, since, &store, &mut told)?;
     }
     if !is_whole && !args.accept_loss {
         writeln!(
@@ -218,8 +221,14 @@ fn salvage(args: &SalvageArgs) -> Result<u8, Failure> {
 }
 
 /// Puts what is sound into the store. Says whether that is all that was there.
-fn salvage_into(pages: &Pages, store: &Config, told: &mut dyn Write) -> Result<bool, Failure> {
+fn salvage_into(
+    pages: &Pages,
+    since: Timestamp,
+    store: &Config,
+    told: &mut dyn Write,
+) -> Result<bool, Failure> {
     let mut shelf = Shelf::beside(store).map_err(|error| Failure::running(error.to_string()))?;
+    shelf.bring_complete_since(since)?;
     let mut doubtful = Vec::new();
     let found = pages.read(|entry| {
         if is_sound(&entry) {

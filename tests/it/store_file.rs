@@ -1,6 +1,7 @@
 //! What the embedded store does beside what every store does, when its file is taken, damaged, deleted or full.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,16 @@ impl Fixture {
 
     fn open(&self) -> Result<Sqlite, OpenError> {
         Sqlite::open(&self.config(), Arc::<StillClock>::clone(&self.clock))
+    }
+
+    /// `store salvage` there, by an operator whose configuration names this store.
+    fn salvage(&self, arguments: &[&str], store: &Path) -> Output {
+        self.folder.write("alipay.pem", alipay::public_pem());
+        let app = "[[apps]]\napp_id = \"2021000000000001\"\nalipay_public_keys = [\"alipay.pem\"]\n";
+        self.folder.write("gateway.toml", app);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
+        command.args(["store", "salvage", "--config", "gateway.toml"]).args(arguments);
+        command.current_dir(self.folder.path()).env("GATEWAY_STORE__PATH", store).output().unwrap()
     }
 
     /// A column of a row, as an operator sees it beside the running gateway.
@@ -118,6 +129,16 @@ async fn what_was_kept_under_a_shorter_retention_stays_as_long_as_the_present_on
     .await;
     assert_eq!(states(&store, 1).await, [State::Recorded]);
     assert_eq!(store.complete_since(day(50), now).await.unwrap(), now.before(day(60)));
+    // What is salvaged brings it along, into a file and into a store.
+    assert_eq!(Pages::open(&fixture.path()).unwrap().complete_since(), now.before(day(60)));
+    let (into, written) = (Fixture::new(), fixture.folder.path().join("salvaged.jsonl"));
+    drop(into.open().unwrap());
+    let salvage = fixture.salvage(&["data/gateway.db", "--out", "salvaged.jsonl"], &into.path());
+    assert!(salvage.status.success(), "{salvage:?}");
+    let head = std::fs::read_to_string(written).unwrap().lines().next().unwrap().to_owned();
+    assert!(head.contains(&now.before(day(60)).rfc3339_utc()), "{head}");
+    let brought = into.open().unwrap().complete_since(day(50), now).await.unwrap();
+    assert_eq!(brought, now.before(day(60)));
 }
 
 #[tokio::test]
@@ -195,6 +216,30 @@ async fn a_log_whose_database_is_empty_or_gone_is_set_aside_alarmed_and_salvaged
         let found: Vec<_> = entries.iter().map(|entry| (entry.key.clone(), entry.state)).collect();
         assert_eq!(found, [(key(1), State::Deferred)]);
     }
+}
+
+#[tokio::test]
+async fn nothing_is_salvaged_into_a_store_that_no_gateway_has() {
+    let fixture = Fixture::new();
+    fixture.open().unwrap().record(vec![record(1)]).await.unwrap();
+    let damaged = fixture.path().with_extension("db.damaged-1764000000");
+    eventually("the store is closed", || async { fixture.open().is_ok() }).await;
+    std::fs::rename(fixture.path(), &damaged).unwrap();
+    let elsewhere = fixture.folder.path().join("etc/data/gateway.db");
+    let salvage = fixture.salvage(&[damaged.to_str().unwrap(), "--accept-loss"], &elsewhere);
+    assert_eq!(salvage.status.code(), Some(1), "{salvage:?}");
+    assert!(String::from_utf8(salvage.stderr).unwrap().contains("there is no store here"));
+    assert!(damaged.exists() && !fixture.folder.path().join("etc").exists(), "the alarm stays");
+    // The gateway's own has been made anew by its start.
+    drop(fixture.open().unwrap());
+    let salvage = fixture.salvage(&[damaged.to_str().unwrap()], &fixture.path());
+    assert!(salvage.status.success() && !damaged.exists(), "{salvage:?}");
+}
+
+#[test]
+fn a_folder_is_no_damaged_file() {
+    let folder = Folder::new();
+    assert_eq!(Pages::open(folder.path()).unwrap_err().kind(), std::io::ErrorKind::IsADirectory);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 //! replaces the page in the file; what lies behind a break in it is looked through as well.
 
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -54,6 +55,10 @@ impl Pages {
     /// If it cannot be read at all.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
+        // Opening one succeeds, and every page of it would be called damaged.
+        if file.metadata()?.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         let log = File::open(beside(path, "-wal")).ok();
         let mut head = [0; 100];
         let _ = file.read_exact_at(&mut head, 0);
@@ -110,6 +115,14 @@ impl Pages {
         Ok(Found { pages: self.stated, unreadable: self.stated.saturating_sub(used), broken: trace.broken })
     }
 
+    /// Since when nothing is missing of what it kept ([`Store::complete_since`](crate::store::Store::complete_since)), as far as that can
+    /// be read: the epoch where it cannot, or nothing had been deleted.
+    pub fn complete_since(&self) -> Timestamp {
+        let mut trace = Trace::default();
+        let Ok(()) = self.rows(&mut trace, &mut |_| Ok::<(), Infallible>(()));
+        Timestamp::from_unix_millis(trace.forgotten)
+    }
+
     fn rows<E>(&self, trace: &mut Trace, take: &mut impl FnMut(Entry) -> Result<(), E>) -> Result<(), E> {
         for number in 1..=self.count {
             let Some(page) = self.page(number) else { continue };
@@ -145,10 +158,16 @@ impl Pages {
             let at =
                 u16_at(page, pointers + 2 * cell).map(usize::from).filter(|at| *at >= pointers + 2 * cells);
             let read = at.and_then(|at| self.cell(page, at, kind, trace));
-            match read.map(|payload| Columns::of(&payload).map(|columns| (columns.len(), entry(&columns)))) {
-                Some(Some((COLUMNS..=WITH_NUMBER, Some(entry)))) => take(entry)?,
+            let columns = |payload: &[u8]| {
+                Columns::of(payload).map(|columns| (columns.len(), entry(&columns), moment(&columns)))
+            };
+            match read.map(|payload| columns(&payload)) {
+                Some(Some((COLUMNS..=WITH_NUMBER, Some(entry), _))) => take(entry)?,
+                Some(Some((2, _, Some(at)))) if kind == Kind::Table => {
+                    trace.forgotten = trace.forgotten.max(at)
+                }
                 // Of an index, or of SQLite's own table.
-                Some(Some((2..=6, _))) => {}
+                Some(Some((2..=6, ..))) => {}
                 _ if kind == Kind::InnerTable => {}
                 Some(_) | None => trace.broken += 1,
             }
@@ -266,6 +285,8 @@ impl Pages {
 struct Trace {
     used: HashSet<u32>,
     broken: u64,
+    /// In milliseconds.
+    forgotten: i64,
 }
 
 /// What a page of a tree holds.
@@ -381,6 +402,11 @@ fn entry(columns: &[Value<'_>]) -> Option<Entry> {
     })
 }
 
+/// What a row of `forgotten` says, in milliseconds. One of `placed` looks the same, and has the number of a row.
+fn moment(columns: &[Value<'_>]) -> Option<i64> {
+    if let [Value::Null, Value::Integer(at @ MANY_ROWS..)] = columns { Some(*at) } else { None }
+}
+
 fn waits(state: State) -> bool {
     matches!(state, State::Deferred | State::InDoubt | State::Held)
 }
@@ -442,6 +468,8 @@ impl Order {
 const COLUMNS: usize = 13;
 /// And behind them a null for the row's number, since version 4.
 const WITH_NUMBER: usize = COLUMNS + 1;
+/// More than there ever are; and as a moment, in the year 2001.
+const MANY_ROWS: i64 = 1_000_000_000_000;
 /// What SQLite makes a page of, and the store never says otherwise.
 const PAGE_SIZE: usize = 4096;
 /// Bound: a body is at most 16 MiB by `http.max_body`.

@@ -83,8 +83,14 @@ impl Shelf {
     /// The store, beside a gateway that may be running: it notices what it is brought within a second.
     ///
     /// # Errors
-    /// If it does not open.
+    /// If there is none, or it does not open. None is made: what was put into one that no gateway reads would wait for ever, in
+    /// silence. That is what becomes of a command that has not the environment of the service.
     pub fn beside(config: &Config) -> Result<Self, OpenError> {
+        if !config.path.try_exists().unwrap_or(true) {
+            let told =
+                "there is no store here: is this what the gateway runs with, its environment included?";
+            return Err(OpenError::Unusable(config.path.clone(), told.to_owned()));
+        }
         Self::of(Core::open(config, Opening::Beside), None, config)
     }
 
