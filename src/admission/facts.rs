@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 
 use super::acceptance::{Deciding, Trade, is_trade};
 use super::form::Form;
@@ -150,6 +151,7 @@ impl<'a> Texts<'a> {
     /// What `event.buyer` leaves of a value.
     fn disclose<'t>(&self, name: &[u8], value: &'t str) -> Option<Cow<'t, str>> {
         match self.buyer {
+            Buyer::Omit | Buyer::Mask if name == b"biz_content" => Some(disclose_members(value, self.buyer)),
             _ if !notification::is_personal(name) => Some(Cow::Borrowed(value)),
             Buyer::Omit => None,
             // An amount tells nobody who he is.
@@ -157,6 +159,40 @@ impl<'a> Texts<'a> {
             Buyer::Mask => Some(Cow::Owned(mask(value))),
             Buyer::Forward => Some(Cow::Borrowed(value)),
         }
+    }
+}
+
+/// Of a message's `biz_content`, which is a map of its own with users' ids in it. As it was received where it names none; what is no
+/// JSON names none.
+fn disclose_members(text: &str, buyer: Buyer) -> Cow<'_, str> {
+    let Ok(mut content) = serde_json::from_str::<Value>(text) else { return Cow::Borrowed(text) };
+    if hide(&mut content, buyer) { Cow::Owned(content.to_string()) } else { Cow::Borrowed(text) }
+}
+
+/// Says whether there was something to hide. Bound: serde_json takes 127 levels.
+fn hide(value: &mut Value, buyer: Buyer) -> bool {
+    let is_told = |name: &str| !notification::is_personal(name.as_bytes());
+    match value {
+        Value::Object(members) => {
+            let before = members.len();
+            members.retain(|name, _| buyer == Buyer::Mask || is_told(name));
+            let mut hidden = members.len() < before;
+            for (name, value) in members {
+                if is_told(name) {
+                    hidden |= hide(value, buyer);
+                } else {
+                    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    *value = Value::String(mask(&text));
+                    hidden = true;
+                }
+            }
+            hidden
+        }
+        // Each of them, and not only the first.
+        Value::Array(items) => {
+            items.iter_mut().filter_map(|item| hide(item, buyer).then_some(())).count() > 0
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 

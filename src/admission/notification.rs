@@ -128,6 +128,7 @@ const fn is_of_a_user(name: &[u8]) -> bool {
             | b"contactor"
             | b"cert_no"
             | b"user_name"
+            | b"zm_open_id"
     )
 }
 

@@ -427,10 +427,40 @@ fn the_user_of_other_kinds_is_left_out_too() {
         ("notify_type", "dut_user_sign"),
         ("real_name", "N4ME"),
         ("sign_type", "RSA2"),
+        ("zm_open_id", "268800000000001"),
     ]);
     let text = json(&event_of(agreement)).to_string();
-    for secret in ["208800000000001", "199******0", "T0KEN", "N4ME"] {
+    for secret in ["208800000000001", "268800000000001", "199******0", "T0KEN", "N4ME"] {
         assert!(!text.contains(secret), "{secret} in {text}");
+    }
+}
+
+#[test]
+fn the_user_in_the_content_of_a_message_is_left_out_masked_or_forwarded_too() {
+    let message = |content: &str| {
+        Draft::of([
+            ("app_id", APP),
+            ("biz_content", content),
+            ("charset", "UTF-8"),
+            ("msg_method", "alipay.open.app.message.something"),
+            ("notify_id", "n-5"),
+            ("sign_type", "RSA2"),
+            ("utc_timestamp", "1795400132000"),
+        ])
+    };
+    let told = |content: &str, buyer: Buyer| {
+        let mut policy = policy();
+        policy.buyer = buyer;
+        let event = json(&event(&message(content).signed().body(), &policy, now()));
+        event["notification"]["biz_content"].as_str().unwrap().to_owned()
+    };
+    let personal = r#"{"b":1, "user_id":"2088000000000016", "list":[{"logon_id":42,"a":[{}]}]}"#;
+    assert_eq!(told(personal, Buyer::Omit), r#"{"b":1,"list":[{"a":[{}]}]}"#);
+    let masked = r#"{"b":1,"list":[{"a":[{}],"logon_id":"**"}],"user_id":"************0016"}"#;
+    assert_eq!(told(personal, Buyer::Mask), masked);
+    assert_eq!(told(personal, Buyer::Forward), personal);
+    for impersonal in [r#"{"b": 1.50, "a":[{"x":{}}]}"#, "user_id", "[1, 2"] {
+        assert_eq!(told(impersonal, Buyer::Omit), impersonal, "as it was received");
     }
 }
 
