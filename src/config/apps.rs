@@ -189,6 +189,10 @@ impl KeyList<'_> {
                         }
                     }
                 }
+                // Whoever has named a file as everywhere else is told how; what he wrote may be a secret, and is not shown.
+                Err(fault) if entry.starts_with(INLINE) => {
+                    reader.problem(&name, format!("{fault} (a file is named with @ before it: @FILE)"));
+                }
                 Err(fault) => reader.problem(&name, fault),
             }
         }

@@ -152,10 +152,19 @@ fn publication(reader: &mut Reader, policy: Option<&Policy>) -> publication::Con
             None => reader.problem("amqp.ignore", format!("{name:?} is not an event type")),
         }
     }
+    let lanes = reader.number("amqp.lanes", 4, 1..=64);
+    let max_batch = reader.number("publication.max_batch", 64, 1..=1024);
+    let max_in_flight = reader.number("publication.max_in_flight", 4096, 1..=1_000_000);
+    if lanes * max_batch >= max_in_flight {
+        reader.remark(
+            "publication.max_in_flight is no more than amqp.lanes times publication.max_batch: while the broker blocks, all of it \
+             can be in doubt, and what comes then is neither announced nor kept",
+        );
+    }
     publication::Config {
-        lanes: reader.number("amqp.lanes", 4, 1..=64),
-        max_batch: reader.number("publication.max_batch", 64, 1..=1024),
-        max_in_flight: reader.number("publication.max_in_flight", 4096, 1..=1_000_000),
+        lanes,
+        max_batch,
+        max_in_flight,
         confirm_timeout,
         answer_timeout,
         ignore,

@@ -540,6 +540,15 @@ mod broker {
             assert!(!remarks.iter().any(|remark| remark.contains("declared or required")), "{remarks:?}");
         }
     }
+
+    #[test]
+    fn what_the_lanes_can_have_in_doubt_is_to_leave_room_for_what_comes_then() {
+        let told = |more| {
+            let remarks = with_app(&format!("[publication]\nmax_in_flight = 1024\n[amqp]\nlanes = {more}\n"));
+            remarks.unwrap().remarks.iter().any(|remark| remark.starts_with("publication.max_in_flight"))
+        };
+        assert_eq!([15, 16].map(told), [false, true]);
+    }
 }
 
 mod apps {
@@ -924,6 +933,13 @@ mod three_variables {
         let outcome = start(&[("ALIPAY_APP_ID", "2021000000000001"), ("ALIPAY_PUBLIC_KEY", "hunter2")]);
         assert!(!format!("{outcome:?}").contains("hunter2"));
         refused(outcome, "ALIPAY_PUBLIC_KEY", "not a public key");
+    }
+
+    #[test]
+    fn who_names_the_keys_file_without_its_mark_is_told_of_the_mark() {
+        let file = folder().path().join("alipay.pem").display().to_string();
+        let outcome = start(&[("ALIPAY_APP_ID", "2021000000000001"), ("ALIPAY_PUBLIC_KEY", &file)]);
+        refused(outcome, "ALIPAY_PUBLIC_KEY", "@FILE");
     }
 
     #[test]
