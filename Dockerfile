@@ -64,7 +64,7 @@ LABEL org.opencontainers.image.title="alipay-notify-gateway" \
       org.opencontainers.image.base.name="gcr.io/distroless/cc-debian12:nonroot" \
       org.opencontainers.image.base.digest="${RUNTIME_DIGEST}"
 COPY --from=build /out/alipay-notify-gateway /usr/local/bin/alipay-notify-gateway
-# Where the store is unless store.path says otherwise: give it a volume.
+# Where the store is without a configuration file; with one, set store.path = "/data/gateway.db". Give it a volume.
 COPY --from=build --chown=65532:65532 /out/data /data
 WORKDIR /
 # By number: a kubelet cannot prove that a name is not root.
