@@ -147,7 +147,18 @@ pub struct Withheld {
     payment_time: Option<Timestamp>,
     objection: Objection,
     /// Which of the readings of what is signed it is, where there may be several.
-    reading: Option<u32>,
+    reading: Reading,
+}
+
+/// Which reading of what is signed is withheld.
+#[derive(Debug, Clone, Copy)]
+enum Reading {
+    /// The only one.
+    Plain,
+    /// One of several, which an operator may choose.
+    Of(u32),
+    /// One of several, against which something else speaks, too: it cannot be released.
+    Hopeless,
 }
 
 impl Withheld {
@@ -161,8 +172,13 @@ impl Withheld {
             form.value("trade_status") == Some(b"TRADE_SUCCESS") && form.value("gmt_refund").is_none();
         let payment_time =
             form.value("gmt_payment").filter(|_| announces_payment).and_then(notification::time);
-        let is_one_of_several = matches!(objection, Objection::Ambiguous(_)) || borders::is_doubtful(form);
-        let reading = is_one_of_several.then(|| borders::reading(form));
+        let reading = match objection {
+            Objection::Ambiguous(_) => Reading::Of(borders::reading(form)),
+            Objection::Grammar(_) | Objection::Seller | Objection::Stale if borders::check(form).is_err() => {
+                Reading::Hopeless
+            }
+            Objection::Grammar(_) | Objection::Seller | Objection::Stale => Reading::Plain,
+        };
         Self { app_id: app.app_id.clone(), notify_id, subject, payment_time, objection, reading }
     }
 
@@ -177,11 +193,13 @@ impl Withheld {
     }
 
     /// What it is held as: its `notify_id`, so that a re-delivery replaces it. Of what can be read in two ways each has a row
-    /// of its own: whoever sends the other one is not to exchange what an operator has looked at.
+    /// of its own: whoever sends the other one is not to exchange what an operator has looked at. Those that no release takes
+    /// share one, because anybody with one signed body can make tens of thousands of them.
     pub fn held_as(&self) -> String {
         match self.reading {
-            None => self.notify_id.clone(),
-            Some(reading) => format!("{}-{reading:08x}", self.notify_id),
+            Reading::Plain => self.notify_id.clone(),
+            Reading::Of(reading) => format!("{}-{reading:08x}", self.notify_id),
+            Reading::Hopeless => format!("{}-other", self.notify_id),
         }
     }
 

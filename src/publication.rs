@@ -364,7 +364,7 @@ impl Shared {
                     Ok(settlement) => settlement,
                     Err(_) => {
                         if let (Some(errand), Some(ahead)) = (errand, ahead) {
-                            self.keep_apart(errand, &ahead);
+                            self.keep_apart(errand, ahead.as_ref());
                         }
                         return None;
                     }

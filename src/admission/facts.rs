@@ -150,47 +150,70 @@ impl<'a> Texts<'a> {
 
     /// What `event.buyer` leaves of a value.
     fn disclose<'t>(&self, name: &[u8], value: &'t str) -> Option<Cow<'t, str>> {
+        if notification::is_personal(name) {
+            return disclose_personal(name, value, self.buyer);
+        }
         match self.buyer {
-            Buyer::Omit | Buyer::Mask if name == b"biz_content" => Some(disclose_members(value, self.buyer)),
-            _ if !notification::is_personal(name) => Some(Cow::Borrowed(value)),
-            Buyer::Omit => None,
-            // An amount tells nobody who he is.
-            Buyer::Mask if name == b"buyer_pay_amount" => Some(Cow::Borrowed(value)),
-            Buyer::Mask => Some(Cow::Owned(mask(value))),
-            Buyer::Forward => Some(Cow::Borrowed(value)),
+            Buyer::Omit | Buyer::Mask if name == b"biz_content" => disclose_members(value, self.buyer),
+            Buyer::Omit | Buyer::Mask | Buyer::Forward => Some(Cow::Borrowed(value)),
         }
     }
 }
 
-/// Of a message's `biz_content`, which is a map of its own with users' ids in it. As it was received where it names none; what is no
-/// JSON names none.
-fn disclose_members(text: &str, buyer: Buyer) -> Cow<'_, str> {
-    let Ok(mut content) = serde_json::from_str::<Value>(text) else { return Cow::Borrowed(text) };
-    if hide(&mut content, buyer) { Cow::Owned(content.to_string()) } else { Cow::Borrowed(text) }
+fn disclose_personal<'t>(name: &[u8], value: &'t str, buyer: Buyer) -> Option<Cow<'t, str>> {
+    match buyer {
+        Buyer::Omit => None,
+        // An amount tells nobody who he is.
+        Buyer::Mask if name == b"buyer_pay_amount" => Some(Cow::Borrowed(value)),
+        Buyer::Mask => Some(Cow::Owned(mask(value))),
+        Buyer::Forward => Some(Cow::Borrowed(value)),
+    }
 }
 
-/// Says whether there was something to hide. Bound: serde_json takes 127 levels.
+/// Of a message's `biz_content`, which is a map of its own with users' ids in it, and maps as texts in that. As it was received where
+/// it names none; where it looks like JSON and is not, nobody knows whom it names.
+fn disclose_members(text: &str, buyer: Buyer) -> Option<Cow<'_, str>> {
+    if !looks_like_json(text) {
+        return Some(Cow::Borrowed(text));
+    }
+    let Ok(mut content) = serde_json::from_str::<Value>(text) else {
+        return disclose_personal(b"biz_content", text, buyer);
+    };
+    Some(if hide(&mut content, buyer) { Cow::Owned(content.to_string()) } else { Cow::Borrowed(text) })
+}
+
+/// A map, or a list of some. A text that begins with a bracket is a merchant's.
+fn looks_like_json(text: &str) -> bool {
+    let text = text.trim_start();
+    text.starts_with('{') || (text.starts_with('[') && text.contains('{'))
+}
+
+/// Says whether there was something to hide. Bound: serde_json takes 127 levels, and a text within a text is shorter than that.
 fn hide(value: &mut Value, buyer: Buyer) -> bool {
-    let is_told = |name: &str| !notification::is_personal(name.as_bytes());
     match value {
         Value::Object(members) => {
-            let before = members.len();
-            members.retain(|name, _| buyer == Buyer::Mask || is_told(name));
-            let mut hidden = members.len() < before;
-            for (name, value) in members {
-                if is_told(name) {
+            let mut hidden = false;
+            members.retain(|name, value| {
+                if !notification::is_personal(name.as_bytes()) {
                     hidden |= hide(value, buyer);
-                } else {
-                    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                    *value = Value::String(mask(&text));
-                    hidden = true;
+                    return true;
                 }
-            }
+                hidden = true;
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let left = disclose_personal(name.as_bytes(), &text, buyer).map(Cow::into_owned);
+                left.map(|left| *value = Value::String(left)).is_some()
+            });
             hidden
         }
         // Each of them, and not only the first.
         Value::Array(items) => {
             items.iter_mut().filter_map(|item| hide(item, buyer).then_some(())).count() > 0
+        }
+        Value::String(text) if looks_like_json(text) => {
+            let left = disclose_members(text, buyer).unwrap_or_default();
+            let hidden = left != text.as_str();
+            *text = left.into_owned();
+            hidden
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }

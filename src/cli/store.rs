@@ -186,13 +186,17 @@ fn salvage(args: &SalvageArgs) -> Result<u8, Failure> {
     let pages = Pages::open(&args.file).map_err(|error| Failure::running(format!("{file}: {error}")))?;
     let mut told = std::io::stderr();
     let mut is_whole = true;
-    // Of what a damaged page says of a time to come, every payment would be late.
-    let since = Some(pages.complete_since()).filter(|since| *since <= SystemClock.now()).unwrap_or_default();
     // The damaged file has the only copy of what waits: the alarm ends when it is in the store, or in a file that was named.
     let store = match (&args.config, &args.out) {
         (None, Some(_)) => None,
         (file, _) => Some(store_of(file.as_deref())?),
     };
+    // Before anything is written: both, or neither.
+    let shelf = store.map(|store| Shelf::beside(&store)).transpose()?;
+    let since = pages.complete_since(SystemClock.now());
+    if since > Timestamp::default() {
+        writeln!(told, "what was announced before {} had been forgotten", since.rfc3339_utc())?;
+    }
     if let Some(path) = &args.out {
         let mut draft = Draft::create(path)?;
         let mut writer = Writer::begin(&mut draft.file, SystemClock.now(), since)?;
@@ -202,8 +206,9 @@ fn salvage(args: &SalvageArgs) -> Result<u8, Failure> {
         writeln!(told, "{entries} entries written")?;
         is_whole &= tell(found, &mut told)?;
     }
-    if let Some(store) = store {
-        is_whole &= salvage_into(&pages, since, &store, &mut told)?;
+    if let Some(mut shelf) = shelf {
+        shelf.bring_complete_since(since)?;
+        is_whole &= salvage_into(&pages, shelf, &mut told)?;
     }
     if !is_whole && !args.accept_loss {
         writeln!(
@@ -221,14 +226,7 @@ fn salvage(args: &SalvageArgs) -> Result<u8, Failure> {
 }
 
 /// Puts what is sound into the store. Says whether that is all that was there.
-fn salvage_into(
-    pages: &Pages,
-    since: Timestamp,
-    store: &Config,
-    told: &mut dyn Write,
-) -> Result<bool, Failure> {
-    let mut shelf = Shelf::beside(store).map_err(|error| Failure::running(error.to_string()))?;
-    shelf.bring_complete_since(since)?;
+fn salvage_into(pages: &Pages, mut shelf: Shelf, told: &mut dyn Write) -> Result<bool, Failure> {
     let mut doubtful = Vec::new();
     let found = pages.read(|entry| {
         if is_sound(&entry) {

@@ -102,8 +102,9 @@ impl Shared {
             if job.errand.deadline <= Instant::now() && !job.drained {
                 // Who has it may have died, and this may have been Alipay's last delivery: kept, and due when his lease
                 // is over. If he records it, the record replaces the row. A row does not say that an event is stale or late,
-                // so such a one takes its own way now, as if nothing were known: that is what makes it no payment.
-                match resolve(job.event(), None) {
+                // so such a one takes its own way now: as what it is beside his row, if he has kept it.
+                let known = shared.kept_elsewhere(&job).await;
+                match resolve(job.event(), known.as_ref()) {
                     Resolution::Hold => shared.spawn_hold(job),
                     Resolution::Announce(event) => shared.redirect(job, *event),
                     Resolution::Publish | Resolution::Duplicate | Resolution::Dropped => {
@@ -117,6 +118,16 @@ impl Shared {
                 shared.give_up(*job, Settlement::Refused);
             }
         });
+    }
+
+    /// What is kept by who has claimed a stale or late event. Of others nobody asks.
+    async fn kept_elsewhere(&self, job: &Job) -> Option<Known> {
+        if !(job.event().stale || job.event().late) {
+            return None;
+        }
+        let waiting = within(STORE_DEADLINE, self.store.waiting(job.key().clone())).await.ok()??;
+        let Waiting { state, digest, notify_id, .. } = waiting;
+        Some(Known { state, digest: digest?, notify_id })
     }
 
     /// Announces another event in this one's place, through a flight of its own, so that its id too is
@@ -140,9 +151,14 @@ impl Shared {
     /// Somebody is at the same key with other facts, beyond this one's deadline (his confirm is in doubt): what it will be
     /// once those are known, a conflict or a finish, is kept under the id that it will have. This may have been Alipay's
     /// last delivery of it (simulation, seed 104657).
-    pub(super) fn keep_apart(self: &Arc<Self>, errand: Errand, ahead: &Known) {
-        let Resolution::Announce(event) = resolve(&errand.event, Some(ahead)) else { return };
-        let errand = Errand { event: Arc::new(*event), body: None, ..errand };
+    pub(super) fn keep_apart(self: &Arc<Self>, errand: Errand, ahead: Option<&Known>) {
+        let event = match resolve(&errand.event, ahead) {
+            Resolution::Announce(event) => Arc::new(*event),
+            // Behind one that is too old, which may be held: it takes its own way when that is decided.
+            Resolution::Publish if ahead.is_none() => Arc::clone(&errand.event),
+            Resolution::Publish | Resolution::Duplicate | Resolution::Dropped | Resolution::Hold => return,
+        };
+        let errand = Errand { event, body: None, ..errand };
         let shared = Arc::clone(self);
         self.tasks.spawn_vital(async move {
             Box::pin(shared.settle(errand, None)).await;

@@ -30,9 +30,9 @@ struct Entry {
 }
 
 impl Entry {
-    fn known(&self) -> Known {
-        let Event { digest, notify_id, .. } = &*self.event;
-        Known { state: State::Deferred, digest: *digest, notify_id: notify_id.clone() }
+    fn known(&self) -> Option<Known> {
+        let Event { digest, notify_id, stale, .. } = &*self.event;
+        (!stale).then(|| Known { state: State::Deferred, digest: *digest, notify_id: notify_id.clone() })
     }
 
     fn everybody(&self) -> impl Iterator<Item = &oneshot::Sender<Settlement>> {
@@ -56,9 +56,9 @@ pub(super) enum Join {
     Lead(oneshot::Receiver<Settlement>),
     /// Somebody is announcing the same facts: wait for his outcome.
     Follow(oneshot::Receiver<Settlement>),
-    /// Somebody is announcing other facts under this key, or what this one finishes: wait for him, then join again. What
-    /// he announces, as the store will know it.
-    Other(oneshot::Receiver<Settlement>, Known),
+    /// Somebody is announcing other facts under this key, or what this one finishes, or finds out whether it is to be held: wait
+    /// for him, then join again. What he announces, as the store will know it, if he does.
+    Other(oneshot::Receiver<Settlement>, Option<Known>),
 }
 
 impl Flight {

@@ -485,7 +485,7 @@ fn who_watches_sees_every_announced_event_and_nothing_of_the_buyer() {
         assert_eq!(program.get("/events").unwrap().status, 401);
         let token = program.folder().write("token", format!("{TOKEN}\n"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-notify-gateway"));
-        command.args(["events", "tap", "--format", "json", "--for", "10s", "--token-file"]).arg(token);
+        command.args(["events", "tap", "--format", "json", "--for", "2m", "--token-file"]).arg(token);
         command.arg("--admin").arg(format!("http://{}", program.admin));
         let mut tap = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
         let mut lines = std::io::BufRead::lines(std::io::BufReader::new(tap.stdout.take().unwrap()));

@@ -130,7 +130,9 @@ async fn what_was_kept_under_a_shorter_retention_stays_as_long_as_the_present_on
     assert_eq!(states(&store, 1).await, [State::Recorded]);
     assert_eq!(store.complete_since(day(50), now).await.unwrap(), now.before(day(60)));
     // What is salvaged brings it along, into a file and into a store.
-    assert_eq!(Pages::open(&fixture.path()).unwrap().complete_since(), now.before(day(60)));
+    let pages = || Pages::open(&fixture.path()).unwrap();
+    assert_eq!(pages().complete_since(now), now.before(day(60)));
+    assert_eq!(pages().complete_since(now.before(day(61))), Timestamp::default(), "of a time to come");
     let (into, written) = (Fixture::new(), fixture.folder.path().join("salvaged.jsonl"));
     drop(into.open().unwrap());
     let salvage = fixture.salvage(&["data/gateway.db", "--out", "salvaged.jsonl"], &into.path());
@@ -226,10 +228,13 @@ async fn nothing_is_salvaged_into_a_store_that_no_gateway_has() {
     eventually("the store is closed", || async { fixture.open().is_ok() }).await;
     std::fs::rename(fixture.path(), &damaged).unwrap();
     let elsewhere = fixture.folder.path().join("etc/data/gateway.db");
-    let salvage = fixture.salvage(&[damaged.to_str().unwrap(), "--accept-loss"], &elsewhere);
+    assert_eq!(Pages::open(&damaged).unwrap().complete_since(fixture.clock.now()), Timestamp::default());
+    let arguments = [damaged.to_str().unwrap(), "--accept-loss", "--out", "salvaged.jsonl"];
+    let salvage = fixture.salvage(&arguments, &elsewhere);
     assert_eq!(salvage.status.code(), Some(1), "{salvage:?}");
     assert!(String::from_utf8(salvage.stderr).unwrap().contains("there is no store here"));
     assert!(damaged.exists() && !fixture.folder.path().join("etc").exists(), "the alarm stays");
+    assert!(!fixture.folder.path().join("salvaged.jsonl").exists(), "and it can be said again");
     // The gateway's own has been made anew by its start.
     drop(fixture.open().unwrap());
     let salvage = fixture.salvage(&[damaged.to_str().unwrap()], &fixture.path());

@@ -452,15 +452,27 @@ fn the_user_in_the_content_of_a_message_is_left_out_masked_or_forwarded_too() {
         let mut policy = policy();
         policy.buyer = buyer;
         let event = json(&event(&message(content).signed().body(), &policy, now()));
-        event["notification"]["biz_content"].as_str().unwrap().to_owned()
+        event["notification"].get("biz_content").map(|told| told.as_str().unwrap().to_owned())
     };
-    let personal = r#"{"b":1, "user_id":"2088000000000016", "list":[{"logon_id":42,"a":[{}]}]}"#;
-    assert_eq!(told(personal, Buyer::Omit), r#"{"b":1,"list":[{"a":[{}]}]}"#);
-    let masked = r#"{"b":1,"list":[{"a":[{}],"logon_id":"**"}],"user_id":"************0016"}"#;
-    assert_eq!(told(personal, Buyer::Mask), masked);
-    assert_eq!(told(personal, Buyer::Forward), personal);
-    for impersonal in [r#"{"b": 1.50, "a":[{"x":{}}]}"#, "user_id", "[1, 2"] {
-        assert_eq!(told(impersonal, Buyer::Omit), impersonal, "as it was received");
+    let personal = r#"{"b":1, "user_id":"2088000000000016", "list":[{"logon_id":42},{"open_id":"x","a":[{}]}],
+        "data":"{\"user_id\":\"2088000000000016\",\"c\":2}"}"#;
+    let omitted = r#"{"b":1,"data":"{\"c\":2}","list":[{},{"a":[{}]}]}"#;
+    assert_eq!(told(personal, Buyer::Omit).unwrap(), omitted);
+    let masked = r#"{"b":1,"data":"{\"c\":2,\"user_id\":\"************0016\"}","#.to_owned()
+        + r#""list":[{"logon_id":"**"},{"a":[{}],"open_id":"*"}],"user_id":"************0016"}"#;
+    assert_eq!(told(personal, Buyer::Mask).unwrap(), masked);
+    assert_eq!(told(personal, Buyer::Forward).unwrap(), personal);
+    let amount = r#"{"buyer_pay_amount":"80.00","buyer_id":"2088000000000016"}"#;
+    let masked = r#"{"buyer_id":"************0016","buyer_pay_amount":"80.00"}"#;
+    assert_eq!(told(amount, Buyer::Mask).unwrap(), masked);
+    for impersonal in [r#"{"b": 1.50, "a":[{"x":{}}], "s":"[smile] \"hi\""}"#, "user_id", "{}", "[1, 2"] {
+        assert_eq!(told(impersonal, Buyer::Omit).unwrap(), impersonal, "as it was received");
+    }
+    let deep = format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200));
+    for unreadable in [r#"{"user_id":"2088000000000016","nick":"\ud83d"}"#, r#"[{"a":1},"#, &deep] {
+        assert_eq!(told(unreadable, Buyer::Omit), None, "nobody knows whom it names");
+        assert!(!told(unreadable, Buyer::Mask).unwrap().contains("208800000000"));
+        assert_eq!(told(unreadable, Buyer::Forward).unwrap(), unreadable);
     }
 }
 

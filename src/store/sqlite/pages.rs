@@ -116,9 +116,10 @@ impl Pages {
     }
 
     /// Since when nothing is missing of what it kept ([`Store::complete_since`](crate::store::Store::complete_since)), as far as that can
-    /// be read: the epoch where it cannot, or nothing had been deleted.
-    pub fn complete_since(&self) -> Timestamp {
-        let mut trace = Trace::default();
+    /// be read: the epoch where it cannot, or nothing had been deleted. What is damaged may say any time; none behind `now` counts,
+    /// by which every payment would be late.
+    pub fn complete_since(&self, now: Timestamp) -> Timestamp {
+        let mut trace = Trace { now: now.unix_millis(), ..Trace::default() };
         let Ok(()) = self.rows(&mut trace, &mut |_| Ok::<(), Infallible>(()));
         Timestamp::from_unix_millis(trace.forgotten)
     }
@@ -163,9 +164,7 @@ impl Pages {
             };
             match read.map(|payload| columns(&payload)) {
                 Some(Some((COLUMNS..=WITH_NUMBER, Some(entry), _))) => take(entry)?,
-                Some(Some((2, _, Some(at)))) if kind == Kind::Table => {
-                    trace.forgotten = trace.forgotten.max(at)
-                }
+                Some(Some((2, _, Some(at)))) if kind == Kind::Table => trace.forgot(at),
                 // Of an index, or of SQLite's own table.
                 Some(Some((2..=6, ..))) => {}
                 _ if kind == Kind::InnerTable => {}
@@ -287,6 +286,15 @@ struct Trace {
     broken: u64,
     /// In milliseconds.
     forgotten: i64,
+    now: i64,
+}
+
+impl Trace {
+    fn forgot(&mut self, at: i64) {
+        if at <= self.now {
+            self.forgotten = self.forgotten.max(at);
+        }
+    }
 }
 
 /// What a page of a tree holds.

@@ -104,7 +104,7 @@ impl Shelf {
     /// # Errors
     /// If the store cannot be written.
     pub fn bring_complete_since(&mut self, since: Timestamp) -> Result<(), ShelfError> {
-        Ok(self.core.bring_forgotten(since)?)
+        patiently(|| self.core.bring_forgotten(since))
     }
 
     /// Puts an entry, or gathers it until there are enough for a transaction.
@@ -126,15 +126,7 @@ impl Shelf {
     }
 
     fn commit(&mut self) -> Result<(), ShelfError> {
-        let mut tries = 0;
-        let merged = loop {
-            match self.core.merge(&self.waiting) {
-                // Bound: the gateway's own transactions are short.
-                Err(error) if error.is_busy() && tries < TRIES => tries += 1,
-                other => break other?,
-            }
-            std::thread::sleep(PAUSE);
-        };
+        let merged = patiently(|| self.core.merge(&self.waiting))?;
         for (entry, merged) in self.waiting.drain(..).zip(merged) {
             match merged {
                 Merged::Taken => self.sums.taken += 1,
@@ -144,6 +136,17 @@ impl Shelf {
         }
         Ok(())
     }
+}
+
+/// Does it again while the gateway beside has the file. Bound: [`TRIES`]; the gateway's own transactions are short.
+fn patiently<T>(mut action: impl FnMut() -> Result<T, Error>) -> Result<T, ShelfError> {
+    for _ in 0..TRIES {
+        match action() {
+            Err(error) if error.is_busy() => std::thread::sleep(PAUSE),
+            other => return Ok(other?),
+        }
+    }
+    Ok(action()?)
 }
 
 /// Bound: how often a store is asked that another process is writing.

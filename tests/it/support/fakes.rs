@@ -217,6 +217,20 @@ pub enum Kind {
     Holding(Holding),
 }
 
+fn waiting_of(deferral: &Deferral) -> Waiting {
+    Waiting {
+        key: deferral.key.clone(),
+        digest: Some(deferral.digest),
+        event_type: Some(deferral.event_type),
+        notify_id: deferral.notify_id.clone(),
+        payment_time: deferral.payment_time,
+        first_at: deferral.at,
+        state: deferral.state,
+        reason: deferral.cause.as_str().to_owned(),
+        content: serde_json::to_vec(&deferral.message).unwrap(),
+    }
+}
+
 impl MemoryStore {
     pub fn states(&self) -> Vec<(String, &'static str)> {
         let rows = self.rows.lock().unwrap();
@@ -364,7 +378,8 @@ impl Store for MemoryStore {
                 reason: holding.reason.to_owned(),
                 content: holding.body.clone(),
             }),
-            Some(Kind::Record(_) | Kind::Deferral(_)) | None => None,
+            Some(Kind::Deferral(deferral)) => Some(waiting_of(deferral)),
+            Some(Kind::Record(_)) | None => None,
         })
     }
 
@@ -379,19 +394,8 @@ impl Store for MemoryStore {
             let due = rows.values().filter_map(|row| match row {
                 Kind::Deferral(deferral) => {
                     let pause = if deferral.state == State::Deferred { back_off(1) } else { DOUBT };
-                    (deferral.at.plus(pause) <= now && !skip.contains(&deferral.event_type)).then(|| {
-                        Waiting {
-                            key: deferral.key.clone(),
-                            digest: Some(deferral.digest),
-                            event_type: Some(deferral.event_type),
-                            notify_id: deferral.notify_id.clone(),
-                            payment_time: deferral.payment_time,
-                            first_at: deferral.at,
-                            state: deferral.state,
-                            reason: deferral.cause.as_str().to_owned(),
-                            content: serde_json::to_vec(&deferral.message).unwrap(),
-                        }
-                    })
+                    let is_due = deferral.at.plus(pause) <= now && !skip.contains(&deferral.event_type);
+                    is_due.then(|| waiting_of(deferral))
                 }
                 Kind::Record(_) | Kind::Holding(_) => None,
             });
