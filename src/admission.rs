@@ -174,7 +174,7 @@ impl Withheld {
             form.value("gmt_payment").filter(|_| announces_payment).and_then(notification::time);
         let reading = match objection {
             Objection::Ambiguous(_) => Reading::Of(borders::reading(form)),
-            Objection::Grammar(_) | Objection::Seller | Objection::Stale if borders::check(form).is_err() => {
+            Objection::Grammar(_) | Objection::Seller | Objection::Stale if borders::is_doubtful(form) => {
                 Reading::Hopeless
             }
             Objection::Grammar(_) | Objection::Seller | Objection::Stale => Reading::Plain,

@@ -62,6 +62,16 @@ pub(super) fn check(form: &Form) -> Result<(), Objection> {
     Ok(())
 }
 
+/// Whether it may be one of several readings of what is signed, whatever else is held against it. Of what decides only
+/// `passback_params` may hold `&`.
+pub(super) fn is_doubtful(form: &Form) -> bool {
+    let is_moved = |field: &Deciding| {
+        let holds = || form.value(field.name).is_some_and(|value| value.contains(&b'&'));
+        field.name != "passback_params" && holds()
+    };
+    DECIDING.iter().any(is_moved) || check(form).is_err()
+}
+
 /// What tells the readings of the same bytes apart: the first bytes of the SHA-256 of all fields that decide. But not of
 /// `notify_time`, which is another one in each delivery.
 pub(super) fn reading(form: &Form) -> u32 {

@@ -173,51 +173,65 @@ fn disclose_personal<'t>(name: &[u8], value: &'t str, buyer: Buyer) -> Option<Co
 /// Of a message's `biz_content`, which is a map of its own with users' ids in it, and maps as texts in that. As it was received where
 /// it names none; where it looks like JSON and is not, nobody knows whom it names.
 fn disclose_members(text: &str, buyer: Buyer) -> Option<Cow<'_, str>> {
-    if !looks_like_json(text) {
+    if !text.trim_start().starts_with(['{', '[', '"']) {
         return Some(Cow::Borrowed(text));
     }
-    let Ok(mut content) = serde_json::from_str::<Value>(text) else {
-        return disclose_personal(b"biz_content", text, buyer);
-    };
-    Some(if hide(&mut content, buyer) { Cow::Owned(content.to_string()) } else { Cow::Borrowed(text) })
-}
-
-/// A map, or a list of some. A text that begins with a bracket is a merchant's.
-fn looks_like_json(text: &str) -> bool {
-    let text = text.trim_start();
-    text.starts_with('{') || (text.starts_with('[') && text.contains('{'))
-}
-
-/// Says whether there was something to hide. Bound: serde_json takes 127 levels, and a text within a text is shorter than that.
-fn hide(value: &mut Value, buyer: Buyer) -> bool {
-    match value {
-        Value::Object(members) => {
-            let mut hidden = false;
-            members.retain(|name, value| {
-                if !notification::is_personal(name.as_bytes()) {
-                    hidden |= hide(value, buyer);
-                    return true;
-                }
-                hidden = true;
-                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                let left = disclose_personal(name.as_bytes(), &text, buyer).map(Cow::into_owned);
-                left.map(|left| *value = Value::String(left)).is_some()
-            });
-            hidden
-        }
-        // Each of them, and not only the first.
-        Value::Array(items) => {
-            items.iter_mut().filter_map(|item| hide(item, buyer).then_some(())).count() > 0
-        }
-        Value::String(text) if looks_like_json(text) => {
-            let left = disclose_members(text, buyer).unwrap_or_default();
-            let hidden = left != text.as_str();
-            *text = left.into_owned();
-            hidden
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    match serde_json::from_str::<Value>(text) {
+        Ok(mut content) => Some(match hide(&mut content, buyer, TEXTS_IN_TEXTS) {
+            Found::Nobody => Cow::Borrowed(text),
+            Found::Hidden => Cow::Owned(content.to_string()),
+            Found::TooDeep => return disclose_personal(b"biz_content", text, buyer),
+        }),
+        Err(_) => disclose_personal(b"biz_content", text, buyer),
     }
 }
+
+/// What a look for users has come to, the lesser first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Found {
+    Nobody,
+    Hidden,
+    /// More texts in texts than are looked into.
+    TooDeep,
+}
+
+/// Hides whoever is named. Bound: serde_json takes 127 levels of each text, and `texts` texts in one another are looked into: what is
+/// escaped doubles with each.
+fn hide(value: &mut Value, buyer: Buyer, texts: usize) -> Found {
+    let mut found = Found::Nobody;
+    match value {
+        Value::Object(members) => members.retain(|name, value| {
+            if !notification::is_personal(name.as_bytes()) {
+                found = found.max(hide(value, buyer, texts));
+                return true;
+            }
+            found = found.max(Found::Hidden);
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let left = disclose_personal(name.as_bytes(), &text, buyer).map(Cow::into_owned);
+            left.map(|left| *value = Value::String(left)).is_some()
+        }),
+        Value::Array(items) => {
+            for item in items {
+                found = found.max(hide(item, buyer, texts));
+            }
+        }
+        // A map, or a list of some; what begins so and is none is a merchant's text.
+        Value::String(text) if text.trim_start().starts_with(['{', '[']) && text.contains('{') => {
+            if let Ok(mut inner) = serde_json::from_str::<Value>(text) {
+                let Some(texts) = texts.checked_sub(1) else { return Found::TooDeep };
+                found = hide(&mut inner, buyer, texts);
+                if found == Found::Hidden {
+                    *text = inner.to_string();
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+    found
+}
+
+/// Bound: of maps as texts in a map.
+const TEXTS_IN_TEXTS: usize = 2;
 
 /// Keeps the last four characters of what is long enough to stay unknown without them.
 fn mask(text: &str) -> String {

@@ -191,11 +191,15 @@ fn salvage(args: &SalvageArgs) -> Result<u8, Failure> {
         (None, Some(_)) => None,
         (file, _) => Some(store_of(file.as_deref())?),
     };
-    // Before anything is written: both, or neither.
+    // Before anything is written. The file is written last, because there must be none where it is to be.
     let shelf = store.map(|store| Shelf::beside(&store)).transpose()?;
     let since = pages.complete_since(SystemClock.now());
     if since > Timestamp::default() {
         writeln!(told, "what was announced before {} had been forgotten", since.rfc3339_utc())?;
+    }
+    if let Some(mut shelf) = shelf {
+        shelf.bring_complete_since(since)?;
+        is_whole &= salvage_into(&pages, shelf, &mut told)?;
     }
     if let Some(path) = &args.out {
         let mut draft = Draft::create(path)?;
@@ -206,14 +210,11 @@ fn salvage(args: &SalvageArgs) -> Result<u8, Failure> {
         writeln!(told, "{entries} entries written")?;
         is_whole &= tell(found, &mut told)?;
     }
-    if let Some(mut shelf) = shelf {
-        shelf.bring_complete_since(since)?;
-        is_whole &= salvage_into(&pages, shelf, &mut told)?;
-    }
     if !is_whole && !args.accept_loss {
         writeln!(
             told,
-            "not everything could be read: the alarm stays. Say it again with --accept-loss to end it"
+            "not everything could be read: the alarm stays. Say it again with --accept-loss{} to end it",
+            if args.out.is_some() { " and another --out" } else { "" }
         )?;
         return Ok(NOT_VERIFIED);
     }

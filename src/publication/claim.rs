@@ -120,9 +120,9 @@ impl Shared {
         });
     }
 
-    /// What is kept by who has claimed a stale or late event. Of others nobody asks.
+    /// What is kept by who has claimed a late event. Of others nobody asks: it changes nothing.
     async fn kept_elsewhere(&self, job: &Job) -> Option<Known> {
-        if !(job.event().stale || job.event().late) {
+        if !job.event().late {
             return None;
         }
         let waiting = within(STORE_DEADLINE, self.store.waiting(job.key().clone())).await.ok()??;
@@ -152,13 +152,14 @@ impl Shared {
     /// once those are known, a conflict or a finish, is kept under the id that it will have. This may have been Alipay's
     /// last delivery of it (simulation, seed 104657).
     pub(super) fn keep_apart(self: &Arc<Self>, errand: Errand, ahead: Option<&Known>) {
-        let event = match resolve(&errand.event, ahead) {
-            Resolution::Announce(event) => Arc::new(*event),
-            // Behind one that is too old, which may be held: it takes its own way when that is decided.
-            Resolution::Publish if ahead.is_none() => Arc::clone(&errand.event),
-            Resolution::Publish | Resolution::Duplicate | Resolution::Dropped | Resolution::Hold => return,
+        let errand = match ahead {
+            // Behind one that is too old, and may be held: it takes its own way when that is decided.
+            None => errand,
+            Some(ahead) => {
+                let Resolution::Announce(event) = resolve(&errand.event, Some(ahead)) else { return };
+                Errand { event: Arc::new(*event), body: None, ..errand }
+            }
         };
-        let errand = Errand { event, body: None, ..errand };
         let shared = Arc::clone(self);
         self.tasks.spawn_vital(async move {
             Box::pin(shared.settle(errand, None)).await;

@@ -993,10 +993,17 @@ async fn a_late_event_that_another_replica_has_kept_as_a_payment_stays_that_one_
     let key = Key { subject: payment.trade_no().to_owned(), id: id.clone() };
     bench.store.elsewhere.lock().unwrap().insert(key);
     bench.clock.set(bench.clock.now().plus(Duration::from_secs(40 * 86_400)));
-    let late = payment.set("notify_time", "2027-01-02 10:15:32");
+    let late = payment.clone().set("notify_time", "2027-01-02 10:15:32");
     assert!(is_unavailable(&bench.deliver(&late).await.unwrap()));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(bench.store.states(), [(id, "deferred")]);
+    assert_eq!(bench.store.states(), [(id.clone(), "deferred")]);
+    // And behind a stale one, which is held meanwhile.
+    for reply in [bench.deliver(&payment), bench.deliver(&late)] {
+        assert!(is_unavailable(&reply.await.unwrap()));
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.states(), ["deferred", "held"]);
+    assert!(bench.store.states().contains(&(id, "deferred")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -1203,13 +1210,15 @@ async fn another_reading_of_what_is_held_does_not_take_its_place_and_a_redeliver
 
 #[tokio::test(start_paused = true)]
 async fn a_reading_that_cannot_be_released_takes_the_place_of_nothing_that_is_held() {
-    let foreign = Notification::payment().set("seller_id", "2088000000000042");
-    for (genuine, age) in [(foreign, 0), (Notification::payment(), 25)] {
+    let ours = Notification::payment().set("out_unknown", "1");
+    for (genuine, age) in [(ours.clone().set("seller_id", "2088000000000042"), 0), (ours, 25)] {
         let bench = Bench::new();
         bench.clock.set(bench.clock.now().plus(Duration::from_secs(age * 3600)));
         assert!(matches!(bench.deliver(&genuine).await.unwrap(), Reply::Rejected));
         // The same signed bytes, one border gone; there may be tens of thousands of such readings.
-        for (swallower, gone) in [("notify_type", "out_trade_no"), ("gmt_create", "gmt_payment")] {
+        let gone =
+            [("notify_type", "out_trade_no"), ("gmt_create", "gmt_payment"), ("out_trade_no", "out_unknown")];
+        for (swallower, gone) in gone {
             let value = format!("{}&{gone}={}", genuine.text(swallower), genuine.text(gone));
             let swallowed = genuine.clone().without(gone).set(swallower, value);
             assert!(matches!(bench.deliver(&swallowed).await.unwrap(), Reply::Rejected));

@@ -465,11 +465,23 @@ fn the_user_in_the_content_of_a_message_is_left_out_masked_or_forwarded_too() {
     let amount = r#"{"buyer_pay_amount":"80.00","buyer_id":"2088000000000016"}"#;
     let masked = r#"{"buyer_id":"************0016","buyer_pay_amount":"80.00"}"#;
     assert_eq!(told(amount, Buyer::Mask).unwrap(), masked);
-    for impersonal in [r#"{"b": 1.50, "a":[{"x":{}}], "s":"[smile] \"hi\""}"#, "user_id", "{}", "[1, 2"] {
+    for impersonal in [r#"{"b": 1.50, "a":[{"x":{}}], "s":"[smile] \"hi\" {0}"}"#, "user_id", "{}"] {
         assert_eq!(told(impersonal, Buyer::Omit).unwrap(), impersonal, "as it was received");
     }
     let deep = format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200));
-    for unreadable in [r#"{"user_id":"2088000000000016","nick":"\ud83d"}"#, r#"[{"a":1},"#, &deep] {
+    // As texts in texts, of which each doubles what has to be escaped.
+    let within = |levels| {
+        (0..levels).fold(r#"{"user_id":"2088000000000016","b":1}"#.to_owned(), |inner, _| {
+            serde_json::json!({ "t": inner }).to_string()
+        })
+    };
+    let shown = told(&within(2), Buyer::Omit).unwrap();
+    assert!(shown.contains("t\\\":") && !shown.contains("user_id"), "{shown}");
+    let string = serde_json::to_string(&within(0)).unwrap();
+    assert!(!told(&string, Buyer::Omit).unwrap().contains("user_id"));
+    for unreadable in
+        [r#"{"user_id":"2088000000000016","nick":"\ud83d"}"#, r#"[{"a":1},"#, &deep, &within(3), &within(9)]
+    {
         assert_eq!(told(unreadable, Buyer::Omit), None, "nobody knows whom it names");
         assert!(!told(unreadable, Buyer::Mask).unwrap().contains("208800000000"));
         assert_eq!(told(unreadable, Buyer::Forward).unwrap(), unreadable);
