@@ -1,11 +1,14 @@
 //! The JSON members of an event that come from the notification (contract.md, "Event on the wire"). What the
 //! notification lacks is absent; what does not parse and decides nothing travels as text.
 
+mod disclosure;
+
 use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+
+use disclosure::disclose;
 
 use super::acceptance::{Deciding, Trade, is_trade};
 use super::form::Form;
@@ -106,7 +109,7 @@ fn render_everything(json: &mut Members, texts: &Texts<'_>) {
         if value.is_empty() && std::str::from_utf8(bytes).is_err() {
             continue;
         }
-        if let Some(value) = texts.disclose(bytes, value) {
+        if let Some(value) = disclose(bytes, value, texts.buyer) {
             json.received(name, &value);
         }
     }
@@ -139,7 +142,7 @@ impl<'a> Texts<'a> {
     #[inline]
     fn text(&self, name: &str) -> Option<Cow<'_, str>> {
         let (_, value) = self.all.get(self.form.position(name)?)?;
-        self.disclose(name.as_bytes(), Some(value).filter(|value| !value.is_empty())?)
+        disclose(name.as_bytes(), Some(value).filter(|value| !value.is_empty())?, self.buyer)
     }
 
     /// With two decimals where it is an amount, as received where it is not.
@@ -147,95 +150,4 @@ impl<'a> Texts<'a> {
         let text = self.text(name)?;
         Some(Money::parse(text.as_bytes()).map_or_else(|| text.into_owned(), Money::decimal))
     }
-
-    /// What `event.buyer` leaves of a value.
-    fn disclose<'t>(&self, name: &[u8], value: &'t str) -> Option<Cow<'t, str>> {
-        if notification::is_personal(name) {
-            return disclose_personal(name, value, self.buyer);
-        }
-        match self.buyer {
-            Buyer::Omit | Buyer::Mask if name == b"biz_content" => disclose_members(value, self.buyer),
-            Buyer::Omit | Buyer::Mask | Buyer::Forward => Some(Cow::Borrowed(value)),
-        }
-    }
-}
-
-fn disclose_personal<'t>(name: &[u8], value: &'t str, buyer: Buyer) -> Option<Cow<'t, str>> {
-    match buyer {
-        Buyer::Omit => None,
-        // An amount tells nobody who he is.
-        Buyer::Mask if name == b"buyer_pay_amount" => Some(Cow::Borrowed(value)),
-        Buyer::Mask => Some(Cow::Owned(mask(value))),
-        Buyer::Forward => Some(Cow::Borrowed(value)),
-    }
-}
-
-/// Of a message's `biz_content`, which is a map of its own with users' ids in it, and maps as texts in that. As it was received where
-/// it names none; where it looks like JSON and is not, nobody knows whom it names.
-fn disclose_members(text: &str, buyer: Buyer) -> Option<Cow<'_, str>> {
-    if !text.trim_start().starts_with(['{', '[', '"']) {
-        return Some(Cow::Borrowed(text));
-    }
-    match serde_json::from_str::<Value>(text) {
-        Ok(mut content) => Some(match hide(&mut content, buyer, TEXTS_IN_TEXTS) {
-            Found::Nobody => Cow::Borrowed(text),
-            Found::Hidden => Cow::Owned(content.to_string()),
-            Found::TooDeep => return disclose_personal(b"biz_content", text, buyer),
-        }),
-        Err(_) => disclose_personal(b"biz_content", text, buyer),
-    }
-}
-
-/// What a look for users has come to, the lesser first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Found {
-    Nobody,
-    Hidden,
-    /// More texts in texts than are looked into.
-    TooDeep,
-}
-
-/// Hides whoever is named. Bound: serde_json takes 127 levels of each text, and `texts` texts in one another are looked into: what is
-/// escaped doubles with each.
-fn hide(value: &mut Value, buyer: Buyer, texts: usize) -> Found {
-    let mut found = Found::Nobody;
-    match value {
-        Value::Object(members) => members.retain(|name, value| {
-            if !notification::is_personal(name.as_bytes()) {
-                found = found.max(hide(value, buyer, texts));
-                return true;
-            }
-            found = found.max(Found::Hidden);
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            let left = disclose_personal(name.as_bytes(), &text, buyer).map(Cow::into_owned);
-            left.map(|left| *value = Value::String(left)).is_some()
-        }),
-        Value::Array(items) => {
-            for item in items {
-                found = found.max(hide(item, buyer, texts));
-            }
-        }
-        // A map, or a list of some; what begins so and is none is a merchant's text.
-        Value::String(text) if text.trim_start().starts_with(['{', '[']) && text.contains('{') => {
-            if let Ok(mut inner) = serde_json::from_str::<Value>(text) {
-                let Some(texts) = texts.checked_sub(1) else { return Found::TooDeep };
-                found = hide(&mut inner, buyer, texts);
-                if found == Found::Hidden {
-                    *text = inner.to_string();
-                }
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-    found
-}
-
-/// Bound: of maps as texts in a map.
-const TEXTS_IN_TEXTS: usize = 2;
-
-/// Keeps the last four characters of what is long enough to stay unknown without them.
-fn mask(text: &str) -> String {
-    let length = text.chars().count();
-    let shown = if length >= 12 { 4 } else { 0 };
-    text.chars().enumerate().map(|(n, character)| if n + shown < length { '*' } else { character }).collect()
 }

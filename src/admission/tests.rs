@@ -5,6 +5,7 @@
 
 mod attacks;
 mod borders;
+mod disclosure;
 mod verdicts;
 
 #[path = "../../tests/it/support"]
