@@ -226,6 +226,10 @@ async fn nothing_is_salvaged_into_a_store_that_no_gateway_has() {
     fixture.open().unwrap().record(vec![record(1)]).await.unwrap();
     let damaged = fixture.path().with_extension("db.damaged-1764000000");
     eventually("the store is closed", || async { fixture.open().is_ok() }).await;
+    // It looks like what a store says of how far back it goes, and is the number of a row.
+    let connection = rusqlite::Connection::open(fixture.path()).unwrap();
+    connection.execute("INSERT OR REPLACE INTO placed (id, row) VALUES (1, 16384)", []).unwrap();
+    connection.close().unwrap();
     std::fs::rename(fixture.path(), &damaged).unwrap();
     let elsewhere = fixture.folder.path().join("etc/data/gateway.db");
     assert_eq!(Pages::open(&damaged).unwrap().complete_since(fixture.clock.now()), Timestamp::default());
